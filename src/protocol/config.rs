@@ -1,0 +1,66 @@
+//! Every bound and every default of the protocol, each with its reason.
+
+use std::time::Duration;
+
+/// Longest key. Keys are held in memory by the overlay and travel in every message; 1 KiB is what Riak users settled on.
+pub const KEY_BYTES_MAX: usize = 1_024;
+
+/// Longest value. A value is read into memory whole; the seed's API promises 10 MiB.
+pub const VALUE_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Longest operation id: room for a UUID in text and a prefix.
+pub const OPERATION_ID_BYTES_MAX: usize = 64;
+
+/// Most siblings that a client's write may leave in a set (Riak's `max_siblings`). Merges are never refused.
+pub const SIBLINGS_MAX: usize = 100;
+
+/// Most bytes of a set that a client's write may leave. Room for one largest value with some siblings.
+pub const SET_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most entries that a client's write may leave in a set's version vector: an entry is 16 bytes, so 64 KiB.
+/// An actor that ended leaves its entry behind until its tombstones are collected.
+pub const CLOCK_ENTRIES_MAX: usize = 4_096;
+
+/// Most entries that a decoder accepts: a merge may pass [`CLOCK_ENTRIES_MAX`], never by this much.
+pub const CLOCK_ENTRIES_DECODED_MAX: usize = 4 * CLOCK_ENTRIES_MAX;
+
+/// Most versions that a decoder accepts in one set: a merge of a few sets, each at [`SIBLINGS_MAX`].
+pub const SIBLINGS_DECODED_MAX: usize = 64 * SIBLINGS_MAX;
+
+/// Most keys of one batch GET or PUT. A batch is a convenience, not a bulk loader: pipeline batches instead.
+pub const BATCH_KEYS_MAX: usize = 1_024;
+
+/// Most keys of one page of a listing.
+pub const PAGE_KEYS_MAX: usize = 1_000;
+
+/// Equal partitions of the ring, fixed when the cluster is founded. 1,024 gives a 100-node cluster ten for each node.
+pub const PARTITIONS: u16 = 1_024;
+
+/// Default copies of a key, and the default quorums, where the layout says nothing else.
+pub const N_DEFAULT: u8 = 3;
+
+/// Time that an operation id is remembered (running time, not wall time). The seed's 600 s.
+pub const OPERATION_MEMORY: Duration = Duration::from_secs(600);
+
+/// Most operation ids that a core remembers; the oldest goes first. With the bound in bytes, some 32 MiB a core.
+pub const OPERATIONS_MAX: usize = 65_536;
+
+/// Most bytes of keys and ids that the memory of operations holds on a core.
+pub const OPERATIONS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A request without a deadline of its own ends after this.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// No request may ask for more time than this: what waits holds memory.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
+
+/// Most requests that wait on one core, for the store or for the log. At 64 KiB of clock and reply each it bounds the
+/// tables; beyond it a request is refused as overloaded.
+pub const WAITING_MAX: usize = 65_536;
+
+/// What a refusal for lack of room tells the client to wait: about one group commit of a busy disk.
+pub const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < SET_BYTES_MAX);
+const _: () = assert!(PARTITIONS.is_power_of_two());
+const _: () = assert!(CLOCK_ENTRIES_MAX < CLOCK_ENTRIES_DECODED_MAX && SIBLINGS_MAX < SIBLINGS_DECODED_MAX);

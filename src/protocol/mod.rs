@@ -1,0 +1,15 @@
+//! DECIDES. The protocol core: `handle(now, input) -> effects`.
+//!
+//! Nothing in here can touch the world: no clock, no socket, no disk, no thread, no chance. What comes in is an
+//! [`io::Input`], what goes out is an [`io::Effect`]; the same inputs give the same effects, on every machine.
+//! `runtime` (and one day the simulator) carries the effects out and hands their ends back as inputs.
+
+pub mod causality;
+pub mod config;
+pub mod coordinator;
+pub mod io;
+pub mod message;
+pub mod replica;
+pub mod ring;
+pub mod shard;
+pub mod types;

@@ -1,0 +1,165 @@
+//! The memory of operations: which write a client's operation id already led to.
+//!
+//! Whoever stores a version that carries an operation id remembers (key, id) -> what came of it, for
+//! `OPERATION_MEMORY` of running time and up to a bound, the oldest going first. A retry that finds its id mints nothing; the
+//! same id with another operation is refused. Ids count by key: the same id on another key is another operation
+//! (SEEDS fault 8).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::protocol::causality::{Context, Operation};
+use crate::protocol::config::{OPERATION_MEMORY, OPERATIONS_BYTES_MAX, OPERATIONS_MAX};
+use crate::protocol::types::{AppendId, Dot, Instant, Key, OperationId, WallTime};
+
+/// What came of an operation: enough to answer its retry as the first try was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The client's name for it, and a digest of what it said.
+    pub operation: Operation,
+    /// The version that it minted.
+    pub dot: Dot,
+    /// When its coordinator minted it.
+    pub written_at: WallTime,
+    /// The versions that it replaced.
+    pub superseded: Vec<Dot>,
+    /// What its writer had seen afterwards.
+    pub context: Context,
+}
+
+/// What is known of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup<'a> {
+    /// Nothing: mint.
+    Unknown,
+    /// The same operation was minted; it is durable once this append is.
+    Known(&'a Remembered, AppendId),
+    /// The id was used on this key for another operation: refuse.
+    Reused,
+}
+
+/// The table. Bounded by count, bytes and time.
+#[derive(Debug, Default)]
+pub struct Operations {
+    known: BTreeMap<(Key, OperationId), (Remembered, AppendId)>,
+    by_age: VecDeque<(Instant, Key, OperationId)>,
+    bytes: usize,
+}
+
+impl Operations {
+    /// What is known of `operation` on `key`.
+    pub fn lookup(&self, key: &Key, operation: &Operation) -> Lookup<'_> {
+        match self.known.get(&(key.clone(), operation.id.clone())) {
+            None => Lookup::Unknown,
+            Some((known, _)) if known.operation.digest != operation.digest => Lookup::Reused,
+            Some((known, append)) => Lookup::Known(known, *append),
+        }
+    }
+
+    /// Remembers what came of an operation. One that is known already stays as it is.
+    pub fn remember(&mut self, now: Instant, key: Key, remembered: Remembered, append: AppendId) {
+        let id = remembered.operation.id.clone();
+        let place = (key.clone(), id.clone());
+        if self.known.contains_key(&place) {
+            return;
+        }
+        self.bytes += bytes(&key, &id);
+        self.known.insert(place, (remembered, append));
+        self.by_age.push_back((now, key, id));
+    }
+
+    /// Takes out the next operation that is too old, or one too many.
+    pub fn next_forgotten(&mut self, now: Instant) -> Option<(Key, OperationId)> {
+        let (since, ..) = self.by_age.front()?;
+        let old = now.since(*since) >= OPERATION_MEMORY;
+        let crowded = self.known.len() > OPERATIONS_MAX || self.bytes > OPERATIONS_BYTES_MAX;
+        if !old && !crowded {
+            return None;
+        }
+        let (_, key, id) = self.by_age.pop_front()?;
+        self.bytes -= bytes(&key, &id);
+        self.known.remove(&(key.clone(), id.clone()));
+        Some((key, id))
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+fn bytes(key: &Key, id: &OperationId) -> usize {
+    key.as_bytes().len() + id.as_bytes().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::ActorId;
+
+    fn key(name: &str) -> Key {
+        Key::new(name.to_owned()).unwrap()
+    }
+
+    fn operation(id: &str, digest: u64) -> Operation {
+        Operation {
+            id: OperationId::new(id.to_owned()).unwrap(),
+            digest,
+        }
+    }
+
+    fn remembered(operation: Operation) -> Remembered {
+        let dot = Dot {
+            actor: ActorId(1),
+            counter: 1,
+        };
+        Remembered {
+            operation,
+            dot,
+            written_at: WallTime(0),
+            superseded: vec![],
+            context: Context::default(),
+        }
+    }
+
+    #[test]
+    fn an_id_is_known_for_its_own_key_and_operation_only() {
+        let mut operations = Operations::default();
+        operations.remember(Instant(0), key("a"), remembered(operation("id", 7)), AppendId(1));
+
+        assert!(matches!(
+            operations.lookup(&key("a"), &operation("id", 7)),
+            Lookup::Known(..)
+        ));
+        assert_eq!(operations.lookup(&key("a"), &operation("id", 8)), Lookup::Reused);
+        assert_eq!(operations.lookup(&key("b"), &operation("id", 7)), Lookup::Unknown);
+    }
+
+    #[test]
+    fn the_memory_is_bounded_by_time_and_by_count() {
+        let mut operations = Operations::default();
+        for n in 0..=OPERATIONS_MAX {
+            operations.remember(
+                Instant(0),
+                key("a"),
+                remembered(operation(&n.to_string(), 0)),
+                AppendId(1),
+            );
+        }
+
+        let forgotten = operations.next_forgotten(Instant(1)).unwrap();
+        assert_eq!(forgotten.1, OperationId::new("0").unwrap(), "the oldest goes first");
+        assert_eq!(
+            operations.next_forgotten(Instant(1)),
+            None,
+            "the rest is within the bound"
+        );
+
+        let later = Instant(0) + OPERATION_MEMORY;
+        assert!(operations.next_forgotten(later).is_some(), "ten minutes later all go");
+    }
+}

@@ -1,0 +1,110 @@
+//! Where a key lives: the hash, the partition, the core.
+//!
+//! The ring is 64 bits of seahash, cut into a power of two of equal partitions; the top bits of the hash name the
+//! partition. Within a node a partition belongs to one core, salted so that a slow core of one node is not the slow
+//! core of every replica (DESIGN sections 3 and 7). Integers only: nodes must agree on this for ever.
+
+use std::fmt;
+
+use super::types::{CoreId, Key};
+
+/// One slice of the ring, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub u16);
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The ring as its cluster founded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    partitions: u16,
+}
+
+impl Ring {
+    /// # Panics
+    /// When `partitions` is not a power of two from 1 to 32,768: the number comes from our own data directory, which
+    /// was checked when it was read.
+    pub fn new(partitions: u16) -> Ring {
+        assert!(
+            partitions.is_power_of_two(),
+            "a ring has a power of two of partitions, not {partitions}"
+        );
+        Ring { partitions }
+    }
+
+    /// How many partitions the ring has.
+    pub fn partitions(self) -> u16 {
+        self.partitions
+    }
+
+    /// The partition of a key: the top bits of its hash.
+    pub fn partition(self, key: &Key) -> Partition {
+        let bits = self.partitions.trailing_zeros();
+        let top = hash(key).checked_shr(64 - bits).unwrap_or(0);
+        Partition(u16::try_from(top).expect("at most 15 bits are left"))
+    }
+}
+
+/// The place of a key on the ring.
+pub fn hash(key: &Key) -> u64 {
+    seahash::hash(key.as_bytes())
+}
+
+/// How one node spreads partitions over its cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Number of cores, from 1.
+    pub count: u16,
+    /// The node's own salt; peers and clients learn it from the welcome.
+    pub salt: u64,
+}
+
+impl Cores {
+    /// The core that owns a partition on this node.
+    pub fn of(self, partition: Partition) -> CoreId {
+        let mut bytes = [0; 10];
+        bytes[..8].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[8..].copy_from_slice(&partition.0.to_le_bytes());
+        let core = seahash::hash(&bytes) % u64::from(self.count);
+        CoreId(u16::try_from(core).expect("less than the number of cores"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> Key {
+        Key::new(n.to_le_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn partitions_are_nearly_equal() {
+        let ring = Ring::new(16);
+        let mut counts = [0; 16];
+        (0..16_000).for_each(|n| counts[usize::from(ring.partition(&key(n)).0)] += 1);
+        assert!(counts.iter().all(|&keys| (850..1_150).contains(&keys)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_ring_of_one_partition_holds_every_key() {
+        assert_eq!(Ring::new(1).partition(&key(7)), Partition(0));
+    }
+
+    #[test]
+    fn the_place_of_a_key_never_changes() {
+        assert_eq!(hash(&Key::new("cart:17").unwrap()), 0x8dcf_43c5_1c7c_6e8f);
+        assert_eq!(Cores { count: 7, salt: 42 }.of(Partition(900)), CoreId(2));
+    }
+
+    #[test]
+    fn salts_spread_a_partition_over_different_cores() {
+        let on = |salt| Cores { count: 8, salt }.of(Partition(3));
+        let cores: std::collections::BTreeSet<_> = (0..64).map(on).collect();
+        assert_eq!(cores.len(), 8);
+    }
+}

@@ -168,7 +168,7 @@ pub struct Sibling {
 pub struct Found {
     /// All live siblings, by dot; none when the key is absent or deleted.
     pub siblings: Vec<Sibling>,
-    /// The token that a write passes on to replace exactly these siblings. Empty when the key was never written.
+    /// The token that a write passes on to replace exactly these siblings; also for a key that was never written.
     pub context: Bytes,
     /// How the read was served.
     pub level: Level,
@@ -196,7 +196,7 @@ pub struct Written {
 pub struct Copies {
     /// All versions, tombstones too, by dot.
     pub copies: Vec<Copy>,
-    /// The token that a write passes on to replace exactly these. Empty when the key was never written.
+    /// The token that a write passes on to replace exactly these; also for a key that was never written.
     pub context: Bytes,
 }
 

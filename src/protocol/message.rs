@@ -364,22 +364,13 @@ pub fn digest(value: Option<&Value>, causality: &Causality) -> u64 {
         Causality::Context(token) => (2, token),
     };
     let kind = [mode, u8::from(value.is_some())];
-    let parts = [
-        seahash::hash(&kind),
-        seahash::hash(token),
-        seahash::hash(value.map_or(&[], Value::as_bytes)),
-    ];
+    let parts = [seahash::hash(&kind), seahash::hash(token), seahash::hash(value.map_or(&[], Value::as_bytes))];
     seahash::hash(&parts.map(u64::to_le_bytes).concat())
 }
 
 /// The operation of a write, if the client named it.
 pub fn operation(id: Option<OperationId>, value: Option<&Value>, causality: &Causality) -> Option<Box<Operation>> {
-    id.map(|id| {
-        Box::new(Operation {
-            id,
-            digest: digest(value, causality),
-        })
-    })
+    id.map(|id| Box::new(Operation { id, digest: digest(value, causality) }))
 }
 
 /// Names of nodes by the actors they drew, as far as one node knows.

@@ -86,15 +86,7 @@ pub(super) enum Load {
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth {
-            cluster,
-            core,
-            actor,
-            counter,
-            copies,
-            directory,
-            remembered,
-        } = birth;
+        let Birth { cluster, core, actor, counter, copies, directory, remembered } = birth;
         let mut operations = Operations::default();
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
@@ -178,9 +170,7 @@ impl Shard {
     }
 
     fn on_listed(&mut self, id: RequestId, page: Result<Page, Unreadable>, effects: &mut Effects) {
-        let outcome = page.map(Reply::Keys).map_err(|unreadable| Failure::Unreadable {
-            reason: unreadable.reason,
-        });
+        let outcome = page.map(Reply::Keys).map_err(|unreadable| Failure::Unreadable { reason: unreadable.reason });
         self.answer(id, outcome, effects);
     }
 
@@ -189,12 +179,8 @@ impl Shard {
         if self.soonest.is_none_or(|soonest| now < soonest) {
             return;
         }
-        let late: Vec<RequestId> = self
-            .waiting
-            .iter()
-            .filter(|(_, (deadline, _))| *deadline <= now)
-            .map(|(id, _)| *id)
-            .collect();
+        let late: Vec<RequestId> =
+            self.waiting.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
             let failure = self.waiting_mut(id).expect("it was found a line ago").too_late();
             self.answer(id, Err(failure), effects);
@@ -256,10 +242,7 @@ impl Shard {
 
     /// Answers a request that never came to wait.
     pub(super) fn refuse(id: RequestId, failure: Failure, effects: &mut Effects) {
-        effects.push(Effect::Reply {
-            id,
-            outcome: Err(failure),
-        });
+        effects.push(Effect::Reply { id, outcome: Err(failure) });
     }
 }
 

@@ -164,31 +164,19 @@ impl Reader {
     /// # Errors
     /// [`WireError::Trailing`].
     pub fn end(&self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing { left: self.rest.len() })
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing { left: self.rest.len() }) }
     }
 
     fn bounded(&mut self, what: &'static str, length: usize, max: usize) -> Result<Bytes> {
         if length > max {
-            return Err(WireError::TooLong {
-                what,
-                found: length,
-                max,
-            });
+            return Err(WireError::TooLong { what, found: length, max });
         }
         self.take(what, length)
     }
 
     fn need(&self, what: &'static str, needed: usize) -> Result<()> {
         let left = self.rest.len();
-        if needed <= left {
-            Ok(())
-        } else {
-            Err(WireError::Truncated { what, needed, left })
-        }
+        if needed <= left { Ok(()) } else { Err(WireError::Truncated { what, needed, left }) }
     }
 }
 

@@ -35,16 +35,7 @@ impl Reading {
 impl Shard {
     pub(in crate::protocol) fn on_get(&mut self, id: RequestId, get: Get, deadline: Instant, effects: &mut Effects) {
         match self.copies.read(get.terms.quorum) {
-            Ok(quorum) => self.read(
-                id,
-                Reading {
-                    key: get.key,
-                    shows: Shows::Values,
-                    quorum,
-                },
-                deadline,
-                effects,
-            ),
+            Ok(quorum) => self.read(id, Reading { key: get.key, shows: Shows::Values, quorum }, deadline, effects),
             Err(failure) => Shard::refuse(id, failure, effects),
         }
     }
@@ -57,16 +48,7 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let quorum = self.copies.read(1).expect("every key has at least one copy");
-        self.read(
-            id,
-            Reading {
-                key,
-                shows: Shows::Stories,
-                quorum,
-            },
-            deadline,
-            effects,
-        );
+        self.read(id, Reading { key, shows: Shows::Stories, quorum }, deadline, effects);
     }
 
     fn read(&mut self, id: RequestId, reading: Reading, deadline: Instant, effects: &mut Effects) {
@@ -89,21 +71,15 @@ impl Shard {
         let outcome = match found {
             Err(unreadable) => {
                 reading.quorum.on_failed();
-                Err(Failure::Unreadable {
-                    reason: unreadable.reason,
-                })
+                Err(Failure::Unreadable { reason: unreadable.reason })
             }
             Ok(set) => {
                 reading.quorum.on_owner();
                 Ok(set.unwrap_or_default())
             }
         };
-        let (verdict, shows, quorum, key) = (
-            reading.quorum.verdict(),
-            reading.shows,
-            reading.quorum,
-            reading.key.clone(),
-        );
+        let (verdict, shows, quorum, key) =
+            (reading.quorum.verdict(), reading.shows, reading.quorum, reading.key.clone());
         match (verdict, outcome) {
             (Verdict::Wait, _) => {}
             (_, Err(failure)) => self.answer(id, Err(failure), effects),
@@ -124,11 +100,7 @@ impl Shard {
                     written_at: version.written_at,
                 });
                 let siblings = siblings.collect();
-                Ok(Reply::Found(Found {
-                    siblings,
-                    context,
-                    level: quorum.level(),
-                }))
+                Ok(Reply::Found(Found { siblings, context, level: quorum.level() }))
             }
             Shows::Stories => {
                 let copies = set.versions().iter().map(|version| self.story(version)).collect();

@@ -84,27 +84,9 @@ impl Shard {
         deadline: Instant,
         effects: &mut Effects,
     ) {
-        let Put {
-            key,
-            value,
-            causality,
-            operation: name,
-            terms,
-        } = put;
+        let Put { key, value, causality, operation: name, terms } = put;
         let operation = operation(name, Some(&value), &causality);
-        self.write(
-            now,
-            id,
-            Asked {
-                key,
-                value: Some(value),
-                causality,
-                operation,
-                terms,
-            },
-            deadline,
-            effects,
-        );
+        self.write(now, id, Asked { key, value: Some(value), causality, operation, terms }, deadline, effects);
     }
 
     pub(in crate::protocol) fn on_delete(
@@ -115,26 +97,9 @@ impl Shard {
         deadline: Instant,
         effects: &mut Effects,
     ) {
-        let Delete {
-            key,
-            causality,
-            operation: name,
-            terms,
-        } = delete;
+        let Delete { key, causality, operation: name, terms } = delete;
         let operation = operation(name, None, &causality);
-        self.write(
-            now,
-            id,
-            Asked {
-                key,
-                value: None,
-                causality,
-                operation,
-                terms,
-            },
-            deadline,
-            effects,
-        );
+        self.write(now, id, Asked { key, value: None, causality, operation, terms }, deadline, effects);
     }
 
     fn write(&mut self, now: Now, id: RequestId, asked: Asked, deadline: Instant, effects: &mut Effects) {
@@ -153,26 +118,14 @@ impl Shard {
         if self.stopped {
             return Err(Failure::WritesStopped { core: self.core });
         }
-        let Asked {
-            key,
-            value,
-            causality,
-            operation,
-            terms,
-        } = asked;
+        let Asked { key, value, causality, operation, terms } = asked;
         let quorum = self.copies.write(terms.quorum)?;
         let supersedes = match causality {
             Causality::Blind => Supersedes::Held,
             Causality::Sibling => Supersedes::Nothing,
             Causality::Context(token) => Supersedes::Seen(Context::open(&token, self.cluster, &key)?),
         };
-        Ok(Minting {
-            key,
-            value,
-            supersedes,
-            operation,
-            quorum,
-        })
+        Ok(Minting { key, value, supersedes, operation, quorum })
     }
 
     fn mint_when_loaded(&mut self, now: Now, id: RequestId, key: Key, effects: &mut Effects) {
@@ -246,26 +199,9 @@ impl Shard {
         if let Some(begun) = self.remembered(&minting)? {
             return Ok(begun);
         }
-        let Minting {
-            key,
-            value,
-            supersedes,
-            operation,
-            quorum,
-        } = minting;
-        let dot = Dot {
-            actor: self.actor,
-            counter: self.counter + 1,
-        };
-        let minted = newest.mint(
-            dot,
-            Write {
-                value,
-                supersedes,
-                operation,
-                written_at: now.wall,
-            },
-        )?;
+        let Minting { key, value, supersedes, operation, quorum } = minting;
+        let dot = Dot { actor: self.actor, counter: self.counter + 1 };
+        let minted = newest.mint(dot, Write { value, supersedes, operation, written_at: now.wall })?;
         self.counter = dot.counter;
         Ok(self.append(now, key, minted, quorum, effects))
     }
@@ -288,22 +224,13 @@ impl Shard {
                     remembered: true,
                     quorum: minting.quorum,
                 };
-                Ok(Some(Begun {
-                    writing,
-                    append,
-                    state: None,
-                }))
+                Ok(Some(Begun { writing, append, state: None }))
             }
         }
     }
 
     fn append(&mut self, now: Now, key: Key, minted: Minted, quorum: Quorum, effects: &mut Effects) -> Begun {
-        let Minted {
-            set,
-            update,
-            superseded,
-            context,
-        } = minted;
+        let Minted { set, update, superseded, context } = minted;
         let append = self.next_append();
         let (dot, written_at) = (update.version.dot, update.version.written_at);
         let remember = update.version.operation.as_deref().map(|operation| Remembered {
@@ -314,12 +241,10 @@ impl Shard {
             context: context.clone(),
         });
         if let Some(remembered) = &remember {
-            self.operations
-                .remember(now.instant, key.clone(), remembered.clone(), append);
+            self.operations.remember(now.instant, key.clone(), remembered.clone(), append);
         }
         let state = Arc::new(set);
-        self.busy
-            .insert(key.clone(), Busy::Appended(Arc::clone(&state), append));
+        self.busy.insert(key.clone(), Busy::Appended(Arc::clone(&state), append));
         self.settling.push_back((append, key.clone()));
         effects.push(Effect::Append(Append {
             id: append,
@@ -328,20 +253,8 @@ impl Shard {
             state: Arc::clone(&state),
             remember,
         }));
-        let writing = Writing {
-            key,
-            dot,
-            context,
-            superseded,
-            written_at,
-            remembered: false,
-            quorum,
-        };
-        Begun {
-            writing,
-            append,
-            state: Some(state),
-        }
+        let writing = Writing { key, dot, context, superseded, written_at, remembered: false, quorum };
+        Begun { writing, append, state: Some(state) }
     }
 
     fn await_append(&mut self, id: RequestId, append: AppendId, effects: &mut Effects) {
@@ -376,9 +289,7 @@ impl Shard {
         if writing.quorum.verdict() != Verdict::Enough {
             return;
         }
-        let Some((_, Waiting::Append(writing))) = self.take(id) else {
-            unreachable!("it was there a line ago")
-        };
+        let Some((_, Waiting::Append(writing))) = self.take(id) else { unreachable!("it was there a line ago") };
         let written = Written {
             dot: writing.dot,
             context: writing.context.seal(self.cluster, &writing.key),
@@ -387,10 +298,7 @@ impl Shard {
             remembered: writing.remembered,
             level: writing.quorum.level(),
         };
-        effects.push(Effect::Reply {
-            id,
-            outcome: Ok(Reply::Written(written)),
-        });
+        effects.push(Effect::Reply { id, outcome: Ok(Reply::Written(written)) });
     }
 
     /// The log has failed: whatever was under way may be on disk or not, so the actor ends and writes stop for good.

@@ -19,11 +19,7 @@ impl Copies {
     pub fn of(nodes: usize) -> Copies {
         let n = u8::try_from(nodes).unwrap_or(N_DEFAULT).min(N_DEFAULT);
         let majority = n / 2 + 1;
-        Copies {
-            n,
-            r: majority,
-            w: majority,
-        }
+        Copies { n, r: majority, w: majority }
     }
 
     /// The count of a read that asks for `quorum` owners, 0 for the default.
@@ -44,19 +40,9 @@ impl Copies {
 
     fn count(self, asked: u8, default: u8) -> Result<Quorum, Failure> {
         match asked {
-            0 => Ok(Quorum {
-                n: self.n,
-                needed: default,
-                got: 0,
-                failed: 0,
-            }),
+            0 => Ok(Quorum { n: self.n, needed: default, got: 0, failed: 0 }),
             _ if asked > self.n => Err(Failure::QuorumImpossible { asked, copies: self.n }),
-            _ => Ok(Quorum {
-                n: self.n,
-                needed: asked,
-                got: 0,
-                failed: 0,
-            }),
+            _ => Ok(Quorum { n: self.n, needed: asked, got: 0, failed: 0 }),
         }
     }
 }
@@ -103,21 +89,12 @@ impl Quorum {
 
     /// The reply's account of itself.
     pub fn level(self) -> Level {
-        Level {
-            n: self.n,
-            quorum: self.needed,
-            owners: self.got,
-            fallbacks: 0,
-            hedged: false,
-        }
+        Level { n: self.n, quorum: self.needed, owners: self.got, fallbacks: 0, hedged: false }
     }
 
     /// The failure of a request whose time is over.
     pub fn not_met(self) -> Failure {
-        Failure::QuorumNotMet {
-            needed: self.needed,
-            got: self.got,
-        }
+        Failure::QuorumNotMet { needed: self.needed, got: self.got }
     }
 }
 
@@ -137,12 +114,7 @@ mod tests {
         for needed in 1..=3 {
             for got in 0..=3_u8 {
                 for failed in 0..=3 - got {
-                    let quorum = Quorum {
-                        n: 3,
-                        needed,
-                        got,
-                        failed,
-                    };
+                    let quorum = Quorum { n: 3, needed, got, failed };
                     let expected = match (got >= needed, 3 - failed >= needed) {
                         (true, _) => Verdict::Enough,
                         (false, false) => Verdict::Impossible,

@@ -29,10 +29,7 @@ impl Ring {
     /// When `partitions` is not a power of two from 1 to 32,768: the number comes from our own data directory, which
     /// was checked when it was read.
     pub fn new(partitions: u16) -> Ring {
-        assert!(
-            partitions.is_power_of_two(),
-            "a ring has a power of two of partitions, not {partitions}"
-        );
+        assert!(partitions.is_power_of_two(), "a ring has a power of two of partitions, not {partitions}");
         Ring { partitions }
     }
 

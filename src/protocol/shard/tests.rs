@@ -46,31 +46,18 @@ impl World {
 
     fn feed(&mut self, input: Input) {
         let mut effects = Effects::new();
-        self.shard.handle(
-            Now {
-                instant: self.now,
-                wall: WallTime(self.now.0),
-            },
-            input,
-            &mut effects,
-        );
+        self.shard.handle(Now { instant: self.now, wall: WallTime(self.now.0) }, input, &mut effects);
         for effect in effects {
             match effect {
                 Effect::Load { load, key } => match &mut self.slow_loads {
                     Some(slow) => slow.push((load, key)),
-                    None => self.feed(Input::Loaded {
-                        load,
-                        found: Ok(self.durable.get(&key).cloned()),
-                    }),
+                    None => self.feed(Input::Loaded { load, found: Ok(self.durable.get(&key).cloned()) }),
                 },
                 Effect::Append(append) => self.log.push(append),
                 Effect::Reply { id, outcome } => {
                     assert!(self.replies.insert(id, outcome).is_none(), "{id:?} is answered once");
                 }
-                Effect::List { id, .. } => self.feed(Input::Listed {
-                    id,
-                    page: Ok(Page::default()),
-                }),
+                Effect::List { id, .. } => self.feed(Input::Listed { id, page: Ok(Page::default()) }),
                 Effect::Forget { .. } => {}
             }
         }
@@ -79,20 +66,13 @@ impl World {
     fn ask(&mut self, request: Request) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
-        self.feed(Input::Request {
-            id,
-            request,
-            deadline: self.now + DEADLINE_DEFAULT,
-        });
+        self.feed(Input::Request { id, request, deadline: self.now + DEADLINE_DEFAULT });
         id
     }
 
     fn finish_loads(&mut self) {
         for (load, key) in self.slow_loads.take().unwrap_or_default() {
-            self.feed(Input::Loaded {
-                load,
-                found: Ok(self.durable.get(&key).cloned()),
-            });
+            self.feed(Input::Loaded { load, found: Ok(self.durable.get(&key).cloned()) });
         }
     }
 
@@ -101,8 +81,7 @@ impl World {
         let batch = std::mem::take(&mut self.log);
         let Some(last) = batch.last() else { return };
         let through = last.id;
-        self.durable
-            .extend(batch.into_iter().map(|append| (append.key, append.state)));
+        self.durable.extend(batch.into_iter().map(|append| (append.key, append.state)));
         self.feed(Input::Appended { through });
     }
 
@@ -120,10 +99,7 @@ impl World {
     }
 
     fn get(&mut self, name: &str) -> Found {
-        let id = self.ask(Request::Get(Get {
-            key: key(name),
-            terms: Terms::default(),
-        }));
+        let id = self.ask(Request::Get(Get { key: key(name), terms: Terms::default() }));
         match self.outcome(id) {
             Ok(Reply::Found(found)) => found,
             other => panic!("not found: {other:?}"),
@@ -132,11 +108,7 @@ impl World {
 
     fn values(&mut self, name: &str) -> Vec<String> {
         let shown = |value: &Value| String::from_utf8(value.as_bytes().to_vec()).unwrap();
-        self.get(name)
-            .siblings
-            .iter()
-            .map(|sibling| shown(&sibling.value))
-            .collect()
+        self.get(name).siblings.iter().map(|sibling| shown(&sibling.value)).collect()
     }
 
     /// A restart after a crash: what was durable and what was remembered are there, the actor is another.
@@ -166,12 +138,7 @@ fn put(name: &str, value: &str) -> Request {
 }
 
 fn delete(name: &str) -> Request {
-    Request::Delete(Delete {
-        key: key(name),
-        causality: Causality::Blind,
-        operation: None,
-        terms: Terms::default(),
-    })
+    Request::Delete(Delete { key: key(name), causality: Causality::Blind, operation: None, terms: Terms::default() })
 }
 
 #[test]
@@ -217,11 +184,7 @@ fn fault_06_reading_merging_and_writing_a_key_is_atomic_even_when_the_store_is_s
     let mut world = World::new();
     world.slow_loads = Some(vec![]);
     let ids: Vec<RequestId> = (0..10).map(|n| world.ask(put("a", &n.to_string()))).collect();
-    assert_eq!(
-        world.slow_loads.as_ref().unwrap().len(),
-        1,
-        "one load serves every write that waits for it"
-    );
+    assert_eq!(world.slow_loads.as_ref().unwrap().len(), 1, "one load serves every write that waits for it");
 
     world.finish_loads();
     world.sync();
@@ -283,9 +246,7 @@ fn a_retry_beside_its_first_try_waits_for_the_same_append() {
 
     world.sync();
     let (first, retry) = (world.outcome(first).unwrap(), world.outcome(retry).unwrap());
-    let (Reply::Written(first), Reply::Written(retry)) = (first, retry) else {
-        panic!("both are written")
-    };
+    let (Reply::Written(first), Reply::Written(retry)) = (first, retry) else { panic!("both are written") };
     assert_eq!(first.dot, retry.dot);
     assert!(retry.remembered && !first.remembered);
 }
@@ -300,9 +261,7 @@ fn fault_08_operation_ids_survive_a_restart() {
 
     world.crash(vec![(key("a"), remembered)]);
     let id = world.ask(request);
-    let Ok(Reply::Written(retry)) = world.outcome(id) else {
-        panic!("the retry is answered at once")
-    };
+    let Ok(Reply::Written(retry)) = world.outcome(id) else { panic!("the retry is answered at once") };
     assert!(retry.remembered);
 }
 
@@ -362,10 +321,7 @@ fn too_many_siblings_are_refused_with_the_numbers() {
     }
     let id = world.ask(put_as("a", "one more", Causality::Sibling, None));
     let refused = world.outcome(id).unwrap_err();
-    assert!(
-        refused.to_string().contains("101 siblings, allowed are 100"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("101 siblings, allowed are 100"), "{refused}");
     world.written(put("a", "all replaced"));
     assert_eq!(world.values("a"), ["all replaced"]);
 }
@@ -384,15 +340,9 @@ fn a_context_of_another_key_is_refused() {
 #[test]
 fn a_quorum_beyond_the_copies_is_refused() {
     let mut world = World::new();
-    let terms = Terms {
-        quorum: 2,
-        ..Terms::default()
-    };
+    let terms = Terms { quorum: 2, ..Terms::default() };
     let id = world.ask(Request::Get(Get { key: key("a"), terms }));
-    assert_eq!(
-        world.outcome(id),
-        Err(Failure::QuorumImpossible { asked: 2, copies: 1 })
-    );
+    assert_eq!(world.outcome(id), Err(Failure::QuorumImpossible { asked: 2, copies: 1 }));
 }
 
 #[test]
@@ -407,14 +357,8 @@ fn siblings_tell_who_wrote_what() {
         terms: Terms::default(),
     }));
     let id = world.ask(Request::Siblings(key("a")));
-    let Ok(Reply::Siblings(copies)) = world.outcome(id) else {
-        panic!("the copies are shown")
-    };
-    let told: Vec<_> = copies
-        .copies
-        .iter()
-        .map(|copy| (copy.node.as_str(), copy.value.is_none()))
-        .collect();
+    let Ok(Reply::Siblings(copies)) = world.outcome(id) else { panic!("the copies are shown") };
+    let told: Vec<_> = copies.copies.iter().map(|copy| (copy.node.as_str(), copy.value.is_none())).collect();
     assert_eq!(told, [("node-a", false), ("node-a", false), ("node-a", true)]);
     assert!(copies.copies[0].operation.is_some());
 }

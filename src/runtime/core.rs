@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +25,12 @@ use super::storekeeper::{Finished, Job};
 use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Effect, Effects, Input, Unreadable};
-use crate::protocol::message::{Answer, Call, Failure, NodeInfo, Outcome, Request, Terms};
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Request, Terms};
+use crate::protocol::ring::{Cores, Partition, Ring};
 use crate::protocol::shard::Shard;
-use crate::protocol::types::{ActorId, CoreId, Instant, Key, LoadId, RequestId};
-use crate::store::engine::{Engine, Lookup, Refusal};
+use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
+use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
+use crate::store::{Engine, Lookup, Place, Refusal};
 use crate::wire::frame::CallId;
 
 /// What other cores and the store thread put into a core's inbox. Unbounded, because everything in it was asked for by
@@ -118,10 +120,12 @@ pub struct Core {
     /// Loads by the key that the store thread is fetching for them.
     fetching: BTreeMap<Key, Vec<LoadId>>,
     fetches: Vec<Key>,
-    checkpoints: Vec<oneshot::Sender<Result<(), Failure>>>,
+    checkpoints: Vec<(AppendId, oneshot::Sender<Result<(), Failure>>)>,
     /// Connections with bytes to send.
     dirty: Vec<Rc<Connection>>,
     replies_bytes: usize,
+    /// Something was appended in this turn.
+    appended: bool,
     stopping: bool,
 }
 
@@ -143,6 +147,7 @@ impl Core {
             checkpoints: Vec::new(),
             dirty: Vec::new(),
             replies_bytes: 0,
+            appended: false,
             stopping: false,
         }
     }
@@ -196,8 +201,8 @@ impl Core {
                 self.ask(Origin::Door(answer), owner, request);
             }
             Knock::Checkpoint { done } => {
-                self.checkpoints.push(done);
-                self.parts.engine.checkpoint();
+                let goal = self.parts.engine.checkpoint();
+                self.checkpoints.push((goal, done));
                 self.begin_chunk();
             }
         }
@@ -216,20 +221,19 @@ impl Core {
     }
 
     /// The log's task asks for the next group commit, if there is one.
-    pub fn next_write(&mut self, life: impl FnOnce() -> u64) -> Option<LogWrite> {
+    pub fn next_write(&mut self, life: impl FnOnce() -> Life) -> Option<LogWrite> {
         self.parts.engine.next_write(life)
     }
 
     /// The group commit is durable.
-    pub fn on_written(&mut self, took: Duration) {
-        let stats = self.parts.engine.stats();
+    pub fn on_written(&mut self, write: LogWrite, took: Duration) {
         let metrics = &self.parts.metrics;
         metrics.wal_syncs.increment(1);
         metrics.wal_sync_seconds.record(took);
-        metrics.wal_records.increment(stats.last_batch_records);
-        metrics.wal_batch_records.record(stats.last_batch_records as f64);
-        metrics.wal_bytes.increment(stats.last_batch_bytes);
-        let through = self.parts.engine.on_written();
+        metrics.wal_records.increment(write.records as u64);
+        metrics.wal_batch_records.record(write.records as f64);
+        metrics.wal_bytes.increment(write.bytes.len() as u64);
+        let through = self.parts.engine.on_written(write);
         self.feed(Input::Appended { through });
         self.begin_chunk();
         self.segments.raise();
@@ -244,14 +248,14 @@ impl Core {
 
     /// A spare segment that should be prepared now, if one should.
     pub fn next_segment(&mut self) -> Option<SegmentWish> {
-        self.parts.engine.next_segment()
+        self.parts.engine.next_segment(self.parts.clock.instant())
     }
 
     /// A spare segment is ready, or could not be made.
     pub fn on_segment(&mut self, made: Result<SpareSegment, bool>) {
         match made {
             Ok(spare) => self.parts.engine.on_segment_ready(spare),
-            Err(full) => self.parts.engine.on_segment_failed(full),
+            Err(full) => self.parts.engine.on_segment_failed(self.parts.clock.instant(), full),
         }
         self.log.raise();
     }
@@ -266,7 +270,7 @@ impl Core {
 
     /// Whether anything is under way.
     pub fn is_busy(&self) -> bool {
-        !self.pending.is_empty() || !self.gathers.is_empty() || self.parts.engine.stats().queued > 0
+        !self.pending.is_empty() || !self.gathers.is_empty() || self.parts.engine.stats().queue_records > 0
     }
 
     /// Whether the core was told to stop.
@@ -286,7 +290,7 @@ impl Core {
             let keys = std::mem::take(&mut self.fetches);
             self.hand_over(Job::Fetch(keys));
         }
-        if self.parts.engine.wants_write() {
+        if std::mem::take(&mut self.appended) {
             self.log.raise();
         }
         for connection in self.dirty.drain(..) {
@@ -370,7 +374,7 @@ impl Core {
 
     fn refused(&self, refusal: Refusal) -> Failure {
         match refusal {
-            Refusal::Overloaded => Failure::Overloaded {
+            Refusal::Overloaded { .. } => Failure::Overloaded {
                 retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second"),
             },
             Refusal::DiskFull => Failure::DiskFull,
@@ -402,12 +406,15 @@ impl Core {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Load { load, key } => self.load(load, key),
-            Effect::Append(append) => self.parts.engine.append(append),
+            Effect::Append(append) => {
+                self.parts.engine.append(append);
+                self.appended = true;
+            }
             Effect::List { id, keys } => {
-                let overlay = self.parts.engine.scan(&keys);
+                let overlay = self.newer_than_tree(&keys);
                 self.hand_over(Job::List { id, keys, overlay });
             }
-            Effect::Forget { key, operation } => self.parts.engine.forget(key, operation),
+            Effect::Forget { key, operation } => self.parts.engine.forget(&key, &operation),
             Effect::Reply { id, outcome } => self.on_outcome(id, outcome),
         }
     }
@@ -424,6 +431,41 @@ impl Core {
         }
     }
 
+    /// The overlay's part of a page: places in order, and whether they hold a value; one value more than fits on it.
+    fn newer_than_tree(&self, keys: &Keys) -> Vec<(Place, bool)> {
+        let ring = self.parts.ring;
+        let after = keys.after.as_ref().map(|key| Place::of(ring, key));
+        let first = after.as_ref().map_or(Partition(0), |after| after.partition);
+        let mut newer = Vec::new();
+        let mut live_left = usize::from(keys.limit) + 1;
+        for partition in (first.0..ring.partitions()).map(Partition) {
+            let start = Key::new(keys.prefix.clone()).ok().map(|key| Place { partition, key });
+            let from = match (&start, &after) {
+                (Some(start), Some(after)) if after < start => Bound::Included(start),
+                (Some(start), None) => Bound::Included(start),
+                (_, Some(after)) => Bound::Excluded(after),
+                (None, None) => Bound::Unbounded,
+            };
+            // Without a prefix there is one range from here to the end, with one there is one in each partition.
+            let in_range = |place: &Place| match start {
+                Some(_) => place.partition == partition && place.key.as_bytes().starts_with(&keys.prefix),
+                None => true,
+            };
+            for (place, set) in self.parts.engine.scan(from).take_while(|(place, _)| in_range(place)) {
+                let live = set.live().next().is_some();
+                newer.push((place.clone(), live));
+                live_left -= usize::from(live);
+                if live_left == 0 {
+                    return newer;
+                }
+            }
+            if start.is_none() {
+                break;
+            }
+        }
+        newer
+    }
+
     fn on_finished(&mut self, finished: Finished) {
         match finished {
             Finished::Fetched { fetched, took } => {
@@ -434,13 +476,13 @@ impl Core {
                 }
             }
             Finished::Listed { id, page } => self.feed(Input::Listed { id, page }),
-            Finished::Ingested { outcome, took } => self.on_ingested(outcome.map_err(|failed| failed.full), took),
+            Finished::Ingested { outcome, took } => self.on_ingested(outcome, took),
         }
     }
 
     fn on_fetched(&mut self, key: Key, found: Result<Option<Arc<Siblings>>, Unreadable>) {
         let found = match found {
-            Ok(found) => match self.parts.engine.on_fetched(&key, found) {
+            Ok(found) => match self.parts.engine.on_fetched(key.clone(), found) {
                 Lookup::Found(set) => Ok(Some(set)),
                 Lookup::Absent => Ok(None),
                 Lookup::Fetch | Lookup::Fetching => return self.fetches.push(key),
@@ -459,11 +501,10 @@ impl Core {
         if let Some(chunk) = self.parts.engine.next_chunk(self.parts.clock.instant()) {
             self.hand_over(Job::Ingest(chunk));
         }
-        if !self.checkpoints.is_empty() && self.parts.engine.checkpointed() {
-            for done in self.checkpoints.drain(..) {
-                // Whoever asked may have given up: then nobody needs to be told.
-                let _ = done.send(Ok(()));
-            }
+        let position = self.parts.engine.position();
+        for (_, done) in self.checkpoints.extract_if(.., |(goal, _)| *goal <= position) {
+            // Whoever asked may have given up.
+            let _ = done.send(Ok(()));
         }
     }
 
@@ -477,9 +518,10 @@ impl Core {
             }
             Err(full) => {
                 self.parts.metrics.ingestion_failures.increment(1);
-                self.parts.engine.on_ingest_failed(full);
-                for done in self.checkpoints.drain(..) {
+                self.parts.engine.on_ingest_failed(self.parts.clock.instant(), full);
+                for (_, done) in self.checkpoints.drain(..) {
                     let failure = if full { Failure::DiskFull } else { unreadable_store() };
+                    // Whoever asked may have given up.
                     let _ = done.send(Err(failure));
                 }
             }
@@ -527,15 +569,15 @@ impl Core {
     /// Brings the gauges up to date.
     fn show(&self) {
         let (metrics, stats) = (&self.parts.metrics, self.parts.engine.stats());
-        metrics.wal_behind_bytes.set(stats.log_bytes_behind as f64);
-        metrics.wal_segments.set(stats.segments as f64);
+        metrics.wal_behind_bytes.set(stats.log_bytes as f64);
+        metrics.wal_segments.set((stats.segments_used + stats.segments_spare) as f64);
         metrics.overlay_bytes.set((stats.overlay_bytes + stats.frozen_bytes) as f64);
         metrics.overlay_keys.set(stats.overlay_keys as f64);
         metrics.cache_bytes.set(stats.cache_bytes as f64);
         metrics.cache_keys.set(stats.cache_keys as f64);
         metrics.cache_hits.absolute(stats.cache_hits);
         metrics.cache_misses.absolute(stats.cache_misses);
-        metrics.queue_appends.set(stats.queued as f64);
+        metrics.queue_appends.set(stats.queue_records as f64);
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
     }

@@ -3,6 +3,7 @@
 //!
 //! Reads do not wait for an ingestion: between two slices of a chunk the thread looks for them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::protocol::io::Unreadable;
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::types::{CoreId, Key, RequestId};
-use crate::store::lsm::{IngestFailed, Lsm};
+use crate::store::lsm::Lsm;
 use crate::store::{Chunk, Place};
 
 /// What a core asks of its store thread.
@@ -53,8 +54,8 @@ pub enum Finished {
     },
     /// A chunk is in the tree and durable, or is not.
     Ingested {
-        /// How it ended.
-        outcome: Result<(), IngestFailed>,
+        /// How it ended; where it failed, whether the disk is full.
+        outcome: Result<(), bool>,
         /// How long it took.
         took: Duration,
     },
@@ -84,24 +85,30 @@ const WAIT: Duration = Duration::from_millis(5);
 impl Storekeeper {
     /// Works until the core is gone.
     pub fn work(self) {
-        while let Ok(job) = self.jobs.recv() {
+        let mut later = VecDeque::new();
+        while let Some(job) = later.pop_front().or_else(|| self.jobs.recv().ok()) {
             match job {
-                Job::Ingest(chunk) => self.ingest(&chunk),
-                quick => self.read(quick),
+                Job::Fetch(keys) => self.fetch(keys),
+                Job::List { id, keys, overlay } => self.list(id, &keys, overlay, &mut later),
+                Job::Ingest(chunk) => self.ingest(&chunk, &mut later),
             }
         }
     }
 
-    fn read(&self, job: Job) {
-        match job {
-            Job::Fetch(keys) => self.fetch(keys),
-            Job::List { id, keys, overlay } => {
-                let mine = |partition| self.cores.of(partition) == self.core;
-                let page = self.lsm.list(self.ring, mine, &keys, overlay);
-                self.tell(Finished::Listed { id, page: page.map_err(|error| unreadable(&error)) });
+    /// Between two slices of long work: reads are served, the rest waits.
+    fn serve_reads(&self, later: &mut VecDeque<Job>) {
+        for job in self.jobs.try_iter() {
+            match job {
+                Job::Fetch(keys) => self.fetch(keys),
+                long => later.push_back(long),
             }
-            Job::Ingest(_) => unreachable!("a core hands over one chunk at a time"),
         }
+    }
+
+    fn list(&self, id: RequestId, keys: &Keys, overlay: Vec<(Place, bool)>, later: &mut VecDeque<Job>) {
+        let mine = |partition| self.cores.of(partition) == self.core;
+        let page = self.lsm.list(self.ring, mine, keys, overlay, || self.serve_reads(later));
+        self.tell(Finished::Listed { id, page: page.map_err(|error| unreadable(&error)) });
     }
 
     fn fetch(&self, keys: Vec<Key>) {
@@ -115,19 +122,20 @@ impl Storekeeper {
         self.tell(Finished::Fetched { fetched, took: self.clock.instant().since(begun) });
     }
 
-    fn ingest(&self, chunk: &Chunk) {
+    fn ingest(&self, chunk: &Chunk, later: &mut VecDeque<Job>) {
         let begun = self.clock.instant();
-        while self.lsm.level_0_is_deep() {
-            if let Ok(job) = self.jobs.recv_timeout(WAIT) {
-                self.read(job);
-            } else if self.jobs.is_disconnected() {
-                return;
+        while self.lsm.level_0_is_deep() && !self.jobs.is_disconnected() {
+            match self.jobs.recv_timeout(WAIT) {
+                Ok(Job::Fetch(keys)) => self.fetch(keys),
+                Ok(long) => later.push_back(long),
+                Err(_) => {}
             }
         }
-        let outcome = self.lsm.ingest(chunk, || self.jobs.try_iter().for_each(|job| self.read(job)));
+        let outcome = self.lsm.ingest(chunk, || self.serve_reads(later));
         if let Err(failed) = &outcome {
-            tracing::error!(core = %self.core, error = %failed, "a chunk could not be ingested; it is kept and tried again");
+            tracing::error!(core = %self.core, error = %failed, "a chunk was not ingested; it is kept and tried again");
         }
+        let outcome = outcome.map_err(|failed| failed.is_full());
         self.tell(Finished::Ingested { outcome, took: self.clock.instant().since(begun) });
     }
 

@@ -11,6 +11,10 @@ pub mod engine;
 pub mod layout;
 #[cfg(feature = "sim")]
 pub mod memory;
+#[cfg(feature = "daemon")]
+pub mod home;
+#[cfg(feature = "daemon")]
+pub mod lsm;
 pub mod recovery;
 pub mod wal;
 

@@ -39,7 +39,9 @@ pub fn put_failure(out: &mut BytesMut, failure: &Failure) {
     out.put_u64_le(first);
     out.put_u64_le(second);
     match failure {
-        Failure::Malformed { reason } | Failure::Unreadable { reason } => put_text(out, reason, TEXT_BYTES_MAX),
+        Failure::Malformed { reason: text } | Failure::Unreadable { reason: text } | Failure::Other { text, .. } => {
+            put_text(out, text, TEXT_BYTES_MAX);
+        }
         other => put_text(out, &other.to_string(), TEXT_BYTES_MAX),
     }
 }

@@ -12,6 +12,9 @@ pub mod hello;
 pub mod reader;
 pub mod sets;
 
+#[cfg(test)]
+mod tests;
+
 pub use answer::{decode_answer, encode_answer};
 pub use call::{decode_call, encode_call};
 pub use frame::{CallId, Frame, next_frame};

@@ -57,10 +57,7 @@ pub enum ContextError {
 impl Context {
     /// The context of a reader that saw a whole set.
     pub fn of(vector: VersionVector) -> Context {
-        Context {
-            vector,
-            dots: SmallVec::new(),
-        }
+        Context { vector, dots: SmallVec::new() }
     }
 
     /// The part that is a vector.
@@ -80,10 +77,7 @@ impl Context {
 
     /// A context from its parts, as a decoder finds them.
     pub fn from_parts(vector: VersionVector, dots: impl IntoIterator<Item = Dot>) -> Context {
-        Context {
-            vector,
-            dots: dots.into_iter().collect(),
-        }
+        Context { vector, dots: dots.into_iter().collect() }
     }
 
     /// What has been seen after a write of `dot` that replaced `superseded`.
@@ -92,10 +86,7 @@ impl Context {
         let mut dots: SmallVec<[Dot; 1]> = kept.chain([dot]).collect();
         let beyond = dots.len().saturating_sub(DOTS_APART_MAX);
         dots.drain(..beyond);
-        Context {
-            vector: self.vector.clone(),
-            dots,
-        }
+        Context { vector: self.vector.clone(), dots }
     }
 
     /// The token that a client carries.
@@ -134,10 +125,7 @@ impl Context {
             () if !rest.is_empty() => Err(damaged),
             () if of_cluster != digest(cluster) => Err(ContextError::OtherCluster),
             () if of_key != ring::hash(key) => Err(ContextError::OtherKey),
-            () => Ok(Context {
-                vector: vector.into_iter().collect(),
-                dots,
-            }),
+            () => Ok(Context { vector: vector.into_iter().collect(), dots }),
         }
     }
 }
@@ -159,12 +147,5 @@ fn get_dots(from: &mut &[u8]) -> Option<SmallVec<[Dot; 1]>> {
     if count > CLOCK_ENTRIES_DECODED_MAX || from.len() < count * DOT_BYTES {
         return None;
     }
-    Some(
-        (0..count)
-            .map(|_| Dot {
-                actor: ActorId(from.get_u64_le()),
-                counter: from.get_u64_le(),
-            })
-            .collect(),
-    )
+    Some((0..count).map(|_| Dot { actor: ActorId(from.get_u64_le()), counter: from.get_u64_le() }).collect())
 }

@@ -19,10 +19,8 @@ pub struct Metrics {
 
 impl Metrics {
     /// A recorder with every bucket set and every name explained.
-    pub fn new() -> Metrics {
-        let mut builder = PrometheusBuilder::new()
-            .set_buckets(&SECONDS_BUCKETS)
-            .expect("there are buckets");
+    pub fn recording() -> Metrics {
+        let mut builder = PrometheusBuilder::new().set_buckets(&SECONDS_BUCKETS).expect("there are buckets");
         for name in RECORDS_HISTOGRAMS {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(name.to_owned()), &RECORDS_BUCKETS)
@@ -36,10 +34,7 @@ impl Metrics {
             gauge!("sloop_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
             gauge!("sloop_uptime_seconds")
         });
-        Metrics {
-            recorder,
-            uptime_seconds,
-        }
+        Metrics { recorder, uptime_seconds }
     }
 
     /// The handles of one core, to be handed to it.
@@ -77,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_metric_stands_in_the_text_with_its_help_and_bounded_labels() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::recording();
         let core = metrics.core(CoreId(3));
         let siblings = OperationKind::of(&Request::Siblings(Key::new("a").unwrap()));
         core.operation(siblings, &Err(Failure::DiskFull), Duration::from_millis(1));
@@ -92,11 +87,7 @@ mod tests {
         has(r#"sloop_wal_batch_records_bucket{core="3",le="8"} 1"#);
         has(r#"sloop_wal_sync_duration_seconds_bucket{core="3",le="0.00016"} 1"#);
         has("sloop_uptime_seconds 1.5");
-        has(concat!(
-            r#"sloop_build_info{version=""#,
-            env!("CARGO_PKG_VERSION"),
-            r#""} 1"#
-        ));
+        has(concat!(r#"sloop_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#));
         for sample in text.lines().filter(|line| line.starts_with("# TYPE")) {
             let name = sample.split(' ').nth(2).unwrap();
             has(&format!("# HELP {name} "));
@@ -106,14 +97,11 @@ mod tests {
     #[test]
     fn the_table_of_the_documents_names_every_metric() {
         let documented = include_str!("../../docs/METRICS.md");
-        let metrics = Metrics::new();
+        let metrics = Metrics::recording();
         let _core = metrics.core(CoreId(0));
         for line in metrics.render(0).lines().filter(|line| line.starts_with("# TYPE")) {
             let name = line.split(' ').nth(2).unwrap();
-            assert!(
-                documented.contains(&format!("`{name}`")),
-                "{name} is not in docs/METRICS.md"
-            );
+            assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/METRICS.md");
         }
     }
 }

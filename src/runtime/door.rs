@@ -42,12 +42,7 @@ impl Door {
     /// When there is not one mailbox for each core.
     pub fn new(ring: Ring, cores: Cores, boxes: Vec<flume::Sender<Mail>>) -> Door {
         assert_eq!(boxes.len(), usize::from(cores.count), "one mailbox a core");
-        Door {
-            ring,
-            cores,
-            boxes: boxes.into(),
-            permits: Arc::new(Semaphore::new(KNOCKS_MAX)),
-        }
+        Door { ring, cores, boxes: boxes.into(), permits: Arc::new(Semaphore::new(KNOCKS_MAX)) }
     }
 
     /// Asks the core that owns the key; a listing asks every core and reads as one.
@@ -115,12 +110,10 @@ impl Door {
     }
 
     fn knock(&self, core: CoreId, knock: Knock) -> Result<(), Failure> {
-        self.boxes[core.index()]
-            .try_send(Mail::Knock(knock))
-            .map_err(|refused| match refused {
-                flume::TrySendError::Full(_) => overloaded(),
-                flume::TrySendError::Disconnected(_) => Failure::Stopping,
-            })
+        self.boxes[core.index()].try_send(Mail::Knock(knock)).map_err(|refused| match refused {
+            flume::TrySendError::Full(_) => overloaded(),
+            flume::TrySendError::Disconnected(_) => Failure::Stopping,
+        })
     }
 
     fn every_core(&self) -> impl Iterator<Item = CoreId> + use<> {
@@ -151,9 +144,7 @@ fn deadline(request: &Request) -> Duration {
 }
 
 fn overloaded() -> Failure {
-    Failure::Overloaded {
-        retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("less than a second"),
-    }
+    Failure::Overloaded { retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("less than a second") }
 }
 
 #[cfg(test)]
@@ -167,13 +158,7 @@ mod tests {
     }
 
     fn get(deadline_ms: u32) -> Request {
-        Request::Get(Get {
-            key: key("a"),
-            terms: Terms {
-                deadline_ms,
-                ..Terms::default()
-            },
-        })
+        Request::Get(Get { key: key("a"), terms: Terms { deadline_ms, ..Terms::default() } })
     }
 
     fn door(cores: u16, box_max: usize) -> (Door, Vec<flume::Receiver<Mail>>) {
@@ -213,11 +198,7 @@ mod tests {
     async fn a_listing_asks_every_core_and_reads_as_one() {
         let (door, boxes) = door(2, 8);
         let ring = door.ring;
-        let keys = Keys {
-            prefix: Bytes::new(),
-            after: None,
-            limit: 10,
-        };
+        let keys = Keys { prefix: Bytes::new(), after: None, limit: 10 };
         let pages = [vec![key("a"), key("b")], vec![key("c")]];
         let answer = |mailbox: &flume::Receiver<Mail>, keys: Vec<Key>| {
             let Mail::Knock(Knock::Ask { answer, .. }) = mailbox.try_recv().unwrap() else {
@@ -228,10 +209,7 @@ mod tests {
 
         let listing = door.ask(Request::Keys(keys));
         let answering = async {
-            boxes
-                .iter()
-                .zip(pages)
-                .for_each(|(mailbox, keys)| answer(mailbox, keys));
+            boxes.iter().zip(pages).for_each(|(mailbox, keys)| answer(mailbox, keys));
         };
         let (listed, ()) = tokio::join!(listing, answering);
 

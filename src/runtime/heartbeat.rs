@@ -52,10 +52,7 @@ impl Heartbeats {
     /// Hearts that beat now, of a node that does not serve yet.
     #[expect(clippy::disallowed_methods, reason = "the clock of liveness itself")]
     pub fn new(cores: u16) -> Heartbeats {
-        let heart = || Heart {
-            beaten_at: AtomicU64::new(0),
-            writes_stopped: AtomicBool::new(false),
-        };
+        let heart = || Heart { beaten_at: AtomicU64::new(0), writes_stopped: AtomicBool::new(false) };
         Heartbeats {
             started: Instant::now(),
             hearts: (0..cores).map(|_| heart()).collect(),
@@ -65,9 +62,7 @@ impl Heartbeats {
 
     /// The core turns.
     pub fn beat(&self, core: CoreId) {
-        self.hearts[core.index()]
-            .beaten_at
-            .store(self.uptime_ms(), Ordering::Relaxed);
+        self.hearts[core.index()].beaten_at.store(self.uptime_ms(), Ordering::Relaxed);
     }
 
     /// The core has stopped writing, for good.
@@ -102,10 +97,7 @@ impl Heartbeats {
         if !self.serving.load(Ordering::Relaxed) {
             return Err(Ailment::NotServing);
         }
-        match self
-            .by_core()
-            .find(|(_, heart)| heart.writes_stopped.load(Ordering::Relaxed))
-        {
+        match self.by_core().find(|(_, heart)| heart.writes_stopped.load(Ordering::Relaxed)) {
             Some((core, _)) => Err(Ailment::WritesStopped { core }),
             None => Ok(()),
         }
@@ -114,10 +106,9 @@ impl Heartbeats {
     fn live_at(&self, now_ms: u64) -> Result<(), Ailment> {
         let silence = |heart: &Heart| now_ms.saturating_sub(heart.beaten_at.load(Ordering::Relaxed));
         match self.by_core().max_by_key(|(_, heart)| silence(heart)) {
-            Some((core, heart)) if u128::from(silence(heart)) > SILENCE_MAX.as_millis() => Err(Ailment::Hung {
-                core,
-                silent_ms: silence(heart),
-            }),
+            Some((core, heart)) if u128::from(silence(heart)) > SILENCE_MAX.as_millis() => {
+                Err(Ailment::Hung { core, silent_ms: silence(heart) })
+            }
             _ => Ok(()),
         }
     }
@@ -138,13 +129,7 @@ mod tests {
         hearts.hearts[1].beaten_at.store(7_500, Ordering::Relaxed);
 
         assert_eq!(hearts.live_at(9_000), Ok(()));
-        assert_eq!(
-            hearts.live_at(10_000),
-            Err(Ailment::Hung {
-                core: CoreId(1),
-                silent_ms: 2_500
-            })
-        );
+        assert_eq!(hearts.live_at(10_000), Err(Ailment::Hung { core: CoreId(1), silent_ms: 2_500 }));
     }
 
     #[test]

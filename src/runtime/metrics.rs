@@ -12,73 +12,33 @@ use crate::protocol::types::CoreId;
 /// Every metric of a core: name, type, help. The one place where a name is spelt for the exporter's `# HELP`.
 const TABLE: [(&str, Kind, &str); 28] = [
     (OPERATIONS, Kind::Counter, "Requests that ended, by kind and outcome."),
-    (
-        OPERATION_SECONDS,
-        Kind::Histogram,
-        "Time from a request's arrival at its core to its reply, by kind.",
-    ),
+    (OPERATION_SECONDS, Kind::Histogram, "Time from a request's arrival at its core to its reply, by kind."),
     (WAL_SYNCS, Kind::Counter, "Group commits: durable writes to the log."),
     (WAL_RECORDS, Kind::Counter, "Records that the log took."),
     (WAL_BYTES, Kind::Counter, "Bytes written to the log, padding included."),
     (WAL_BATCH_RECORDS, Kind::Histogram, "Records of one group commit."),
     (WAL_SYNC_SECONDS, Kind::Histogram, "Time of one group commit."),
     (WAL_FAILURES, Kind::Counter, "Writes to the log that failed."),
-    (
-        WAL_BEHIND_BYTES,
-        Kind::Gauge,
-        "Bytes of log that a restart would replay.",
-    ),
+    (WAL_BEHIND_BYTES, Kind::Gauge, "Bytes of log that a restart would replay."),
     (WAL_SEGMENTS, Kind::Gauge, "Segment files that the core holds."),
-    (
-        OVERLAY_BYTES,
-        Kind::Gauge,
-        "Bytes that are durable in the log and not yet in the LSM tree.",
-    ),
-    (
-        OVERLAY_KEYS,
-        Kind::Gauge,
-        "Keys that are durable in the log and not yet in the LSM tree.",
-    ),
+    (OVERLAY_BYTES, Kind::Gauge, "Bytes that are durable in the log and not yet in the LSM tree."),
+    (OVERLAY_KEYS, Kind::Gauge, "Keys that are durable in the log and not yet in the LSM tree."),
     (CACHE_BYTES, Kind::Gauge, "Bytes of the cache of hot keys."),
     (CACHE_KEYS, Kind::Gauge, "Keys in the cache of hot keys."),
     (CACHE_HITS, Kind::Counter, "Look-ups served from memory."),
     (CACHE_MISSES, Kind::Counter, "Look-ups that went to the LSM tree."),
     (COLD_READS, Kind::Counter, "Reads of the LSM tree."),
-    (
-        COLD_READ_SECONDS,
-        Kind::Histogram,
-        "Time of one read of the LSM tree, waiting included.",
-    ),
+    (COLD_READ_SECONDS, Kind::Histogram, "Time of one read of the LSM tree, waiting included."),
     (INGESTIONS, Kind::Counter, "Chunks that the LSM tree took."),
-    (
-        INGESTION_FAILURES,
-        Kind::Counter,
-        "Chunks that the LSM tree could not take.",
-    ),
+    (INGESTION_FAILURES, Kind::Counter, "Chunks that the LSM tree could not take."),
     (INGESTION_SECONDS, Kind::Histogram, "Time of one ingestion."),
-    (
-        QUEUE_APPENDS,
-        Kind::Gauge,
-        "Appends that wait for the next group commit.",
-    ),
+    (QUEUE_APPENDS, Kind::Gauge, "Appends that wait for the next group commit."),
     (QUEUE_REQUESTS, Kind::Gauge, "Requests under way on the core."),
     (QUEUE_LOADS, Kind::Gauge, "Reads of the LSM tree under way."),
     (CONNECTIONS, Kind::Gauge, "Binary connections that the core serves."),
-    (
-        CONNECTIONS_OPENED,
-        Kind::Counter,
-        "Binary connections that the core was given.",
-    ),
-    (
-        CONNECTIONS_DROPPED,
-        Kind::Counter,
-        "Binary connections that were closed for being too slow or silent.",
-    ),
-    (
-        FRAMES_REFUSED,
-        Kind::Counter,
-        "Frames that broke the protocol; each ends its connection.",
-    ),
+    (CONNECTIONS_OPENED, Kind::Counter, "Binary connections that the core was given."),
+    (CONNECTIONS_DROPPED, Kind::Counter, "Binary connections that were closed for being too slow or silent."),
+    (FRAMES_REFUSED, Kind::Counter, "Frames that broke the protocol; each ends its connection."),
 ];
 
 const OPERATIONS: &str = "sloop_operations_total";
@@ -257,7 +217,13 @@ fn outcome_label(outcome: &Outcome) -> usize {
         ) => 1,
         Err(Failure::QuorumNotMet { .. }) => 2,
         Err(Failure::Overloaded { .. } | Failure::Connections { .. }) => 3,
-        Err(Failure::DiskFull | Failure::WritesStopped { .. } | Failure::Unreadable { .. } | Failure::Stopping) => 4,
+        Err(
+            Failure::DiskFull
+            | Failure::WritesStopped { .. }
+            | Failure::Unreadable { .. }
+            | Failure::Stopping
+            | Failure::Other { .. },
+        ) => 4,
     }
 }
 

@@ -26,10 +26,7 @@ pub fn merge(ring: Ring, limit: usize, pages: impl IntoIterator<Item = Page>) ->
     }
     more |= keys.len() > limit;
     keys.truncate(limit);
-    Page {
-        keys: keys.into_iter().map(|(_, key)| key).collect(),
-        more,
-    }
+    Page { keys: keys.into_iter().map(|(_, key)| key).collect(), more }
 }
 
 #[cfg(test)]
@@ -42,10 +39,8 @@ mod tests {
     fn pages_of_many_cores_read_like_those_of_one() {
         let ring = Ring::new(16);
         let cores = Cores { count: 3, salt: 5 };
-        let mut all: Vec<_> = (0..200)
-            .map(|n| Key::new(format!("key {n}")).unwrap())
-            .map(|key| (ring.partition(&key), key))
-            .collect();
+        let mut all: Vec<_> =
+            (0..200).map(|n| Key::new(format!("key {n}")).unwrap()).map(|key| (ring.partition(&key), key)).collect();
         all.sort();
 
         // The cores stop at pages of different lengths, as a scan with a bound on its work does.
@@ -53,10 +48,7 @@ mod tests {
             let own = |place: &&(_, Key)| cores.of(place.0).0 == core && Some(*place) > after.as_ref();
             let keys: Vec<_> = all.iter().filter(own).map(|place| place.1.clone()).collect();
             let shown = limit.min(1 + usize::from(core) * 3);
-            Page {
-                more: keys.len() > shown,
-                keys: keys.into_iter().take(shown).collect(),
-            }
+            Page { more: keys.len() > shown, keys: keys.into_iter().take(shown).collect() }
         };
         let mut listed = Vec::new();
         loop {

@@ -37,14 +37,9 @@ impl Slots {
         if open >= self.max {
             return Err(open);
         }
-        let core = wanted
-            .filter(|core| core.index() < self.open.len())
-            .unwrap_or_else(|| self.emptiest());
+        let core = wanted.filter(|core| core.index() < self.open.len()).unwrap_or_else(|| self.emptiest());
         self.open[core.index()].fetch_add(1, Ordering::Relaxed);
-        Ok(Slot {
-            open: self.open.clone(),
-            core,
-        })
+        Ok(Slot { open: self.open.clone(), core })
     }
 
     /// Connections that are open now.

@@ -336,6 +336,19 @@ pub enum Failure {
         /// Connections that are allowed.
         max: u32,
     },
+    /// A failure that only a newer node knows; never made by this one. The hundreds of its code say what happened to the
+    /// state (docs/PROTOCOL.md).
+    #[error("{text} (code {code})")]
+    Other {
+        /// Which one.
+        code: u16,
+        /// What it counts.
+        first: u64,
+        /// What it counts it against.
+        second: u64,
+        /// What the node says.
+        text: String,
+    },
 }
 
 impl Request {

@@ -39,12 +39,7 @@ impl History {
     /// Every dot that was ever heard of here, superseded or not.
     pub fn seen(&self) -> BTreeSet<Dot> {
         let pasts = self.writes.values().flat_map(|known| &known.past);
-        self.writes
-            .keys()
-            .chain(pasts)
-            .chain(&self.given_way)
-            .copied()
-            .collect()
+        self.writes.keys().chain(pasts).chain(&self.given_way).copied().collect()
     }
 
     /// The versions that nothing known has superseded.
@@ -121,15 +116,8 @@ impl Step {
     /// Any four bytes are a step.
     pub fn from_bytes([verb, one, two, three]: [u8; 4]) -> Step {
         match verb % 8 {
-            0 | 1 => Step::Read {
-                client: one,
-                replica: two,
-            },
-            2..=4 => Step::Write {
-                client: one,
-                replica: two,
-                kind: three % 7,
-            },
+            0 | 1 => Step::Read { client: one, replica: two },
+            2..=4 => Step::Write { client: one, replica: two, kind: three % 7 },
             5 => Step::Join { from: one, to: two },
             6 => Step::Arrive { update: one, to: two },
             _ if three % 4 == 0 => Step::Restart { replica: one },
@@ -176,11 +164,8 @@ impl World {
     /// Empty replicas and clients that know nothing. With `operations`, some writes are tries of the same operation and
     /// whole sets are merged rather than joined.
     pub fn new(replicas: u8, clients: u8, operations: bool) -> World {
-        let replica = |n: u8| Replica {
-            set: Siblings::default(),
-            history: History::default(),
-            actor: ActorId(u64::from(n)),
-        };
+        let replica =
+            |n: u8| Replica { set: Siblings::default(), history: History::default(), actor: ActorId(u64::from(n)) };
         World {
             replicas: (0..replicas).map(replica).collect(),
             clients: vec![Client::default(); usize::from(clients)],
@@ -207,11 +192,7 @@ impl World {
         let client = |n: u8| usize::from(n) % clients;
         match step {
             Step::Read { client: c, replica: r } => self.read(client(c), replica(r)),
-            Step::Write {
-                client: c,
-                replica: r,
-                kind,
-            } => self.write(client(c), replica(r), kind),
+            Step::Write { client: c, replica: r, kind } => self.write(client(c), replica(r), kind),
             Step::Join { from, to } => self.join(replica(from), replica(to)),
             Step::Arrive { .. } if self.sent.is_empty() => {}
             Step::Arrive { update, to } => self.arrive(usize::from(update) % self.sent.len(), replica(to)),
@@ -225,19 +206,13 @@ impl World {
     fn read(&mut self, client: usize, replica: usize) {
         let (client, replica) = (&mut self.clients[client], &self.replicas[replica]);
         client.context = replica.set.context();
-        client.knowledge = Knowledge {
-            whole: replica.history.seen(),
-            own: BTreeSet::new(),
-        };
+        client.knowledge = Knowledge { whole: replica.history.seen(), own: BTreeSet::new() };
     }
 
     fn write(&mut self, client: usize, replica: usize, kind: u8) {
         self.counter += 1 + self.counter % 3;
         let (at, client) = (&mut self.replicas[replica], &mut self.clients[client]);
-        let dot = Dot {
-            actor: at.actor,
-            counter: self.counter,
-        };
+        let dot = Dot { actor: at.actor, counter: self.counter };
         let operation = (self.operations && kind >= 5).then(|| operation(self.counter % 2));
         let value = match kind {
             1 | 3 => None,
@@ -255,21 +230,12 @@ impl World {
         let upon = at.history.seen();
         let known = &client.knowledge;
         let past: BTreeSet<Dot> = match &supersedes {
-            Supersedes::Seen(_) => known
-                .whole
-                .iter()
-                .chain(known.own.intersection(&upon))
-                .copied()
-                .collect(),
+            Supersedes::Seen(_) => known.whole.iter().chain(known.own.intersection(&upon)).copied().collect(),
             Supersedes::Held => upon.clone(),
             Supersedes::Nothing => BTreeSet::new(),
         };
         let replaced: Vec<Dot> = at.history.versions().intersection(&past).copied().collect();
-        let write = Known {
-            value: value.clone(),
-            operation: operation.clone(),
-            past,
-        };
+        let write = Known { value: value.clone(), operation: operation.clone(), past };
         at.history.writes.insert(dot, write);
         let alone = at.history.versions().len() == 1;
         let blank = Knowledge::default();
@@ -283,19 +249,11 @@ impl World {
             Knowledge { whole, own }
         } else {
             let whole = before.whole.clone();
-            Knowledge {
-                whole,
-                own: own.into_iter().chain([dot]).collect(),
-            }
+            Knowledge { whole, own: own.into_iter().chain([dot]).collect() }
         };
 
         // By vectors.
-        let write = Write {
-            value,
-            supersedes,
-            operation,
-            written_at: WallTime(0),
-        };
+        let write = Write { value, supersedes, operation, written_at: WallTime(0) };
         let minted = at.set.mint(dot, write).expect("a rehearsal stays below every limit");
         assert_eq!(minted.superseded, replaced, "the reply names what the write replaced");
         at.set = minted.set;
@@ -305,12 +263,7 @@ impl World {
             let knows = client.knowledge.whole.contains(dot) || client.knowledge.own.contains(dot);
             assert_eq!(client.context.covers(*dot), knows, "the writer's context and {dot}");
         }
-        self.sent.push(Sent {
-            update: minted.update,
-            set: at.set.clone(),
-            history: at.history.clone(),
-            upon,
-        });
+        self.sent.push(Sent { update: minted.update, set: at.set.clone(), history: at.history.clone(), upon });
         self.compare(replica);
     }
 
@@ -337,11 +290,7 @@ impl World {
         // A version whose twin has given way elsewhere may stay here until the next merge, so there the lone version
         // tells less than the set.
         if !known && !self.operations {
-            assert_eq!(
-                set,
-                at.set.join(&sent.set),
-                "a lone version does what its coordinator's set does"
-            );
+            assert_eq!(set, at.set.join(&sent.set), "a lone version does what its coordinator's set does");
         }
         if let Some(whole) = sent.update.whole() {
             assert_eq!(whole, sent.set, "an update that tells the whole set");
@@ -359,11 +308,7 @@ impl World {
         let versions: BTreeSet<Dot> = set.versions().iter().map(|version| version.dot).collect();
         assert_eq!(versions, history.versions(), "the versions that are left");
         for version in set.versions() {
-            assert_eq!(
-                version.value, history.writes[&version.dot].value,
-                "the value of {}",
-                version.dot
-            );
+            assert_eq!(version.value, history.writes[&version.dot].value, "the value of {}", version.dot);
         }
         let seen = history.seen();
         for dot in &self.minted {
@@ -377,8 +322,5 @@ fn value(n: u64) -> Value {
 }
 
 fn operation(n: u64) -> Box<Operation> {
-    Box::new(Operation {
-        id: OperationId::new(n.to_string()).expect("a digit is an id"),
-        digest: 0,
-    })
+    Box::new(Operation { id: OperationId::new(n.to_string()).expect("a digit is an id"), digest: 0 })
 }

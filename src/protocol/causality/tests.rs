@@ -9,10 +9,7 @@ use crate::protocol::types::{ActorId, ClusterId, Dot, Key, OperationId, Value, W
 const CLUSTER: ClusterId = ClusterId(7);
 
 fn dot(actor: u64, counter: u64) -> Dot {
-    Dot {
-        actor: ActorId(actor),
-        counter,
-    }
+    Dot { actor: ActorId(actor), counter }
 }
 
 fn vector(dots: &[(u64, u64)]) -> VersionVector {
@@ -28,12 +25,7 @@ fn value(text: &str) -> Value {
 }
 
 fn write(value: Option<Value>, supersedes: Supersedes) -> Write {
-    Write {
-        value,
-        supersedes,
-        operation: None,
-        written_at: WallTime(1_728_000_000_000),
-    }
+    Write { value, supersedes, operation: None, written_at: WallTime(1_728_000_000_000) }
 }
 
 fn put(text: &str, supersedes: Supersedes) -> Write {
@@ -45,14 +37,8 @@ fn delete(supersedes: Supersedes) -> Write {
 }
 
 fn named(id: &str, text: &str) -> Write {
-    let operation = Operation {
-        id: OperationId::new(id.to_owned()).unwrap(),
-        digest: 1,
-    };
-    Write {
-        operation: Some(Box::new(operation)),
-        ..put(text, Supersedes::Nothing)
-    }
+    let operation = Operation { id: OperationId::new(id.to_owned()).unwrap(), digest: 1 };
+    Write { operation: Some(Box::new(operation)), ..put(text, Supersedes::Nothing) }
 }
 
 fn dots(set: &Siblings) -> Vec<Dot> {
@@ -150,11 +136,7 @@ fn a_context_supersedes_exactly_what_it_has_seen() {
     let empty = Siblings::default();
     let seen = empty.mint(dot(1, 1), put("seen", Supersedes::Nothing)).unwrap();
     let context = seen.set.context();
-    let both = seen
-        .set
-        .mint(dot(1, 2), put("unseen", Supersedes::Nothing))
-        .unwrap()
-        .set;
+    let both = seen.set.mint(dot(1, 2), put("unseen", Supersedes::Nothing)).unwrap().set;
 
     let after = both.mint(dot(1, 3), put("new", Supersedes::Seen(context))).unwrap();
 
@@ -166,10 +148,7 @@ fn a_context_supersedes_exactly_what_it_has_seen() {
 /// every write but the last.
 #[test]
 fn of_100_interleaved_writers_none_is_lost() {
-    let base = Siblings::default()
-        .mint(dot(1, 1), put("base", Supersedes::Held))
-        .unwrap()
-        .set;
+    let base = Siblings::default().mint(dot(1, 1), put("base", Supersedes::Held)).unwrap().set;
     let context = base.context();
 
     let mut set = base;
@@ -188,31 +167,20 @@ fn of_100_writers_only_the_concurrent_ones_are_siblings() {
     let mut contexts = vec![Context::default(); 10];
     for n in 0..100_usize {
         let writer = n % 10;
-        let minted = set
-            .mint(
-                dot(1, n as u64 + 1),
-                put(&n.to_string(), Supersedes::Seen(contexts[writer].clone())),
-            )
-            .unwrap();
+        let minted =
+            set.mint(dot(1, n as u64 + 1), put(&n.to_string(), Supersedes::Seen(contexts[writer].clone()))).unwrap();
         contexts[writer] = minted.context;
         set = minted.set;
     }
 
     let last: Vec<String> = (90..100).map(|n| n.to_string()).collect();
     let left: Vec<&[u8]> = values(&set);
-    assert_eq!(
-        left,
-        last.iter().map(|n| n.as_bytes()).collect::<Vec<_>>(),
-        "each writer's last write"
-    );
+    assert_eq!(left, last.iter().map(|n| n.as_bytes()).collect::<Vec<_>>(), "each writer's last write");
 }
 
 #[test]
 fn a_put_then_a_delete_leaves_nothing_to_get() {
-    let set = Siblings::default()
-        .mint(dot(1, 1), put("1", Supersedes::Held))
-        .unwrap()
-        .set;
+    let set = Siblings::default().mint(dot(1, 1), put("1", Supersedes::Held)).unwrap().set;
 
     let deleted = set.mint(dot(1, 2), delete(Supersedes::Held)).unwrap();
 
@@ -236,9 +204,7 @@ fn a_deleted_key_is_not_brought_back_by_a_replica_that_slept() {
 /// A lone version under its coordinator's vector would claim what came before it.
 #[test]
 fn a_lone_version_that_arrives_out_of_order_drops_nothing() {
-    let first = Siblings::default()
-        .mint(dot(1, 1), put("first", Supersedes::Held))
-        .unwrap();
+    let first = Siblings::default().mint(dot(1, 1), put("first", Supersedes::Held)).unwrap();
     let second = first.set.mint(dot(1, 2), put("second", Supersedes::Nothing)).unwrap();
     let replica = Siblings::default();
 
@@ -251,17 +217,12 @@ fn a_lone_version_that_arrives_out_of_order_drops_nothing() {
 
 #[test]
 fn a_writers_context_does_not_claim_an_unseen_sibling_of_the_same_actor() {
-    let other = Siblings::default()
-        .mint(dot(1, 1), put("other", Supersedes::Nothing))
-        .unwrap();
+    let other = Siblings::default().mint(dot(1, 1), put("other", Supersedes::Nothing)).unwrap();
     let mine = other.set.mint(dot(1, 2), put("mine", Supersedes::Nothing)).unwrap();
     assert!(mine.context.covers(dot(1, 2)));
     assert!(!mine.context.covers(dot(1, 1)), "the vector alone would say so");
 
-    let again = mine
-        .set
-        .mint(dot(1, 3), put("mine again", Supersedes::Seen(mine.context)))
-        .unwrap();
+    let again = mine.set.mint(dot(1, 3), put("mine again", Supersedes::Seen(mine.context))).unwrap();
 
     assert_eq!(values(&again.set), [&b"other"[..], b"mine again"]);
 }
@@ -270,43 +231,25 @@ fn a_writers_context_does_not_claim_an_unseen_sibling_of_the_same_actor() {
 /// would claim what came before it; so it stays, everywhere alike, until a write that comes where it is known.
 #[test]
 fn a_writers_own_sibling_that_its_coordinator_has_not_met_is_not_forgotten() {
-    let other = Siblings::default()
-        .mint(dot(1, 1), put("other", Supersedes::Nothing))
-        .unwrap();
+    let other = Siblings::default().mint(dot(1, 1), put("other", Supersedes::Nothing)).unwrap();
     let mine = other.set.mint(dot(1, 2), put("mine", Supersedes::Nothing)).unwrap();
-    let elsewhere = Siblings::default()
-        .mint(dot(2, 1), put("mine again", Supersedes::Seen(mine.context)))
-        .unwrap();
-    assert!(
-        elsewhere.context.covers(dot(1, 2)),
-        "the writer still knows its first write"
-    );
+    let elsewhere = Siblings::default().mint(dot(2, 1), put("mine again", Supersedes::Seen(mine.context))).unwrap();
+    assert!(elsewhere.context.covers(dot(1, 2)), "the writer still knows its first write");
 
     let met = mine.set.join(&elsewhere.set);
-    assert_eq!(
-        mine.set.apply(&elsewhere.update),
-        Ok(met.clone()),
-        "by lone version and by set alike"
-    );
+    assert_eq!(mine.set.apply(&elsewhere.update), Ok(met.clone()), "by lone version and by set alike");
     assert_eq!(values(&met), [&b"other"[..], b"mine", b"mine again"]);
 
-    let last = met
-        .mint(dot(1, 3), put("mine at last", Supersedes::Seen(elsewhere.context)))
-        .unwrap();
+    let last = met.mint(dot(1, 3), put("mine at last", Supersedes::Seen(elsewhere.context))).unwrap();
     assert_eq!(values(&last.set), [&b"other"[..], b"mine at last"]);
 }
 
 #[test]
 fn dots_apart_are_bounded_and_the_oldest_goes_first() {
-    let beside = Siblings::default()
-        .mint(dot(99, 1), put("beside", Supersedes::Nothing))
-        .unwrap()
-        .set;
+    let beside = Siblings::default().mint(dot(99, 1), put("beside", Supersedes::Nothing)).unwrap().set;
     let mut context = Context::default();
     for actor in 1..=17 {
-        let minted = beside
-            .mint(dot(actor, 1), put("mine", Supersedes::Seen(context)))
-            .unwrap();
+        let minted = beside.mint(dot(actor, 1), put("mine", Supersedes::Seen(context))).unwrap();
         context = minted.context;
     }
     assert_eq!(context.dots().len(), 16);
@@ -324,19 +267,14 @@ fn twins_of_one_operation_become_one_and_stay_seen() {
 
     assert_eq!(dots(&merged), [dot(1, 1), dot(3, 1)], "the higher dot gives way");
     assert_eq!(merged.merge(&second), merged, "and does not come back");
-    assert_eq!(
-        dots(&first.join(&second)),
-        [dot(1, 1), dot(2, 1)],
-        "a join alone settles nothing"
-    );
+    assert_eq!(dots(&first.join(&second)), [dot(1, 1), dot(2, 1)], "a join alone settles nothing");
 }
 
 #[test]
 fn writes_are_refused_above_100_siblings_and_merges_are_not() {
     let full = |actor: u64| {
-        (1..=SIBLINGS_MAX as u64).fold(Siblings::default(), |set, n| {
-            set.mint(dot(actor, n), put("v", Supersedes::Nothing)).unwrap().set
-        })
+        (1..=SIBLINGS_MAX as u64)
+            .fold(Siblings::default(), |set, n| set.mint(dot(actor, n), put("v", Supersedes::Nothing)).unwrap().set)
     };
     let (one, other) = (full(1), full(2));
     let refused = one.mint(dot(1, 101), put("v", Supersedes::Nothing)).unwrap_err();
@@ -351,15 +289,7 @@ fn writes_are_refused_above_100_siblings_and_merges_are_not() {
     let smaller = merged.mint(dot(1, 101), put("v", seen_half)).unwrap().set;
     assert_eq!(smaller.live().count(), 101);
     assert!(smaller.mint(dot(1, 102), put("v", Supersedes::Nothing)).is_err());
-    assert_eq!(
-        smaller
-            .mint(dot(1, 102), put("v", Supersedes::Held))
-            .unwrap()
-            .set
-            .live()
-            .count(),
-        1
-    );
+    assert_eq!(smaller.mint(dot(1, 102), put("v", Supersedes::Held)).unwrap().set.live().count(), 1);
 }
 
 #[test]
@@ -387,32 +317,20 @@ fn writes_are_refused_above_the_entries_of_a_clock_and_merges_are_not() {
 
 #[test]
 fn a_set_that_breaks_its_own_invariants_is_refused() {
-    let version = |at: Dot| {
-        Siblings::default()
-            .mint(at, put("v", Supersedes::Held))
-            .unwrap()
-            .update
-            .version
-    };
+    let version = |at: Dot| Siblings::default().mint(at, put("v", Supersedes::Held)).unwrap().update.version;
     let covered = || vector(&[(1, 2)]);
     assert!(Siblings::new(covered(), [version(dot(1, 1)), version(dot(1, 2))]).is_ok());
     let twice = Siblings::new(covered(), [version(dot(1, 1)), version(dot(1, 1))]);
     assert_eq!(twice, Err(Unsound::Unsorted(dot(1, 1))));
     let unordered = Siblings::new(covered(), [version(dot(1, 2)), version(dot(1, 1))]);
     assert_eq!(unordered, Err(Unsound::Unsorted(dot(1, 1))));
-    assert_eq!(
-        Siblings::new(covered(), [version(dot(2, 1))]),
-        Err(Unsound::Uncovered(dot(2, 1)))
-    );
+    assert_eq!(Siblings::new(covered(), [version(dot(2, 1))]), Err(Unsound::Uncovered(dot(2, 1))));
 }
 
 #[test]
 #[should_panic(expected = "minted a second time")]
 fn a_dot_is_minted_once() {
-    let set = Siblings::default()
-        .mint(dot(1, 1), put("1", Supersedes::Held))
-        .unwrap()
-        .set;
+    let set = Siblings::default().mint(dot(1, 1), put("1", Supersedes::Held)).unwrap().set;
     let _ = set.mint(dot(1, 1), put("2", Supersedes::Held));
 }
 
@@ -420,10 +338,7 @@ fn a_dot_is_minted_once() {
 fn a_context_is_refused_for_another_key_or_cluster() {
     let token = Context::of(vector(&[(1, 1)])).seal(CLUSTER, &key("a"));
     assert_eq!(Context::open(&token, CLUSTER, &key("b")), Err(ContextError::OtherKey));
-    assert_eq!(
-        Context::open(&token, ClusterId(8), &key("a")),
-        Err(ContextError::OtherCluster)
-    );
+    assert_eq!(Context::open(&token, ClusterId(8), &key("a")), Err(ContextError::OtherCluster));
 }
 
 #[test]
@@ -431,27 +346,18 @@ fn a_context_that_was_cut_or_lengthened_is_refused() {
     let context = Context::from_parts(vector(&[(1, 1), (2, 9)]), [dot(3, 4)]);
     let token = context.seal(CLUSTER, &key("k"));
     for length in 0..token.len() {
-        assert!(
-            Context::open(&token[..length], CLUSTER, &key("k")).is_err(),
-            "{length} bytes"
-        );
+        assert!(Context::open(&token[..length], CLUSTER, &key("k")).is_err(), "{length} bytes");
     }
     let longer: Vec<u8> = token.iter().copied().chain([0]).collect();
     assert!(Context::open(&longer, CLUSTER, &key("k")).is_err());
-    assert_eq!(
-        Context::open(&[], CLUSTER, &key("k")),
-        Err(ContextError::Damaged { bytes: 0 })
-    );
+    assert_eq!(Context::open(&[], CLUSTER, &key("k")), Err(ContextError::Damaged { bytes: 0 }));
 }
 
 #[test]
 fn a_context_of_another_format_says_so() {
     let mut token = Context::default().seal(CLUSTER, &key("k")).to_vec();
     token[0] = 2;
-    assert_eq!(
-        Context::open(&token, CLUSTER, &key("k")),
-        Err(ContextError::Format { format: 2 })
-    );
+    assert_eq!(Context::open(&token, CLUSTER, &key("k")), Err(ContextError::Format { format: 2 }));
 }
 
 /// A count that lies must not be believed before its bytes are there.
@@ -461,10 +367,7 @@ fn a_context_whose_count_is_a_lie_allocates_nothing() {
     body[17..21].copy_from_slice(&u32::MAX.to_le_bytes());
     let crc = crc32c::crc32c(&body);
     body.extend(crc.to_le_bytes());
-    assert_eq!(
-        Context::open(&body, CLUSTER, &key("k")),
-        Err(ContextError::Damaged { bytes: 29 })
-    );
+    assert_eq!(Context::open(&body, CLUSTER, &key("k")), Err(ContextError::Damaged { bytes: 29 }));
 }
 
 /// Clients keep tokens for as long as they like: these bytes stay readable.

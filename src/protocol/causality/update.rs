@@ -199,8 +199,8 @@ impl Update {
         match &self.supersedes {
             Supersedes::Held => self.upon.covers(dot),
             Supersedes::Nothing => false,
-            // A dot apart counts where the coordinator had met it. Elsewhere its set could not say so: a dot alone does not
-            // fit into a vector, and a lone version must do what its coordinator's set does.
+            // A dot apart counts where the coordinator had met it. Elsewhere its set could not say so: a dot alone does
+            // not fit into a vector, and a lone version must do what its coordinator's set does.
             Supersedes::Seen(context) => {
                 context.vector().covers(dot) || (context.dots().contains(&dot) && self.upon.covers(dot))
             }
@@ -225,8 +225,8 @@ impl Update {
 }
 
 /// What a writer has seen once its write is done: the whole set where its version is alone. Where siblings stay beside
-/// it, its own dot must stand apart: as an entry of the vector it would claim siblings of the same actor that the writer
-/// never saw.
+/// it, its own dot must stand apart: as an entry of the vector it would claim siblings of the same actor that the
+/// writer never saw.
 fn context_after(set: &Siblings, update: &Update) -> Context {
     let before = match &update.supersedes {
         Supersedes::Seen(context) => context,

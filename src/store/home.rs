@@ -62,7 +62,9 @@ pub enum HomeError {
         reason: String,
     },
     /// A newer sloop wrote it.
-    #[error("{path} has format {found}, this sloop reads format {known}: start the sloop that wrote it, or a newer one")]
+    #[error(
+        "{path} has format {found}, this sloop reads format {known}: start the sloop that wrote it, or a newer one"
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -281,17 +283,7 @@ fn is_unused(path: &Path) -> Result<bool, HomeError> {
 
 fn founded(founding: Founding) -> Identity {
     let Founding { cluster, incarnation, partitions, salt } = founding;
-    Identity {
-        cluster,
-        incarnation,
-        partitions,
-        salt,
-        starts: 0,
-        stamp: 0,
-        place: 0,
-        clean: None,
-        actors: Vec::new(),
-    }
+    Identity { cluster, incarnation, partitions, salt, starts: 0, stamp: 0, place: 0, clean: None, actors: Vec::new() }
 }
 
 fn encode(identity: &Identity) -> Bytes {

@@ -8,13 +8,13 @@
 pub mod cache;
 pub mod chunk;
 pub mod engine;
-pub mod layout;
-#[cfg(feature = "sim")]
-pub mod memory;
 #[cfg(feature = "daemon")]
 pub mod home;
+pub mod layout;
 #[cfg(feature = "daemon")]
 pub mod lsm;
+#[cfg(feature = "sim")]
+pub mod memory;
 pub mod recovery;
 pub mod wal;
 

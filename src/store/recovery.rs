@@ -51,18 +51,12 @@ pub fn recover(
     start: u64,
     base: impl FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>,
 ) -> Result<Chunk, RecoveryError> {
-    let mut recovery = Recovery {
-        ring,
-        base,
-        sets: BTreeMap::new(),
-        chunk: Chunk::default(),
-    };
+    let mut recovery = Recovery { ring, base, sets: BTreeMap::new(), chunk: Chunk::default() };
     for (log, records) in &replay.logs {
         records.iter().try_for_each(|record| recovery.take(*log, record))?;
     }
     let Recovery { sets, mut chunk, .. } = recovery;
-    sets.into_iter()
-        .for_each(|(place, set)| chunk.put_set(place, Arc::new(set)));
+    sets.into_iter().for_each(|(place, set)| chunk.put_set(place, Arc::new(set)));
     chunk.close_below(start);
     Ok(chunk)
 }
@@ -82,18 +76,9 @@ impl<F: FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> 
                 let merged = self.before(&place)?.merge(set);
                 self.sets.insert(place, merged);
             }
-            Record::Update {
-                key,
-                update,
-                remember,
-                whole,
-            } => {
+            Record::Update { key, update, remember, whole } => {
                 let place = Place::of(self.ring, key);
-                let set = if *whole {
-                    self.whole(log, key, update)?
-                } else {
-                    self.applied(log, &place, update)?
-                };
+                let set = if *whole { self.whole(log, key, update)? } else { self.applied(log, &place, update)? };
                 if let Some(remembered) = remember {
                     self.chunk.remember(&place, remembered.clone());
                 }

@@ -83,20 +83,15 @@ fn put_many(out: &mut BytesMut, outcomes: &[Outcome]) {
 
 fn too_large(outcome: &Outcome, room: usize) -> Option<Failure> {
     let bytes = outcome_bytes(outcome);
-    (outcome.is_ok() && room < bytes).then_some(Failure::ReplyTooLarge {
-        bytes: bytes as u64,
-        max: ANSWER_BYTES_MAX as u64,
-    })
+    (outcome.is_ok() && room < bytes)
+        .then_some(Failure::ReplyTooLarge { bytes: bytes as u64, max: ANSWER_BYTES_MAX as u64 })
 }
 
 /// Bytes of a reply, exactly; of a failure, at most.
 fn outcome_bytes(outcome: &Outcome) -> usize {
     match outcome {
         Ok(Reply::Found(found)) => {
-            let siblings = found
-                .siblings
-                .iter()
-                .map(|sibling| SIBLING_BYTES_MIN + sibling.value.len());
+            let siblings = found.siblings.iter().map(|sibling| SIBLING_BYTES_MIN + sibling.value.len());
             LEVEL_BYTES + 4 + found.context.len() + 4 + siblings.sum::<usize>()
         }
         Ok(Reply::Written(written)) => {
@@ -169,10 +164,7 @@ fn get_outcome(from: &mut Reader, kind: u8) -> Result<Outcome> {
         PAGE => Ok(Reply::Keys(get_page(from)?)),
         FAILURE => Err(get_failure(from)?),
         tag => {
-            return Err(WireError::Unknown {
-                what: "kind of answer",
-                tag: tag.into(),
-            });
+            return Err(WireError::Unknown { what: "kind of answer", tag: tag.into() });
         }
     })
 }
@@ -193,17 +185,9 @@ fn get_found(from: &mut Reader) -> Result<Found> {
     let context = get_context(from)?;
     let count = from.count("siblings", SIBLINGS_DECODED_MAX, SIBLING_BYTES_MIN)?;
     let sibling = |from: &mut Reader| {
-        Ok(Sibling {
-            dot: get_dot(from)?,
-            written_at: WallTime(from.u64("written at")?),
-            value: get_value(from)?,
-        })
+        Ok(Sibling { dot: get_dot(from)?, written_at: WallTime(from.u64("written at")?), value: get_value(from)? })
     };
-    Ok(Found {
-        siblings: (0..count).map(|_| sibling(from)).collect::<Result<_>>()?,
-        context,
-        level,
-    })
+    Ok(Found { siblings: (0..count).map(|_| sibling(from)).collect::<Result<_>>()?, context, level })
 }
 
 fn put_written(out: &mut BytesMut, written: &Written) {
@@ -250,15 +234,10 @@ fn get_copies(from: &mut Reader) -> Result<Copies> {
             node: from.text("node", NAME_BYTES_MAX)?,
             written_at: WallTime(from.u64("written at")?),
             operation: get_operation(from)?,
-            value: get_flag(from, "flags of a copy")?
-                .then(|| get_value(from))
-                .transpose()?,
+            value: get_flag(from, "flags of a copy")?.then(|| get_value(from)).transpose()?,
         })
     };
-    Ok(Copies {
-        copies: (0..count).map(|_| copy(from)).collect::<Result<_>>()?,
-        context,
-    })
+    Ok(Copies { copies: (0..count).map(|_| copy(from)).collect::<Result<_>>()?, context })
 }
 
 fn put_page(out: &mut BytesMut, page: &Page) {
@@ -270,10 +249,7 @@ fn put_page(out: &mut BytesMut, page: &Page) {
 fn get_page(from: &mut Reader) -> Result<Page> {
     let more = get_flag(from, "flags of a page")?;
     let count = from.count("keys", PAGE_KEYS_MAX, 2 + 1)?;
-    Ok(Page {
-        keys: (0..count).map(|_| get_key(from)).collect::<Result<_>>()?,
-        more,
-    })
+    Ok(Page { keys: (0..count).map(|_| get_key(from)).collect::<Result<_>>()?, more })
 }
 
 fn put_info(out: &mut BytesMut, info: &NodeInfo) {

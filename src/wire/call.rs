@@ -174,19 +174,13 @@ pub fn decode_call(frame: Frame) -> Result<Call> {
 fn get_batched(from: &mut Reader) -> Result<Request> {
     match from.u8("kind in a batch")? {
         kind @ (GET | PUT) => get_request(from, kind),
-        tag => Err(WireError::Unknown {
-            what: "kind in a batch",
-            tag: tag.into(),
-        }),
+        tag => Err(WireError::Unknown { what: "kind in a batch", tag: tag.into() }),
     }
 }
 
 fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
     Ok(match kind {
-        GET => Request::Get(Get {
-            key: get_key(from)?,
-            terms: get_terms(from)?,
-        }),
+        GET => Request::Get(Get { key: get_key(from)?, terms: get_terms(from)? }),
         PUT => Request::Put(Put {
             key: get_key(from)?,
             terms: get_terms(from)?,
@@ -207,10 +201,7 @@ fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
             limit: from.u16("limit")?,
         }),
         tag => {
-            return Err(WireError::Unknown {
-                what: "kind of call",
-                tag: tag.into(),
-            });
+            return Err(WireError::Unknown { what: "kind of call", tag: tag.into() });
         }
     })
 }
@@ -241,17 +232,9 @@ fn get_terms(from: &mut Reader) -> Result<Terms> {
     let quorum = from.u8("quorum")?;
     let flags = from.u8("flags of terms")?;
     if flags & !(STRICT | RETRY) != 0 {
-        return Err(WireError::Unknown {
-            what: "flags of terms",
-            tag: flags.into(),
-        });
+        return Err(WireError::Unknown { what: "flags of terms", tag: flags.into() });
     }
-    Ok(Terms {
-        quorum,
-        strict: flags & STRICT != 0,
-        retry: flags & RETRY != 0,
-        deadline_ms: from.u32("deadline")?,
-    })
+    Ok(Terms { quorum, strict: flags & STRICT != 0, retry: flags & RETRY != 0, deadline_ms: from.u32("deadline")? })
 }
 
 fn put_causality(out: &mut BytesMut, causality: &Causality) {
@@ -270,10 +253,7 @@ fn get_causality(from: &mut Reader) -> Result<Causality> {
         0 => Ok(Causality::Blind),
         1 => Ok(Causality::Sibling),
         2 => Ok(Causality::Context(get_context(from)?)),
-        tag => Err(WireError::Unknown {
-            what: "causality",
-            tag: tag.into(),
-        }),
+        tag => Err(WireError::Unknown { what: "causality", tag: tag.into() }),
     }
 }
 

@@ -25,9 +25,7 @@ impl From<WireError> for Failure {
     fn from(error: WireError) -> Failure {
         match error {
             WireError::Length(length) => Failure::Length(length),
-            other => Failure::Malformed {
-                reason: other.to_string(),
-            },
+            other => Failure::Malformed { reason: other.to_string() },
         }
     }
 }
@@ -69,9 +67,7 @@ fn spelling(failure: &Failure) -> (u16, u64, u64) {
         Failure::WritesStopped { core } => (201, core.0.into(), 0),
         Failure::Unreadable { .. } => (202, 0, 0),
         Failure::ReplyTooLarge { bytes, max } => (203, bytes, max),
-        Failure::Other {
-            code, first, second, ..
-        } => (code, first, second),
+        Failure::Other { code, first, second, .. } => (code, first, second),
     }
 }
 
@@ -84,14 +80,7 @@ pub fn get_failure(from: &mut Reader) -> Result<Failure> {
     let first = from.u64("failure number")?;
     let second = from.u64("failure number")?;
     let text = from.text("failure text", TEXT_BYTES_MAX)?;
-    let length = |what, min| {
-        Failure::Length(LengthError {
-            what,
-            bytes: size(first),
-            min,
-            max: size(second),
-        })
-    };
+    let length = |what, min| Failure::Length(LengthError { what, bytes: size(first), min, max: size(second) });
     Ok(match code {
         MALFORMED => Failure::Malformed { reason: text },
         KEY_LENGTH => length("key", 1),
@@ -101,58 +90,22 @@ pub fn get_failure(from: &mut Reader) -> Result<Failure> {
         11 => ContextError::Format { format: narrow(first)? }.into(),
         12 => ContextError::OtherCluster.into(),
         13 => ContextError::OtherKey.into(),
-        20 => SetLimit::Siblings {
-            siblings: size(first),
-            max: size(second),
-        }
-        .into(),
-        21 => SetLimit::Bytes {
-            bytes: size(first),
-            max: size(second),
-        }
-        .into(),
-        22 => SetLimit::Clock {
-            entries: size(first),
-            max: size(second),
-        }
-        .into(),
+        20 => SetLimit::Siblings { siblings: size(first), max: size(second) }.into(),
+        21 => SetLimit::Bytes { bytes: size(first), max: size(second) }.into(),
+        22 => SetLimit::Clock { entries: size(first), max: size(second) }.into(),
         30 => Failure::OperationReused,
-        31 => Failure::QuorumImpossible {
-            asked: narrow(first)?,
-            copies: narrow(second)?,
-        },
+        31 => Failure::QuorumImpossible { asked: narrow(first)?, copies: narrow(second)? },
         40 => Failure::Unauthorized,
-        41 => Failure::Version {
-            min: narrow(first)?,
-            max: narrow(second)?,
-        },
-        100 => Failure::Overloaded {
-            retry_after_ms: narrow(first)?,
-        },
+        41 => Failure::Version { min: narrow(first)?, max: narrow(second)? },
+        100 => Failure::Overloaded { retry_after_ms: narrow(first)? },
         101 => Failure::DiskFull,
         102 => Failure::Stopping,
-        103 => Failure::Connections {
-            open: narrow(first)?,
-            max: narrow(second)?,
-        },
-        200 => Failure::QuorumNotMet {
-            needed: narrow(first)?,
-            got: narrow(second)?,
-        },
-        201 => Failure::WritesStopped {
-            core: CoreId(narrow(first)?),
-        },
+        103 => Failure::Connections { open: narrow(first)?, max: narrow(second)? },
+        200 => Failure::QuorumNotMet { needed: narrow(first)?, got: narrow(second)? },
+        201 => Failure::WritesStopped { core: CoreId(narrow(first)?) },
         202 => Failure::Unreadable { reason: text },
-        203 => Failure::ReplyTooLarge {
-            bytes: first,
-            max: second,
-        },
-        code => Failure::Other {
-            code,
-            first,
-            second,
-            text,
-        },
+        203 => Failure::ReplyTooLarge { bytes: first, max: second },
+        code => Failure::Other { code, first, second, text },
     })
 }
 
@@ -177,8 +130,5 @@ fn size(number: u64) -> usize {
 }
 
 fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T> {
-    T::try_from(number).map_err(|_| WireError::Unknown {
-        what: "failure number",
-        tag: number,
-    })
+    T::try_from(number).map_err(|_| WireError::Unknown { what: "failure number", tag: number })
 }

@@ -60,18 +60,10 @@ pub fn next_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>> {
     };
     let length = u32::from_le_bytes(*length) as usize;
     if length > max {
-        return Err(WireError::TooLong {
-            what: "frame",
-            found: length,
-            max,
-        });
+        return Err(WireError::TooLong { what: "frame", found: length, max });
     }
     if length < HEAD_BYTES {
-        return Err(WireError::Truncated {
-            what: "frame",
-            needed: HEAD_BYTES,
-            left: length,
-        });
+        return Err(WireError::Truncated { what: "frame", needed: HEAD_BYTES, left: length });
     }
     let total = LENGTH_BYTES + length;
     if buffer.len() < total {
@@ -82,11 +74,7 @@ pub fn next_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>> {
     }
     let mut frame = take(buffer, total);
     frame.advance(LENGTH_BYTES);
-    Ok(Some(Frame {
-        id: CallId(frame.get_u64_le()),
-        kind: frame.get_u8(),
-        body: frame,
-    }))
+    Ok(Some(Frame { id: CallId(frame.get_u64_le()), kind: frame.get_u8(), body: frame }))
 }
 
 /// A small frame gets memory of its own, or its value would keep the whole receive buffer for as long as it lives. A

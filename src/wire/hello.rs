@@ -92,12 +92,7 @@ impl Token {
         if bytes.len() <= TOKEN_BYTES_MAX {
             return Ok(Token(bytes));
         }
-        Err(LengthError {
-            what: "token",
-            bytes: bytes.len(),
-            min: 0,
-            max: TOKEN_BYTES_MAX,
-        })
+        Err(LengthError { what: "token", bytes: bytes.len(), min: 0, max: TOKEN_BYTES_MAX })
     }
 
     /// The bytes, to be compared in constant time.
@@ -189,10 +184,7 @@ impl Hello {
             return Ok(None);
         };
         let hello = Hello {
-            versions: Versions {
-                min: body.u16("lowest version")?,
-                max: body.u16("highest version")?,
-            },
+            versions: Versions { min: body.u16("lowest version")?, max: body.u16("highest version")? },
             features: Features(body.u64("features")?),
             kind: match body.u8("kind")? {
                 0 => Kind::Client,
@@ -274,10 +266,7 @@ fn put_message(out: &mut BytesMut, max: usize, body: impl FnOnce(&mut BytesMut))
     out.put_u16_le(0);
     body(out);
     let length = out.len() - start;
-    assert!(
-        length <= max,
-        "a message of the handshake has {length} bytes, allowed are {max}"
-    );
+    assert!(length <= max, "a message of the handshake has {length} bytes, allowed are {max}");
     let behind = u16::try_from(length - HEAD_BYTES).expect("bounded by max");
     out[start + MAGIC.len()..start + HEAD_BYTES].copy_from_slice(&behind.to_le_bytes());
 }
@@ -296,9 +285,7 @@ fn get_message(from: &[u8], what: &'static str, max: usize) -> Result<Option<(Re
     if found > max {
         return Err(WireError::TooLong { what, found, max });
     }
-    Ok(from
-        .get(HEAD_BYTES..found)
-        .map(|body| (Reader::new(Bytes::copy_from_slice(body)), found)))
+    Ok(from.get(HEAD_BYTES..found).map(|body| (Reader::new(Bytes::copy_from_slice(body)), found)))
 }
 
 fn unknown(what: &'static str, tag: u8) -> WireError {

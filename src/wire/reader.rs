@@ -74,10 +74,7 @@ pub struct Reader {
 impl Reader {
     /// Starts at the front.
     pub fn new(bytes: Bytes) -> Reader {
-        Reader {
-            whole: bytes.len(),
-            rest: bytes,
-        }
+        Reader { whole: bytes.len(), rest: bytes }
     }
 
     /// Bytes that are left.
@@ -159,11 +156,7 @@ impl Reader {
     /// Gives `part`, which was read here and will be kept, a buffer of its own when it is the smaller half of the whole:
     /// a short key must not hold a long value's memory for as long as something remembers the key.
     pub fn kept(&self, part: Bytes) -> Bytes {
-        if part.len() < self.whole / 2 {
-            Bytes::copy_from_slice(&part)
-        } else {
-            part
-        }
+        if part.len() < self.whole / 2 { Bytes::copy_from_slice(&part) } else { part }
     }
 
     /// A u32 count of things that take at least `least` bytes each, at most `max` of them.

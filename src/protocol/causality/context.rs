@@ -80,13 +80,16 @@ impl Context {
         Context { vector, dots: dots.into_iter().collect() }
     }
 
-    /// What has been seen after a write of `dot` that replaced `superseded`.
-    pub(super) fn after(&self, dot: Dot, superseded: &[Dot]) -> Context {
-        let kept = self.dots.iter().copied().filter(|old| !superseded.contains(old));
-        let mut dots: SmallVec<[Dot; 1]> = kept.chain([dot]).collect();
+    /// What has been seen after a write upon a set that has now seen `met`: all of it when the write is alone there,
+    /// and what was seen before with the write's own dot when it stands beside others. Dots apart that the set has met are
+    /// superseded in it and done with; the others the writer still has to pass on.
+    pub(super) fn after(&self, met: &VersionVector, beside: Option<Dot>) -> Context {
+        let vector = if beside.is_none() { met } else { &self.vector };
+        let unmet = self.dots.iter().copied().filter(|dot| !met.covers(*dot));
+        let mut dots: SmallVec<[Dot; 1]> = unmet.chain(beside).collect();
         let beyond = dots.len().saturating_sub(DOTS_APART_MAX);
         dots.drain(..beyond);
-        Context { vector: self.vector.clone(), dots }
+        Context { vector: vector.clone(), dots }
     }
 
     /// The token that a client carries.

@@ -105,7 +105,7 @@ impl Siblings {
         let set = self.with(&update);
         self.within_limits(&set)?;
         let superseded: Vec<Dot> = self.versions.iter().map(|old| old.dot).filter(|old| !set.holds(*old)).collect();
-        let context = context_after(&set, &update, &superseded);
+        let context = context_after(&set, &update);
         Ok(Minted { set, update, superseded, context })
     }
 
@@ -157,7 +157,11 @@ impl Update {
         match &self.supersedes {
             Supersedes::Held => self.upon.covers(dot),
             Supersedes::Nothing => false,
-            Supersedes::Seen(context) => context.covers(dot),
+            // A dot apart counts where the coordinator had met it. Elsewhere its set could not say so: a dot alone does
+            // not fit into a vector, and a lone version must do what its coordinator's set does.
+            Supersedes::Seen(context) => {
+                context.vector().covers(dot) || (context.dots().contains(&dot) && self.upon.covers(dot))
+            }
         }
     }
 
@@ -175,15 +179,17 @@ impl Update {
     }
 }
 
-/// What a writer has seen once its write is done. Where concurrent siblings stay beside it, its own dot must stand
-/// apart: as an entry of the vector it would claim siblings of the same actor that the writer never saw.
-fn context_after(set: &Siblings, update: &Update, superseded: &[Dot]) -> Context {
-    let dot = update.version.dot;
+/// What a writer has seen once its write is done: the whole set where its version is alone. Where siblings stay beside
+/// it, its own dot must stand apart: as an entry of the vector it would claim siblings of the same actor that the
+/// writer never saw.
+fn context_after(set: &Siblings, update: &Update) -> Context {
+    let before = match &update.supersedes {
+        Supersedes::Seen(context) => context,
+        Supersedes::Held | Supersedes::Nothing => &Context::default(),
+    };
     if set.versions.len() == 1 {
-        return set.context();
-    }
-    match &update.supersedes {
-        Supersedes::Seen(context) => context.after(dot, superseded),
-        Supersedes::Held | Supersedes::Nothing => Context::default().after(dot, superseded),
+        before.after(&set.vector, None)
+    } else {
+        before.after(&set.vector, Some(update.version.dot))
     }
 }

@@ -1,8 +1,8 @@
 //! The memory of operations: which write a client's operation id already led to.
 //!
 //! Whoever stores a version that carries an operation id remembers (key, id) -> what came of it, for
-//! `OPERATION_MEMORY` of running time and up to a bound, the oldest going first. A retry that finds its id mints nothing; the
-//! same id with another operation is refused. Ids count by key: the same id on another key is another operation
+//! `OPERATION_MEMORY` of running time and up to a bound, the oldest going first. A retry that finds its id mints
+//! nothing; the same id with another operation is refused. Ids count by key: the same id on another key is another operation
 //! (SEEDS fault 8).
 
 use std::collections::{BTreeMap, VecDeque};

@@ -197,10 +197,8 @@ impl Log {
     /// The wished segment stands, full of zeros, durable under its name.
     pub fn on_segment_ready(&mut self, spare: SpareSegment) {
         self.preparing = Preparing::No;
-        self.segment_bytes_next = spare
-            .bytes
-            .saturating_mul(2)
-            .clamp(self.segment_bytes_next, self.config.segment_bytes_max);
+        self.segment_bytes_next =
+            spare.bytes.saturating_mul(2).clamp(self.segment_bytes_next, self.config.segment_bytes_max);
         self.spares.push_back(spare);
     }
 
@@ -247,10 +245,7 @@ impl Log {
 
     /// Segments that hold records, and spares.
     pub fn segments(&self) -> (usize, usize) {
-        (
-            self.behind.len() + usize::from(self.active.is_some()),
-            self.spares.len(),
-        )
+        (self.behind.len() + usize::from(self.active.is_some()), self.spares.len())
     }
 
     /// Whether a spare stands ready, with room for the front of the queue if that waits for one.
@@ -281,11 +276,7 @@ impl Log {
         if let Some(full) = self.active.take() {
             self.behind.push_back((full.file, self.synced));
         }
-        let active = Active {
-            file,
-            life: life(),
-            at: 0,
-        };
+        let active = Active { file, life: life(), at: 0 };
         let header = Header {
             life: active.life,
             log: self.config.id,
@@ -313,12 +304,7 @@ impl Log {
     /// Puts a statement and as many records as fit behind what is there, and fills up to whole blocks; `room` counts
     /// from the front of `bytes`. None when not even the first record fits.
     fn put_records(&self, bytes: &mut Vec<u8>, life: Life, room: u64) -> Option<usize> {
-        let statement = Statement {
-            life,
-            log: self.config.id,
-            next: self.synced.next(),
-            synced: self.synced,
-        };
+        let statement = Statement { life, log: self.config.id, next: self.synced.next(), synced: self.synced };
         statement.put(bytes);
         let mut records = 0;
         for append in &self.queue {
@@ -342,17 +328,8 @@ impl Log {
         assert!(end <= active.file.bytes, "a write ends within its segment");
         self.active = Some(Active { at: end, ..active });
         let appends: Vec<Append> = self.queue.drain(..records).collect();
-        self.writing = Some(Writing {
-            bytes: appends.iter().map(memory).sum(),
-            appends,
-        });
-        LogWrite {
-            segment: active.file.id,
-            offset: active.at,
-            bytes,
-            starts_segment: active.at == 0,
-            records,
-        }
+        self.writing = Some(Writing { bytes: appends.iter().map(memory).sum(), appends });
+        LogWrite { segment: active.file.id, offset: active.at, bytes, starts_segment: active.at == 0, records }
     }
 
     /// The last write's buffer, unless one large record made it too large to be kept.

@@ -112,12 +112,7 @@ impl Statement {
         let mut rest = &payload[8..];
         let start = rest.get_u64_le();
         let core = CoreId(rest.get_u16_le());
-        Some(Statement {
-            life,
-            log: LogId { start, core },
-            next: sequence,
-            synced: AppendId(rest.get_u64_le()),
-        })
+        Some(Statement { life, log: LogId { start, core }, next: sequence, synced: AppendId(rest.get_u64_le()) })
     }
 }
 
@@ -127,11 +122,7 @@ impl Frame {
     pub fn read(bytes: &Bytes, at: usize, life: Life) -> Option<Frame> {
         let (sequence, kind, length) = verify(bytes.get(at..)?, life)?;
         let payload = bytes.slice(at + HEAD_BYTES..at + HEAD_BYTES + length);
-        (kind != STATEMENT).then_some(Frame {
-            sequence,
-            kind,
-            payload,
-        })
+        (kind != STATEMENT).then_some(Frame { sequence, kind, payload })
     }
 
     /// Bytes that it takes up.
@@ -148,15 +139,9 @@ impl Frame {
         let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?)?;
         let record = match self.kind {
             UPDATE | WHOLE => get_update(&mut reader, key, self.kind == WHOLE)?,
-            SET => Record::Set {
-                key,
-                set: sets::get_set(&mut reader)?,
-            },
+            SET => Record::Set { key, set: sets::get_set(&mut reader)? },
             kind => {
-                return Err(WireError::Unknown {
-                    what: "record kind",
-                    tag: kind.into(),
-                });
+                return Err(WireError::Unknown { what: "record kind", tag: kind.into() });
             }
         };
         reader.end()?;
@@ -170,12 +155,7 @@ fn get_update(from: &mut Reader, key: Key, whole: bool) -> Result<Record, WireEr
         0 => None,
         _ => Some(sets::get_remembered(from)?),
     };
-    Ok(Record::Update {
-        key,
-        update,
-        remember,
-        whole,
-    })
+    Ok(Record::Update { key, update, remember, whole })
 }
 
 /// Appends the record of an append.
@@ -205,10 +185,7 @@ fn tells_the_set(append: &Append) -> bool {
         return false;
     };
     version.dot == append.update.version.dot
-        && append
-            .update
-            .whole()
-            .is_some_and(|whole| whole.vector() == append.state.vector())
+        && append.update.whole().is_some_and(|whole| whole.vector() == append.state.vector())
 }
 
 fn put_frame(out: &mut Vec<u8>, life: Life, sequence: AppendId, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {

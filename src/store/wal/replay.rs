@@ -104,18 +104,12 @@ impl std::error::Error for Damage {}
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (missing, synced) = (self.missing.0, self.synced.0);
-        write!(
-            f,
-            "log of {}: record {missing} is missing, but up to {synced} was durable: ",
-            self.log
-        )?;
+        write!(f, "log of {}: record {missing} is missing, but up to {synced} was durable: ", self.log)?;
         match self.place {
             Some((file, offset)) => write!(f, "{file} is damaged at byte {offset}")?,
             None => write!(f, "the segment that held it is not there")?,
         }
-        self.unreadable
-            .iter()
-            .try_for_each(|file| write!(f, "; the header of {file} is unreadable"))
+        self.unreadable.iter().try_for_each(|file| write!(f, "; the header of {file} is unreadable"))
     }
 }
 
@@ -141,8 +135,7 @@ pub fn replay(files: &[SegmentFile], known: &Known) -> Result<Replay, ReplayErro
     for statement in unreadable.iter().flat_map(|file| statements_of_any_life(&file.bytes)) {
         if !known.is_closed(statement.log) {
             let scan = scans.entry(statement.log);
-            scan.or_insert_with(|| Scan::behind(known.position(statement.log)))
-                .believe(statement.synced);
+            scan.or_insert_with(|| Scan::behind(known.position(statement.log))).believe(statement.synced);
         }
     }
     let unreadable: Vec<SegmentId> = unreadable.iter().map(|file| file.id).collect();
@@ -183,12 +176,7 @@ struct Break {
 
 impl Scan {
     fn behind(position: AppendId) -> Scan {
-        Scan {
-            position,
-            synced: AppendId(0),
-            found: BTreeMap::new(),
-            breaks: Vec::new(),
-        }
+        Scan { position, synced: AppendId(0), found: BTreeMap::new(), breaks: Vec::new() }
     }
 
     fn believe(&mut self, synced: AppendId) {
@@ -197,12 +185,7 @@ impl Scan {
 
     fn read_segment(&mut self, file: &SegmentFile, header: Header) {
         self.believe(header.synced);
-        self.breaks.push(Break {
-            next: header.first,
-            file: file.id,
-            offset: BLOCK,
-            torn: false,
-        });
+        self.breaks.push(Break { next: header.first, file: file.id, offset: BLOCK, torn: false });
         let mut at = BLOCK;
         while at < file.bytes.len() {
             at = match Statement::read(&file.bytes[at..], header.life) {
@@ -226,12 +209,7 @@ impl Scan {
             next = next.next();
         }
         let padding = &file.bytes[at..align(at).min(file.bytes.len())];
-        self.breaks.push(Break {
-            next,
-            file: file.id,
-            offset: at,
-            torn: padding.iter().any(|&byte| byte != 0),
-        });
+        self.breaks.push(Break { next, file: file.id, offset: at, torn: padding.iter().any(|&byte| byte != 0) });
         align(at)
     }
 
@@ -248,28 +226,14 @@ impl Scan {
         let from = self.gap();
         let (file, offset) = self.place_of(from)?;
         let dropped: usize = self.found.range(from..).map(|(_, found)| found.frame.bytes()).sum();
-        let broken: usize = self
-            .breaks
-            .iter()
-            .filter(|at| at.next == from && at.torn)
-            .map(|at| align(at.offset) - at.offset)
-            .sum();
-        (dropped + broken != 0).then_some(Tail {
-            log,
-            from,
-            file,
-            offset,
-            bytes: dropped + broken,
-        })
+        let broken: usize =
+            self.breaks.iter().filter(|at| at.next == from && at.torn).map(|at| align(at.offset) - at.offset).sum();
+        (dropped + broken != 0).then_some(Tail { log, from, file, offset, bytes: dropped + broken })
     }
 
     /// Where the search for this record ended.
     fn place_of(&self, sequence: AppendId) -> Option<(SegmentId, usize)> {
-        self.breaks
-            .iter()
-            .filter(|at| at.next <= sequence)
-            .max_by_key(|at| at.next)
-            .map(|at| (at.file, at.offset))
+        self.breaks.iter().filter(|at| at.next <= sequence).max_by_key(|at| at.next).map(|at| (at.file, at.offset))
     }
 
     fn judge(mut self, log: LogId, unreadable: &[SegmentId]) -> Result<Vec<Record>, ReplayError> {

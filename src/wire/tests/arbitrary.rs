@@ -32,10 +32,8 @@ fn operation_id() -> impl Strategy<Value = OperationId> {
 }
 
 fn dot() -> impl Strategy<Value = Dot> {
-    (0..5_u64, 1..50_u64).prop_map(|(actor, counter)| Dot {
-        actor: ActorId(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        counter,
-    })
+    (0..5_u64, 1..50_u64)
+        .prop_map(|(actor, counter)| Dot { actor: ActorId(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15)), counter })
 }
 
 fn dots() -> impl Strategy<Value = Vec<Dot>> {
@@ -85,16 +83,9 @@ pub(super) fn set() -> impl Strategy<Value = Siblings> {
 }
 
 pub(super) fn update() -> impl Strategy<Value = Update> {
-    let supersedes = prop_oneof![
-        Just(Supersedes::Held),
-        Just(Supersedes::Nothing),
-        context().prop_map(Supersedes::Seen),
-    ];
-    (version(), vector(), supersedes).prop_map(|(version, upon, supersedes)| Update {
-        version,
-        upon,
-        supersedes,
-    })
+    let supersedes =
+        prop_oneof![Just(Supersedes::Held), Just(Supersedes::Nothing), context().prop_map(Supersedes::Seen),];
+    (version(), vector(), supersedes).prop_map(|(version, upon, supersedes)| Update { version, upon, supersedes })
 }
 
 pub(super) fn remembered() -> impl Strategy<Value = Remembered> {
@@ -132,11 +123,7 @@ pub(super) fn greeting() -> impl Strategy<Value = Greeting> {
             cores,
             salt,
             partitions,
-            limits: Limits {
-                request_bytes: limits.0,
-                answer_bytes: limits.1,
-                in_flight: limits.2,
-            },
+            limits: Limits { request_bytes: limits.0, answer_bytes: limits.1, in_flight: limits.2 },
             node,
         },
     );
@@ -153,11 +140,7 @@ fn terms() -> impl Strategy<Value = Terms> {
 }
 
 fn causality() -> impl Strategy<Value = Causality> {
-    prop_oneof![
-        Just(Causality::Blind),
-        Just(Causality::Sibling),
-        bytes(0..90).prop_map(Causality::Context),
-    ]
+    prop_oneof![Just(Causality::Blind), Just(Causality::Sibling), bytes(0..90).prop_map(Causality::Context),]
 }
 
 fn get() -> impl Strategy<Value = Request> {
@@ -166,27 +149,13 @@ fn get() -> impl Strategy<Value = Request> {
 
 fn put() -> impl Strategy<Value = Request> {
     (key(), value(), causality(), prop::option::of(operation_id()), terms()).prop_map(
-        |(key, value, causality, operation, terms)| {
-            Request::Put(Put {
-                key,
-                value,
-                causality,
-                operation,
-                terms,
-            })
-        },
+        |(key, value, causality, operation, terms)| Request::Put(Put { key, value, causality, operation, terms }),
     )
 }
 
 fn delete() -> impl Strategy<Value = Request> {
-    (key(), causality(), prop::option::of(operation_id()), terms()).prop_map(|(key, causality, operation, terms)| {
-        Request::Delete(Delete {
-            key,
-            causality,
-            operation,
-            terms,
-        })
-    })
+    (key(), causality(), prop::option::of(operation_id()), terms())
+        .prop_map(|(key, causality, operation, terms)| Request::Delete(Delete { key, causality, operation, terms }))
 }
 
 fn keys() -> impl Strategy<Value = Request> {
@@ -219,41 +188,22 @@ fn level() -> impl Strategy<Value = Level> {
 
 fn found() -> impl Strategy<Value = Reply> {
     let sibling = (dot(), value(), wall_time()).prop_map(|(dot, value, written_at)| Sibling { dot, value, written_at });
-    (prop::collection::vec(sibling, 0..4), bytes(0..90), level()).prop_map(|(siblings, context, level)| {
-        Reply::Found(Found {
-            siblings,
-            context,
-            level,
-        })
-    })
+    (prop::collection::vec(sibling, 0..4), bytes(0..90), level())
+        .prop_map(|(siblings, context, level)| Reply::Found(Found { siblings, context, level }))
 }
 
 fn written() -> impl Strategy<Value = Reply> {
     (dot(), bytes(0..90), dots(), wall_time(), any::<bool>(), level()).prop_map(
         |(dot, context, superseded, written_at, remembered, level)| {
-            Reply::Written(Written {
-                dot,
-                context,
-                superseded,
-                written_at,
-                remembered,
-                level,
-            })
+            Reply::Written(Written { dot, context, superseded, written_at, remembered, level })
         },
     )
 }
 
 fn copies() -> impl Strategy<Value = Reply> {
     let operation = prop::option::of(operation_id());
-    let copy = (dot(), "[a-zü]{0,20}", prop::option::of(value()), wall_time(), operation).prop_map(
-        |(dot, node, value, written_at, operation)| Copy {
-            dot,
-            node,
-            value,
-            written_at,
-            operation,
-        },
-    );
+    let copy = (dot(), "[a-zü]{0,20}", prop::option::of(value()), wall_time(), operation)
+        .prop_map(|(dot, node, value, written_at, operation)| Copy { dot, node, value, written_at, operation });
     (prop::collection::vec(copy, 0..4), bytes(0..90))
         .prop_map(|(copies, context)| Reply::Siblings(Copies { copies, context }))
 }
@@ -328,11 +278,6 @@ fn plain_failure() -> impl Strategy<Value = Failure> {
         Just(Failure::Unauthorized),
         any::<(u16, u16)>().prop_map(|(min, max)| Failure::Version { min, max }),
         any::<(u32, u32)>().prop_map(|(open, max)| Failure::Connections { open, max }),
-        other.prop_map(|(code, (first, second), text)| Failure::Other {
-            code,
-            first,
-            second,
-            text,
-        }),
+        other.prop_map(|(code, (first, second), text)| Failure::Other { code, first, second, text }),
     ]
 }

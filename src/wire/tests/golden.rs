@@ -89,10 +89,7 @@ impl Sample {
 }
 
 fn dot(actor: u64, counter: u64) -> Dot {
-    Dot {
-        actor: ActorId(actor),
-        counter,
-    }
+    Dot { actor: ActorId(actor), counter }
 }
 
 fn text(value: &'static str) -> Value {
@@ -104,32 +101,15 @@ fn id() -> Option<OperationId> {
 }
 
 fn terms() -> Terms {
-    Terms {
-        quorum: 2,
-        strict: true,
-        retry: true,
-        deadline_ms: 1_500,
-    }
+    Terms { quorum: 2, strict: true, retry: true, deadline_ms: 1_500 }
 }
 
 fn level() -> Level {
-    Level {
-        n: 3,
-        quorum: 2,
-        owners: 2,
-        fallbacks: 1,
-        hedged: true,
-    }
+    Level { n: 3, quorum: 2, owners: 2, fallbacks: 1, hedged: true }
 }
 
 pub(super) fn plain_hello() -> Hello {
-    Hello {
-        versions: VERSIONS,
-        features: Features::default(),
-        kind: Kind::Client,
-        core: None,
-        token: Token::default(),
-    }
+    Hello { versions: VERSIONS, features: Features::default(), kind: Kind::Client, core: None, token: Token::default() }
 }
 
 fn handshakes() -> Vec<Sample> {
@@ -148,11 +128,7 @@ fn handshakes() -> Vec<Sample> {
         cores: 4,
         salt: 0x0102_0304_0506_0708,
         partitions: 1_024,
-        limits: Limits {
-            request_bytes: 16_842_752,
-            answer_bytes: 67_108_864,
-            in_flight: 1_024,
-        },
+        limits: Limits { request_bytes: 16_842_752, answer_bytes: 67_108_864, in_flight: 1_024 },
         node: "node-a".to_owned(),
     };
     vec![
@@ -164,10 +140,7 @@ fn handshakes() -> Vec<Sample> {
 }
 
 fn calls() -> Vec<Sample> {
-    let get = Request::Get(Get {
-        key: key("cart:17"),
-        terms: terms(),
-    });
+    let get = Request::Get(Get { key: key("cart:17"), terms: terms() });
     let put = |causality, operation| {
         Request::Put(Put {
             key: key("cart:17"),
@@ -183,13 +156,7 @@ fn calls() -> Vec<Sample> {
         operation: id(),
         terms: terms(),
     });
-    let keys = |after| {
-        Request::Keys(Keys {
-            prefix: Bytes::from_static(b"cart:"),
-            after,
-            limit: 100,
-        })
-    };
+    let keys = |after| Request::Keys(Keys { prefix: Bytes::from_static(b"cart:"), after, limit: 100 });
     vec![
         Sample::call("get", Call::One(get.clone())),
         Sample::call("put-blind", Call::One(put(Causality::Blind, None))),
@@ -215,11 +182,7 @@ fn answers() -> Vec<Sample> {
         context: context.clone(),
         level: level(),
     });
-    let absent = Reply::Found(Found {
-        siblings: vec![],
-        context: Bytes::new(),
-        level: Level::default(),
-    });
+    let absent = Reply::Found(Found { siblings: vec![], context: Bytes::new(), level: Level::default() });
     let written = Reply::Written(Written {
         dot: dot(0xa, 8),
         context: context.clone(),
@@ -235,14 +198,9 @@ fn answers() -> Vec<Sample> {
         written_at: WallTime(1_728_000_000_002),
         operation,
     };
-    let copies = Reply::Siblings(Copies {
-        copies: vec![copy(8, Some(text("two apples")), id()), copy(9, None, None)],
-        context,
-    });
-    let page = Reply::Keys(Page {
-        keys: vec![key("cart:17"), key("cart:4")],
-        more: true,
-    });
+    let copies =
+        Reply::Siblings(Copies { copies: vec![copy(8, Some(text("two apples")), id()), copy(9, None, None)], context });
+    let page = Reply::Keys(Page { keys: vec![key("cart:17"), key("cart:4")], more: true });
     let info = NodeInfo {
         name: "node-a".to_owned(),
         version: "0.1.0".to_owned(),
@@ -259,10 +217,7 @@ fn answers() -> Vec<Sample> {
         Sample::answer("written", Answer::One(Ok(written.clone()))),
         Sample::answer("copies", Answer::One(Ok(copies))),
         Sample::answer("page", Answer::One(Ok(page))),
-        Sample::answer(
-            "many",
-            Answer::Many(vec![Ok(absent), Ok(written), Err(Failure::DiskFull)]),
-        ),
+        Sample::answer("many", Answer::Many(vec![Ok(absent), Ok(written), Err(Failure::DiskFull)])),
         Sample::answer("pong", Answer::Pong),
         Sample::answer("info", Answer::Info(info)),
     ]
@@ -271,12 +226,7 @@ fn answers() -> Vec<Sample> {
 fn failures() -> Vec<Sample> {
     let length = |what, bytes, min, max| Failure::Length(LengthError { what, bytes, min, max });
     let all = [
-        (
-            "malformed",
-            Failure::Malformed {
-                reason: "kind of call: unknown tag 9".to_owned(),
-            },
-        ),
+        ("malformed", Failure::Malformed { reason: "kind of call: unknown tag 9".to_owned() }),
         ("key-length", length("key", 1_025, 1, 1_024)),
         ("value-length", length("value", 10_485_761, 0, 10_485_760)),
         ("operation-length", length("operation id", 65, 1, 64)),
@@ -284,30 +234,9 @@ fn failures() -> Vec<Sample> {
         ("context-format", ContextError::Format { format: 2 }.into()),
         ("context-other-cluster", ContextError::OtherCluster.into()),
         ("context-other-key", ContextError::OtherKey.into()),
-        (
-            "set-siblings",
-            SetLimit::Siblings {
-                siblings: 101,
-                max: 100,
-            }
-            .into(),
-        ),
-        (
-            "set-bytes",
-            SetLimit::Bytes {
-                bytes: 16_777_217,
-                max: 16_777_216,
-            }
-            .into(),
-        ),
-        (
-            "set-clock",
-            SetLimit::Clock {
-                entries: 4_097,
-                max: 4_096,
-            }
-            .into(),
-        ),
+        ("set-siblings", SetLimit::Siblings { siblings: 101, max: 100 }.into()),
+        ("set-bytes", SetLimit::Bytes { bytes: 16_777_217, max: 16_777_216 }.into()),
+        ("set-clock", SetLimit::Clock { entries: 4_097, max: 4_096 }.into()),
         ("operation-reused", Failure::OperationReused),
         ("quorum-impossible", Failure::QuorumImpossible { asked: 4, copies: 3 }),
         ("unauthorized", Failure::Unauthorized),
@@ -315,38 +244,18 @@ fn failures() -> Vec<Sample> {
         ("overloaded", Failure::Overloaded { retry_after_ms: 50 }),
         ("disk-full", Failure::DiskFull),
         ("stopping", Failure::Stopping),
-        (
-            "connections",
-            Failure::Connections {
-                open: 1_024,
-                max: 1_024,
-            },
-        ),
+        ("connections", Failure::Connections { open: 1_024, max: 1_024 }),
         ("quorum-not-met", Failure::QuorumNotMet { needed: 2, got: 1 }),
         ("writes-stopped", Failure::WritesStopped { core: CoreId(1) }),
-        (
-            "unreadable",
-            Failure::Unreadable {
-                reason: "checksum of 0001.sst".to_owned(),
-            },
-        ),
-        (
-            "reply-too-large",
-            Failure::ReplyTooLarge {
-                bytes: 70_000_000,
-                max: 67_108_864,
-            },
-        ),
+        ("unreadable", Failure::Unreadable { reason: "checksum of 0001.sst".to_owned() }),
+        ("reply-too-large", Failure::ReplyTooLarge { bytes: 70_000_000, max: 67_108_864 }),
     ];
     let sample = |(name, failure)| Sample::answer(&format!("failure-{name}"), Answer::One(Err(failure)));
     all.into_iter().map(sample).collect()
 }
 
 fn stored() -> Vec<Sample> {
-    let operation = Operation {
-        id: id().unwrap(),
-        digest: 0x1122_3344_5566_7788,
-    };
+    let operation = Operation { id: id().unwrap(), digest: 0x1122_3344_5566_7788 };
     let version = |dot, value, expires_at, operation| Version {
         dot,
         value,
@@ -364,11 +273,7 @@ fn stored() -> Vec<Sample> {
     let tombstone = version(dot(0xb, 1), None, None, None);
     let set = Siblings::new(vector.clone(), [full.clone(), tombstone]).unwrap();
     let context = Context::from_parts(vector.clone(), [dot(0xc, 4)]);
-    let update = |supersedes| Update {
-        version: full.clone(),
-        upon: vector.clone(),
-        supersedes,
-    };
+    let update = |supersedes| Update { version: full.clone(), upon: vector.clone(), supersedes };
     let remembered = Remembered {
         operation,
         dot: dot(0xa, 7),
@@ -388,35 +293,23 @@ fn stored() -> Vec<Sample> {
 }
 
 fn samples() -> Vec<Sample> {
-    [handshakes(), calls(), answers(), failures(), stored()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [handshakes(), calls(), answers(), failures(), stored()].into_iter().flatten().collect()
 }
 
 #[test]
 fn golden_bytes_stay_the_same_and_stay_readable() {
     let samples = samples();
-    let lines: Vec<String> = samples
-        .iter()
-        .map(|sample| format!("{} {}\n", sample.name, hex::encode(&sample.bytes)))
-        .collect();
+    let lines: Vec<String> =
+        samples.iter().map(|sample| format!("{} {}\n", sample.name, hex::encode(&sample.bytes))).collect();
     if std::env::var("SLOOP_GOLDEN").is_ok_and(|wish| wish == "write") {
-        std::fs::write(
-            concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/tests/golden.txt"),
-            lines.concat(),
-        )
-        .unwrap();
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/tests/golden.txt"), lines.concat()).unwrap();
         return;
     }
     let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
     assert_eq!(golden.len(), samples.len());
     for (sample, line) in samples.iter().zip(golden) {
         let (name, bytes) = line.split_once(' ').unwrap();
-        assert_eq!(
-            (name, bytes),
-            (sample.name.as_str(), hex::encode(&sample.bytes).as_str())
-        );
+        assert_eq!((name, bytes), (sample.name.as_str(), hex::encode(&sample.bytes).as_str()));
         assert_eq!((sample.hear)(hex::decode(bytes).unwrap().into()), Heard::Same, "{name}");
     }
 }
@@ -446,12 +339,7 @@ fn a_body_that_is_cut_at_any_byte_is_refused() {
         for length in 13..sample.bytes.len() {
             let mut cut = BytesMut::from(&sample.bytes[..length]);
             cut[..4].copy_from_slice(&u32::try_from(length - 4).unwrap().to_le_bytes());
-            assert_eq!(
-                (sample.hear)(cut.freeze()),
-                Heard::Refused,
-                "{} cut at {length}",
-                sample.name
-            );
+            assert_eq!((sample.hear)(cut.freeze()), Heard::Refused, "{} cut at {length}", sample.name);
         }
     }
 }

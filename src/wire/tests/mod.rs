@@ -49,10 +49,7 @@ fn only_frame(bytes: BytesMut) -> Frame {
 }
 
 fn get(name: &str) -> Request {
-    Request::Get(Get {
-        key: key(name),
-        terms: Terms::default(),
-    })
+    Request::Get(Get { key: key(name), terms: Terms::default() })
 }
 
 fn put(name: &str, value: Vec<u8>) -> Request {
@@ -67,18 +64,11 @@ fn put(name: &str, value: Vec<u8>) -> Request {
 
 fn found(bytes: usize) -> Outcome {
     let sibling = |counter| Sibling {
-        dot: Dot {
-            actor: ActorId(1),
-            counter,
-        },
+        dot: Dot { actor: ActorId(1), counter },
         value: Value::new(vec![0; bytes]).unwrap(),
         written_at: WallTime(1),
     };
-    Ok(Reply::Found(Found {
-        siblings: vec![sibling(1)],
-        context: Bytes::new(),
-        level: Level::default(),
-    }))
+    Ok(Reply::Found(Found { siblings: vec![sibling(1)], context: Bytes::new(), level: Level::default() }))
 }
 
 proptest! {
@@ -212,11 +202,7 @@ fn a_stranger_is_told_by_its_first_byte() {
 #[test]
 fn a_hello_beyond_its_bound_is_refused_by_its_length_alone() {
     let refused = Hello::decode(b"SLOP\xff\xff").unwrap_err();
-    let expected = WireError::TooLong {
-        what: "hello",
-        found: 65_541,
-        max: HELLO_BYTES_MAX,
-    };
+    let expected = WireError::TooLong { what: "hello", found: 65_541, max: HELLO_BYTES_MAX };
     assert_eq!(refused, expected);
 }
 
@@ -243,10 +229,7 @@ fn the_highest_common_version_is_spoken() {
 
 #[test]
 fn a_token_is_not_shown_by_debug() {
-    let hello = Hello {
-        token: super::hello::Token::new("secret").unwrap(),
-        ..golden::plain_hello()
-    };
+    let hello = Hello { token: super::hello::Token::new("secret").unwrap(), ..golden::plain_hello() };
     assert!(!format!("{hello:?}").contains("secret"));
 }
 
@@ -255,11 +238,7 @@ fn a_length_beyond_the_bound_is_refused_before_anything_is_allocated() {
     let mut buffer = BytesMut::from(&[0xff, 0xff, 0xff, 0xff, 1, 2, 3][..]);
     let before = buffer.capacity();
     let refused = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap_err();
-    let expected = WireError::TooLong {
-        what: "frame",
-        found: u32::MAX as usize,
-        max: CALL_BYTES_MAX,
-    };
+    let expected = WireError::TooLong { what: "frame", found: u32::MAX as usize, max: CALL_BYTES_MAX };
     assert_eq!(refused, expected);
     assert_eq!(buffer.capacity(), before);
 }
@@ -279,20 +258,9 @@ fn a_count_is_checked_against_what_is_there() {
         (0x84, [&[0; 4][..], &6_400_u32.to_le_bytes()].concat()),
         (0x85, [&[0][..], &1_000_u32.to_le_bytes()].concat()),
     ] {
-        let frame = Frame {
-            id: CallId(1),
-            kind,
-            body: body.into(),
-        };
-        let refused = if kind < 0x80 {
-            decode_call(frame).map(drop)
-        } else {
-            decode_answer(frame).map(drop)
-        };
-        assert!(
-            matches!(refused, Err(WireError::Truncated { .. })),
-            "{kind:#x}: {refused:?}"
-        );
+        let frame = Frame { id: CallId(1), kind, body: body.into() };
+        let refused = if kind < 0x80 { decode_call(frame).map(drop) } else { decode_answer(frame).map(drop) };
+        assert!(matches!(refused, Err(WireError::Truncated { .. })), "{kind:#x}: {refused:?}");
     }
 }
 
@@ -300,25 +268,14 @@ fn a_count_is_checked_against_what_is_there() {
 fn a_key_value_or_id_out_of_bounds_is_named_in_the_refusal() {
     let empty_key = [&[0, 0][..], &[0; 6]].concat();
     let long_key = [&1_025_u16.to_le_bytes()[..], &[b'k'; 1_025], &[0; 6]].concat();
-    let long_value = [
-        &[1, 0, b'k'][..],
-        &[0; 6],
-        &[0],
-        &[0, 0],
-        &10_485_761_u32.to_le_bytes(),
-        &vec![0; 10_485_761],
-    ]
-    .concat();
+    let long_value =
+        [&[1, 0, b'k'][..], &[0; 6], &[0], &[0, 0], &10_485_761_u32.to_le_bytes(), &vec![0; 10_485_761]].concat();
     for (kind, body, sentence) in [
         (0x01, empty_key, "key has 0 bytes, allowed are 1 to 1024"),
         (0x01, long_key, "key has 1025 bytes, allowed are 1 to 1024"),
         (0x02, long_value, "value has 10485761 bytes, allowed are 0 to 10485760"),
     ] {
-        let frame = Frame {
-            id: CallId(1),
-            kind,
-            body: body.into(),
-        };
+        let frame = Frame { id: CallId(1), kind, body: body.into() };
         let failure = Failure::from(decode_call(frame).unwrap_err());
         assert!(matches!(failure, Failure::Length(_)));
         assert_eq!(failure.to_string(), sentence);
@@ -327,16 +284,8 @@ fn a_key_value_or_id_out_of_bounds_is_named_in_the_refusal() {
 
 #[test]
 fn only_get_and_put_may_stand_in_a_batch() {
-    let refused = decode_call(only_frame(call_frame(&Call::Many(vec![
-        Request::Siblings(key(
-            "a long key"
-        ));
-        2
-    ]))));
-    let expected = WireError::Unknown {
-        what: "kind in a batch",
-        tag: 4,
-    };
+    let refused = decode_call(only_frame(call_frame(&Call::Many(vec![Request::Siblings(key("a long key")); 2]))));
+    let expected = WireError::Unknown { what: "kind in a batch", tag: 4 };
     assert_eq!(refused, Err(expected));
 }
 
@@ -366,10 +315,8 @@ fn a_reply_beyond_a_frame_becomes_a_failure_in_its_place_and_its_neighbours_are_
     };
     let fits: Vec<bool> = heard.iter().map(|outcome| outcome.is_ok()).collect();
     assert_eq!(fits, [true, true, true, true, true, true, false, false, true]);
-    let refused = Err(Failure::ReplyTooLarge {
-        bytes: 5 + 4 + 4 + 28 + 10 * 1024 * 1024,
-        max: ANSWER_BYTES_MAX as u64,
-    });
+    let refused =
+        Err(Failure::ReplyTooLarge { bytes: 5 + 4 + 4 + 28 + 10 * 1024 * 1024, max: ANSWER_BYTES_MAX as u64 });
     assert_eq!(heard[6], refused);
 }
 
@@ -381,11 +328,7 @@ fn a_small_frame_does_not_keep_the_receive_buffer_alive() {
 
     let frame = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap();
     buffer.reserve(64 * 1024);
-    assert_eq!(
-        buffer.as_ptr(),
-        start,
-        "the buffer is free to be used again while the frame lives"
-    );
+    assert_eq!(buffer.as_ptr(), start, "the buffer is free to be used again while the frame lives");
     assert_eq!(frame.body.len(), 3 + 6 + 1 + 2 + 4 + 100);
 }
 
@@ -404,14 +347,8 @@ fn a_large_frame_is_taken_where_it_stands() {
 
     let frame = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap();
     assert_eq!(frame.body.as_ptr(), start.wrapping_add(13));
-    assert!(
-        buffer.capacity() < 1_000,
-        "what stands behind it does not keep its memory"
-    );
-    assert_eq!(
-        decode_call(next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap()),
-        Ok(Call::Ping)
-    );
+    assert!(buffer.capacity() < 1_000, "what stands behind it does not keep its memory");
+    assert_eq!(decode_call(next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap()), Ok(Call::Ping));
 }
 
 #[test]
@@ -421,14 +358,8 @@ fn a_short_key_does_not_keep_a_long_value_alive() {
     let Ok(Call::One(Request::Put(put))) = decode_call(frame) else {
         panic!("a put is a put");
     };
-    assert!(
-        !memory.contains(&put.key.as_bytes().as_ptr()),
-        "the key has memory of its own"
-    );
-    assert!(
-        memory.contains(&put.value.as_bytes().as_ptr()),
-        "the value is not copied"
-    );
+    assert!(!memory.contains(&put.key.as_bytes().as_ptr()), "the key has memory of its own");
+    assert!(memory.contains(&put.value.as_bytes().as_ptr()), "the value is not copied");
 }
 
 #[test]
@@ -443,29 +374,17 @@ fn a_reply_is_written_into_the_room_that_was_made_for_it() {
 
 #[test]
 fn a_code_of_a_newer_node_keeps_its_hundreds_and_its_sentence() {
-    let newer = Failure::Other {
-        code: 250,
-        first: 1,
-        second: 2,
-        text: "the moon is full".to_owned(),
-    };
+    let newer = Failure::Other { code: 250, first: 1, second: 2, text: "the moon is full".to_owned() };
     let answer = Answer::One(Err(newer));
     assert_eq!(decode_answer(only_frame(answer_frame(&answer))), Ok(answer));
 }
 
 #[test]
 fn a_long_sentence_is_cut_between_two_characters() {
-    let failure = Failure::Malformed {
-        reason: "ü".repeat(400),
-    };
+    let failure = Failure::Malformed { reason: "ü".repeat(400) };
     let answer = Answer::One(Err(failure));
-    let expected = Failure::Malformed {
-        reason: "ü".repeat(256),
-    };
-    assert_eq!(
-        decode_answer(only_frame(answer_frame(&answer))),
-        Ok(Answer::One(Err(expected)))
-    );
+    let expected = Failure::Malformed { reason: "ü".repeat(256) };
+    assert_eq!(decode_answer(only_frame(answer_frame(&answer))), Ok(Answer::One(Err(expected))));
 }
 
 #[test]

@@ -504,3 +504,6 @@ fn placement(core: CoreId, pin: bool) -> Placement {
         None => Placement::Unbound,
     }
 }
+
+#[cfg(test)]
+mod tests;

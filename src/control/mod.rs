@@ -1,1 +1,3 @@
-//! control
+//! SHOWS. The node to people and machines, on one thread of its own.
+
+pub mod metrics;

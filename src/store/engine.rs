@@ -1,0 +1,464 @@
+//! The store of one core, as a pure state machine: what is read from where, what is written when, and what is kept
+//! until when. The runtime drives it and does the reading and writing.
+//!
+//! ```text
+//!           append            next_write, on_written         next_chunk            on_ingested
+//!  shard ----------> queue -----------------------> overlay ------------> frozen ---------------> cache, LSM tree
+//!                    (log)                          (newest durable state of a key, served from here)
+//! ```
+//!
+//! Readers see the newest *durable* state of a key, in this order: overlay, frozen chunk, the chunk that was ingested
+//! last (until the cache has it), cache, LSM tree. The newest *appended* state is the shard's business.
+//!
+//! The engine never serves a state that a durable one has replaced, not even when a fetch began before and ends behind
+//! it; and never lets the log be written over before the tree has what it held.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cache::Cache;
+use super::chunk::Chunk;
+use super::layout::Place;
+use super::wal::log::LogConfig;
+use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
+use crate::protocol::causality::Siblings;
+use crate::protocol::io::Append;
+use crate::protocol::ring::Ring;
+use crate::protocol::types::{AppendId, Instant, Key, OperationId};
+
+/// Entries of an ingested chunk that go to the cache in one turn: some 50 microseconds of a core. All at once would
+/// hold up every request for as long as it takes.
+const SETTLED_AT_ONCE: usize = 256;
+
+/// How the store of a core behaves. `memory` divides itself over the first three (docs/STORAGE.md).
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Writes are refused while overlay, frozen chunk and queue hold this much together.
+    pub overlay_bytes_max: u64,
+    /// Writes are refused while the queue of the log holds this much: a disk that does not keep up.
+    pub queue_bytes_max: u64,
+    /// What the cache may hold.
+    pub cache_bytes: u64,
+    /// The overlay is frozen when it holds this much.
+    pub chunk_bytes: u64,
+    /// The overlay is frozen when it is this old, so that an idle node has little to replay.
+    pub chunk_age: Duration,
+    /// The overlay is frozen when this much of the log was written since the last time: few keys, often overwritten.
+    /// A restart replays at most this much twice.
+    pub log_bytes_max: u64,
+    /// Time until another try after an ingestion failed.
+    pub retry: Duration,
+    /// The ring.
+    pub ring: Ring,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// Where a key's newest durable state is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Here.
+    Found(Arc<Siblings>),
+    /// Nowhere: the key was never written.
+    Absent,
+    /// In the tree; a fetch is under way already. Its end answers this look-up too.
+    Fetching,
+    /// In the tree: fetch it, and end that with [`Engine::on_fetched`] or [`Engine::on_fetch_failed`].
+    Fetch,
+}
+
+/// Why no write is taken now. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// More was written than the disk has taken; try again in a little while.
+    #[error("{held} bytes wait for the disk, allowed are {max}")]
+    Overloaded {
+        /// Bytes that wait.
+        held: u64,
+        /// The bound that they passed.
+        max: u64,
+    },
+    /// The disk is full. Reads go on; writes go on by themselves once there is room.
+    #[error("the disk is full")]
+    DiskFull,
+    /// A write to the log failed, and it is not written again. Reads go on; a restart may help, another disk will.
+    #[error("a write to the log failed: this core takes no more writes")]
+    Stopped,
+}
+
+/// Numbers for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EngineStats {
+    /// Records that wait for the log or are being written.
+    pub queue_records: usize,
+    /// Bytes of memory that they hold.
+    pub queue_bytes: u64,
+    /// Keys and operations in the overlay.
+    pub overlay_keys: usize,
+    /// Bytes of them.
+    pub overlay_bytes: u64,
+    /// Bytes that are being ingested.
+    pub frozen_bytes: u64,
+    /// Keys in the cache.
+    pub cache_keys: usize,
+    /// Bytes in the cache.
+    pub cache_bytes: u64,
+    /// Look-ups that the cache answered, since the start.
+    pub cache_hits: u64,
+    /// Look-ups that went on to the tree, since the start.
+    pub cache_misses: u64,
+    /// Bytes of log that a restart would replay.
+    pub log_bytes: u64,
+    /// Segments that hold records.
+    pub segments_used: usize,
+    /// Segments that stand ready.
+    pub segments_spare: usize,
+    /// Records in the last write.
+    pub batch_records: usize,
+    /// Bytes of the last write.
+    pub batch_bytes: usize,
+    /// Writes to the log that have ended, since the start.
+    pub writes: u64,
+    /// Fetches under way.
+    pub fetches: usize,
+}
+
+/// The store of one core.
+pub struct Engine {
+    config: EngineConfig,
+    log: Log,
+    overlay: Chunk,
+    /// When the overlay was first seen to hold something.
+    overlay_since: Option<Instant>,
+    frozen: Option<Frozen>,
+    settling: Option<Settling>,
+    cache: Cache,
+    /// Fetches under way; true when a newer state of the key has become durable meanwhile.
+    fetches: BTreeMap<Key, bool>,
+    /// Everything up to here is in the tree.
+    position: AppendId,
+    /// Freeze at the next chance while `position` is below this.
+    checkpoint: AppendId,
+    /// Log written since the overlay was begun, and while the frozen chunk was the overlay.
+    log_bytes: u64,
+    log_bytes_frozen: u64,
+    batch_records: usize,
+    batch_bytes: usize,
+    writes: u64,
+}
+
+struct Frozen {
+    chunk: Arc<Chunk>,
+    ingestion: Ingestion,
+}
+
+#[derive(Clone, Copy)]
+enum Ingestion {
+    UnderWay,
+    Failed { full: bool, until: Instant },
+}
+
+/// A chunk that is in the tree, on its way into the cache.
+struct Settling {
+    chunk: Arc<Chunk>,
+    /// The next place to go there.
+    next: Option<Place>,
+}
+
+impl Engine {
+    /// The store of a core that begins a new log. Whatever earlier logs held is in the tree.
+    pub fn new(config: EngineConfig, spares: Vec<SpareSegment>) -> Engine {
+        assert!(config.chunk_bytes <= config.overlay_bytes_max, "a chunk fits into the overlay");
+        Engine {
+            log: Log::new(config.log, spares),
+            overlay: Chunk::default(),
+            overlay_since: None,
+            frozen: None,
+            settling: None,
+            cache: Cache::new(config.cache_bytes),
+            fetches: BTreeMap::new(),
+            position: AppendId(0),
+            checkpoint: AppendId(0),
+            log_bytes: 0,
+            log_bytes_frozen: 0,
+            batch_records: 0,
+            batch_bytes: 0,
+            writes: 0,
+            config,
+        }
+    }
+
+    /// Where the newest durable state of a key is.
+    pub fn lookup(&mut self, key: &Key) -> Lookup {
+        if let Some(set) = self.in_chunks(&self.place(key)) {
+            return Lookup::Found(set.clone());
+        }
+        match self.cache.get(key) {
+            Some(Some(set)) => Lookup::Found(set),
+            Some(None) => Lookup::Absent,
+            None if self.fetches.contains_key(key) => Lookup::Fetching,
+            None => {
+                self.fetches.insert(key.clone(), false);
+                Lookup::Fetch
+            }
+        }
+    }
+
+    /// A fetch has ended: the tree had `found`. The answer is the newest durable state, which may be another one; where
+    /// what was found is out of date and the newest state has gone on to the tree, it is to be fetched again.
+    ///
+    /// # Panics
+    /// When no fetch of the key is under way.
+    pub fn on_fetched(&mut self, key: Key, found: Option<Arc<Siblings>>) -> Lookup {
+        let overtaken = self.fetches.remove(&key).expect("a fetch that ends was under way");
+        if !overtaken {
+            self.cache.insert(key.clone(), found.clone());
+            return found.map_or(Lookup::Absent, Lookup::Found);
+        }
+        self.lookup(&key)
+    }
+
+    /// A fetch has failed. The next look-up asks for another.
+    pub fn on_fetch_failed(&mut self, key: &Key) {
+        self.fetches.remove(key);
+    }
+
+    /// Whether a write may be handed to the shard now.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn admit(&self) -> Result<(), Refusal> {
+        if self.log.is_stopped() || self.log.segment_failure() == Some(false) {
+            return Err(Refusal::Stopped);
+        }
+        if self.log.segment_failure() == Some(true) || self.ingestion_failed_full() {
+            return Err(Refusal::DiskFull);
+        }
+        let queued = self.log.queue_bytes();
+        let held = queued + self.overlay.bytes() + self.frozen_bytes();
+        match self.config {
+            EngineConfig { queue_bytes_max: max, .. } if max <= queued => {
+                Err(Refusal::Overloaded { held: queued, max })
+            }
+            EngineConfig { overlay_bytes_max: max, .. } if max <= held => Err(Refusal::Overloaded { held, max }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues a record for the log.
+    pub fn append(&mut self, append: Append) {
+        self.log.append(append);
+    }
+
+    /// Forgets an operation in the tree, with the next chunk.
+    pub fn forget(&mut self, key: &Key, operation: &OperationId) {
+        self.overlay.forget(&self.place(key), operation);
+    }
+
+    /// The next group commit; at most one at a time. `life` draws 64 random bits. Ended by [`Engine::on_written`] or
+    /// [`Engine::on_write_failed`].
+    pub fn next_write(&mut self, life: impl FnOnce() -> Life) -> Option<LogWrite> {
+        let write = self.log.next_write(life)?;
+        self.batch_records = write.records;
+        self.batch_bytes = write.bytes.len();
+        Some(write)
+    }
+
+    /// The write is durable: its records are, and readers see them. Returns the last of them. Takes the write back for
+    /// its buffer.
+    pub fn on_written(&mut self, write: LogWrite) -> AppendId {
+        self.log_bytes += write.bytes.len() as u64;
+        self.writes += 1;
+        let (appends, through) = self.log.on_written(write);
+        appends.into_iter().for_each(|append| self.show(append));
+        through
+    }
+
+    /// The write failed: everything appended has, and the log is not written again. What was durable stays readable
+    /// and goes on into the tree.
+    pub fn on_write_failed(&mut self) {
+        self.log.on_write_failed();
+    }
+
+    /// A segment to be prepared now. Ended by [`Engine::on_segment_ready`] or [`Engine::on_segment_failed`].
+    pub fn next_segment(&mut self, now: Instant) -> Option<SegmentWish> {
+        self.log.next_segment(now)
+    }
+
+    /// The wished segment stands ready.
+    pub fn on_segment_ready(&mut self, spare: SpareSegment) {
+        self.log.on_segment_ready(spare);
+    }
+
+    /// The wished segment could not be prepared: writes are refused until a later try succeeds.
+    pub fn on_segment_failed(&mut self, now: Instant, full: bool) {
+        self.log.on_segment_failed(now, full);
+    }
+
+    /// The next chunk for the tree, when it is time; at most one at a time. Ended by [`Engine::on_ingested`] or
+    /// [`Engine::on_ingest_failed`]. To be called at every turn.
+    pub fn next_chunk(&mut self, now: Instant) -> Option<Arc<Chunk>> {
+        self.settle();
+        if self.overlay_since.is_none() && !self.overlay.is_empty() {
+            self.overlay_since = Some(now);
+        }
+        let Some(frozen) = &mut self.frozen else {
+            return self.is_chunk_due(now).then(|| self.freeze());
+        };
+        match frozen.ingestion {
+            Ingestion::Failed { until, .. } if until <= now => {
+                frozen.ingestion = Ingestion::UnderWay;
+                Some(frozen.chunk.clone())
+            }
+            Ingestion::Failed { .. } | Ingestion::UnderWay => None,
+        }
+    }
+
+    /// Wishes for everything that is durable now to be in the tree soon, whatever its size. That is so once
+    /// [`Engine::position`] has reached what this returns.
+    pub fn checkpoint(&mut self) -> AppendId {
+        self.checkpoint = self.log.synced();
+        self.checkpoint
+    }
+
+    /// Everything up to here is in the tree.
+    pub fn position(&self) -> AppendId {
+        self.position
+    }
+
+    /// The chunk is in the tree, durably.
+    ///
+    /// # Panics
+    /// When none is under way.
+    pub fn on_ingested(&mut self) {
+        let Frozen { chunk, .. } = self.frozen.take().expect("an ingestion that ends was under way");
+        let (_, position) = chunk.position().expect("a frozen chunk says how far it goes");
+        self.position = position;
+        self.log_bytes_frozen = 0;
+        self.log.recycle(position);
+        let next = chunk.sets().first_key_value().map(|(place, _)| place.clone());
+        self.settling = Some(Settling { chunk, next });
+    }
+
+    /// The chunk could not be ingested; it is handed out again after a while.
+    ///
+    /// # Panics
+    /// When none is under way.
+    pub fn on_ingest_failed(&mut self, now: Instant, full: bool) {
+        let frozen = self.frozen.as_mut().expect("an ingestion that ends was under way");
+        let until = now + self.config.retry;
+        frozen.ingestion = Ingestion::Failed { full, until };
+    }
+
+    /// The keys that are durable and not yet in the tree, in order, with their states: to be merged over a listing of
+    /// the tree. The scan comes first: what leaves the overlay while the tree is read is in both, else in neither.
+    pub fn scan(&self, from: Bound<&Place>) -> impl Iterator<Item = (&Place, &Arc<Siblings>)> {
+        let range = (from, Bound::Unbounded);
+        let mut newer = self.overlay.sets().range(range).peekable();
+        let mut older = self.frozen.iter().flat_map(move |frozen| frozen.chunk.sets().range(range)).peekable();
+        std::iter::from_fn(move || match (newer.peek(), older.peek()) {
+            (Some((new, _)), Some((old, _))) if old < new => older.next(),
+            (Some((new, _)), Some((old, _))) => {
+                let replaced = old == new;
+                older.next_if(|_| replaced);
+                newer.next()
+            }
+            (Some(_), None) => newer.next(),
+            (None, _) => older.next(),
+        })
+    }
+
+    /// Numbers for the metrics.
+    pub fn stats(&self) -> EngineStats {
+        let (cache_hits, cache_misses) = self.cache.hits_and_misses();
+        let (segments_used, segments_spare) = self.log.segments();
+        EngineStats {
+            queue_records: self.log.queued(),
+            queue_bytes: self.log.queue_bytes(),
+            overlay_keys: self.overlay.len(),
+            overlay_bytes: self.overlay.bytes(),
+            frozen_bytes: self.frozen_bytes(),
+            cache_keys: self.cache.keys(),
+            cache_bytes: self.cache.bytes(),
+            cache_hits,
+            cache_misses,
+            log_bytes: self.log_bytes + self.log_bytes_frozen,
+            segments_used,
+            segments_spare,
+            batch_records: self.batch_records,
+            batch_bytes: self.batch_bytes,
+            writes: self.writes,
+            fetches: self.fetches.len(),
+        }
+    }
+
+    fn place(&self, key: &Key) -> Place {
+        Place::of(self.config.ring, key)
+    }
+
+    fn in_chunks(&self, place: &Place) -> Option<&Arc<Siblings>> {
+        let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
+        let settling = self.settling.as_ref().map(|settling| &*settling.chunk);
+        [Some(&self.overlay), frozen, settling].into_iter().flatten().find_map(|chunk| chunk.get(place))
+    }
+
+    /// Lets readers see a record that has become durable.
+    fn show(&mut self, append: Append) {
+        let place = self.place(&append.key);
+        self.cache.remove(&append.key);
+        if let Some(overtaken) = self.fetches.get_mut(&append.key) {
+            *overtaken = true;
+        }
+        if let Some(remembered) = append.remember {
+            self.overlay.remember(&place, remembered);
+        }
+        self.overlay.put_set(place, append.state);
+    }
+
+    fn is_chunk_due(&self, now: Instant) -> bool {
+        let old = self.overlay_since.is_some_and(|since| self.config.chunk_age <= now.since(since));
+        old || self.config.chunk_bytes <= self.overlay.bytes()
+            || self.config.log_bytes_max <= self.log_bytes
+            || self.position < self.checkpoint
+    }
+
+    fn freeze(&mut self) -> Arc<Chunk> {
+        let mut chunk = std::mem::take(&mut self.overlay);
+        chunk.set_position(self.config.log.id, self.log.synced());
+        self.overlay_since = None;
+        self.log_bytes_frozen = std::mem::take(&mut self.log_bytes);
+        let chunk = Arc::new(chunk);
+        self.frozen = Some(Frozen { chunk: chunk.clone(), ingestion: Ingestion::UnderWay });
+        chunk
+    }
+
+    /// Moves some of the ingested chunk into the cache, and lets go of the chunk at its end. What a newer durable state
+    /// has replaced stays out.
+    fn settle(&mut self) {
+        let Some(mut settling) = self.settling.take() else {
+            return;
+        };
+        let Some(from) = settling.next.take() else {
+            return;
+        };
+        let mut rest = settling.chunk.sets().range(from..);
+        for (place, set) in rest.by_ref().take(SETTLED_AT_ONCE) {
+            if self.in_chunks(place).is_none() {
+                self.cache.insert(place.key.clone(), Some(set.clone()));
+            }
+        }
+        settling.next = rest.next().map(|(place, _)| place.clone());
+        self.settling = Some(settling);
+    }
+
+    fn frozen_bytes(&self) -> u64 {
+        self.frozen.as_ref().map_or(0, |frozen| frozen.chunk.bytes())
+    }
+
+    fn ingestion_failed_full(&self) -> bool {
+        let ingestion = self.frozen.as_ref().map(|frozen| frozen.ingestion);
+        matches!(ingestion, Some(Ingestion::Failed { full: true, .. }))
+    }
+}

@@ -1,0 +1,222 @@
+//! A record: one thing that happened to a key, as the log keeps it.
+//!
+//! ```text
+//!  0        4        8          16     17
+//! +--------+--------+----------+------+-----------+
+//! | length | crc32c | sequence | kind | payload   |     length = bytes of the payload, never 0
+//! +--------+--------+----------+------+-----------+
+//!
+//! kind 0, statement:  life u64, start u64, core u16, synced u64       begins every write; sequence = the next record's
+//! kind 1, update:     key length u16, key, update, [remember]         applies to what was there
+//! kind 2, whole:      the same                                        alone tells the set
+//! kind 3, set:        key length u16, key, set                        joins what was there
+//! ```
+//! Little-endian; update, set and remember as `wire::sets` spells them. The checksum covers the segment's life, then
+//! the length, then all from the sequence number on. Kinds 4 to 7 are kept for hints. A statement names its life and
+//! log itself, so that it can still be believed when the header of its segment is lost.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::segment::Life;
+use crate::protocol::causality::{Siblings, Update};
+use crate::protocol::config::KEY_BYTES_MAX;
+use crate::protocol::io::Append;
+use crate::protocol::replica::Remembered;
+use crate::protocol::types::{AppendId, CoreId, Key, LogId};
+use crate::wire::reader::put_bytes16;
+use crate::wire::{Reader, WireError, sets};
+
+const HEAD_BYTES: usize = 17;
+const STATEMENT_PAYLOAD_BYTES: usize = 26;
+
+/// Bytes of a statement: what every write has beside its records.
+pub const STATEMENT_BYTES: usize = HEAD_BYTES + STATEMENT_PAYLOAD_BYTES;
+
+const STATEMENT: u8 = 0;
+const UPDATE: u8 = 1;
+const WHOLE: u8 = 2;
+const SET: u8 = 3;
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// One version came in.
+    Update {
+        /// Its key.
+        key: Key,
+        /// The version, and what it was minted upon.
+        update: Update,
+        /// What to remember of the operation that wrote it.
+        remember: Option<Remembered>,
+        /// The key's set after it is `update.whole()`, whatever stood there before.
+        whole: bool,
+    },
+    /// A whole set came in, to be joined with what was there.
+    Set {
+        /// Its key.
+        key: Key,
+        /// The set.
+        set: Siblings,
+    },
+}
+
+/// The bytes of one record whose checksum holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its sequence number; of a statement, the one of the record behind it.
+    pub sequence: AppendId,
+    /// What its payload is.
+    pub kind: u8,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// What every write begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The life of the segment that it stands in.
+    pub life: Life,
+    /// The log that it is a part of.
+    pub log: LogId,
+    /// The sequence number of the first record of its write.
+    pub next: AppendId,
+    /// The highest sequence number of the log that was known to be durable.
+    pub synced: AppendId,
+}
+
+impl Statement {
+    /// Appends the statement.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put_frame(out, self.life, self.next, STATEMENT, |out| {
+            out.put_u64_le(self.life.0);
+            out.put_u64_le(self.log.start);
+            out.put_u16_le(self.log.core.0);
+            out.put_u64_le(self.synced.0);
+        });
+    }
+
+    /// Reads the statement of a segment's present life that stands at the front of `bytes`.
+    pub fn read(bytes: &[u8], life: Life) -> Option<Statement> {
+        Statement::read_of_any_life(bytes).filter(|statement| statement.life == life)
+    }
+
+    /// Reads a statement by the life that it names itself. That is weaker than [`Statement::read`]: a client may have
+    /// written a value that looks like one.
+    pub fn read_of_any_life(bytes: &[u8]) -> Option<Statement> {
+        let payload = bytes.get(HEAD_BYTES..STATEMENT_BYTES)?;
+        let life = Life(u64::from_le_bytes(*payload.first_chunk()?));
+        let (sequence, kind, length) = verify(bytes, life)?;
+        if kind != STATEMENT || length != STATEMENT_PAYLOAD_BYTES {
+            return None;
+        }
+        let mut rest = &payload[8..];
+        let start = rest.get_u64_le();
+        let core = CoreId(rest.get_u16_le());
+        Some(Statement { life, log: LogId { start, core }, next: sequence, synced: AppendId(rest.get_u64_le()) })
+    }
+}
+
+impl Frame {
+    /// Reads the record that stands `at` these bytes; `None` when its checksum does not hold, or when it is a
+    /// statement.
+    pub fn read(bytes: &Bytes, at: usize, life: Life) -> Option<Frame> {
+        let (sequence, kind, length) = verify(bytes.get(at..)?, life)?;
+        let payload = bytes.slice(at + HEAD_BYTES..at + HEAD_BYTES + length);
+        (kind != STATEMENT).then_some(Frame { sequence, kind, payload })
+    }
+
+    /// Bytes that it takes up.
+    pub fn bytes(&self) -> usize {
+        HEAD_BYTES + self.payload.len()
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// Any [`WireError`]: its checksum holds, so it was written by another version of sloop.
+    pub fn decode(&self) -> Result<Record, WireError> {
+        let mut reader = Reader::new(self.payload.clone());
+        let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?)?;
+        let record = match self.kind {
+            UPDATE | WHOLE => get_update(&mut reader, key, self.kind == WHOLE)?,
+            SET => Record::Set { key, set: sets::get_set(&mut reader)? },
+            kind => {
+                return Err(WireError::Unknown { what: "record kind", tag: kind.into() });
+            }
+        };
+        reader.end()?;
+        Ok(record)
+    }
+}
+
+fn get_update(from: &mut Reader, key: Key, whole: bool) -> Result<Record, WireError> {
+    let update = sets::get_update(from)?;
+    let remember = match from.left() {
+        0 => None,
+        _ => Some(sets::get_remembered(from)?),
+    };
+    Ok(Record::Update { key, update, remember, whole })
+}
+
+/// Appends the record of an append.
+pub fn put_append(out: &mut Vec<u8>, life: Life, append: &Append) {
+    let kind = if tells_the_set(append) { WHOLE } else { UPDATE };
+    put_frame(out, life, append.id, kind, |out| {
+        put_bytes16(out, append.key.as_bytes());
+        sets::put_update(out, &append.update);
+        if let Some(remembered) = &append.remember {
+            sets::put_remembered(out, remembered);
+        }
+    });
+}
+
+/// Appends the record of a whole set.
+pub fn put_set(out: &mut Vec<u8>, life: Life, sequence: AppendId, key: &Key, set: &Siblings) {
+    put_frame(out, life, sequence, SET, |out| {
+        put_bytes16(out, key.as_bytes());
+        sets::put_set(out, set);
+    });
+}
+
+/// Whether the update alone leads to the append's state. Equal dots name equal versions, so the values need not be
+/// compared.
+fn tells_the_set(append: &Append) -> bool {
+    let [version] = append.state.versions() else {
+        return false;
+    };
+    version.dot == append.update.version.dot
+        && append.update.whole().is_some_and(|whole| whole.vector() == append.state.vector())
+}
+
+fn put_frame(out: &mut Vec<u8>, life: Life, sequence: AppendId, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
+    let from = out.len();
+    out.put_u64_le(0);
+    out.put_u64_le(sequence.0);
+    out.put_u8(kind);
+    payload(out);
+    let length = u32::try_from(out.len() - from - HEAD_BYTES).expect("a set is bounded below 4 GiB");
+    let checksum = checksum(life, length, &out[from + 8..]);
+    out[from..from + 4].copy_from_slice(&length.to_le_bytes());
+    out[from + 4..from + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// Sequence number, kind and length of the payload, when the checksum holds.
+fn verify(mut bytes: &[u8], life: Life) -> Option<(AppendId, u8, usize)> {
+    let length = bytes.try_get_u32_le().ok().filter(|&length| length != 0)?;
+    let found = bytes.try_get_u32_le().ok()?;
+    let covered = bytes.get(..usize::try_from(length).ok()?.checked_add(HEAD_BYTES - 8)?)?;
+    if checksum(life, length, covered) != found {
+        return None;
+    }
+    let sequence = bytes.get_u64_le();
+    // Before the first record and behind the last possible one: no log gets to either.
+    if sequence == 0 || sequence == u64::MAX {
+        return None;
+    }
+    Some((AppendId(sequence), bytes.get_u8(), length as usize))
+}
+
+fn checksum(life: Life, length: u32, covered: &[u8]) -> u32 {
+    let seeded = crc32c::crc32c(&life.0.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(seeded, &length.to_le_bytes()), covered)
+}

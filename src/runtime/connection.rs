@@ -54,6 +54,7 @@ pub struct Connection {
     reader: Signal,
     under_way: Cell<usize>,
     dirty: Cell<bool>,
+    finishing: Cell<bool>,
     closed: Cell<bool>,
     /// Bytes of answers that are not sent yet.
     waiting_bytes: Cell<usize>,
@@ -90,6 +91,7 @@ impl Connection {
             reader: Signal::default(),
             under_way: Cell::new(0),
             dirty: Cell::new(false),
+            finishing: Cell::new(false),
             closed: Cell::new(false),
             waiting_bytes: Cell::new(0),
             read_at: Cell::new(now),
@@ -142,6 +144,17 @@ impl Connection {
         self.reader.raise();
     }
 
+    /// The client sends nothing more: the connection ends once everything that is under way is answered.
+    pub fn finish(&self) {
+        self.finishing.set(true);
+        self.writer.raise();
+    }
+
+    /// Whether every answer has gone out.
+    pub fn is_answered(&self) -> bool {
+        self.under_way.get() == 0 && self.waiting_bytes.get() == 0
+    }
+
     /// Whether it has been slow or silent for too long.
     pub fn is_overdue(&self, now: Instant, idle_max: Duration) -> bool {
         let stalled = |since: &Cell<Option<Instant>>| since.get().is_some_and(|since| now.since(since) > STALL_MAX);
@@ -166,7 +179,12 @@ impl Connection {
 
 /// Reads calls until the connection ends. `scratch` is the core's: what is left of a frame between two reads is
 /// kept in `partial`, so that ten thousand silent connections hold no buffers.
-pub async fn read(core: &RefCell<Core>, scratch: &RefCell<Vec<u8>>, connection: &Rc<Connection>, mut partial: BytesMut) -> End {
+pub async fn read(
+    core: &RefCell<Core>,
+    scratch: &RefCell<Vec<u8>>,
+    connection: &Rc<Connection>,
+    mut partial: BytesMut,
+) -> End {
     loop {
         match take_calls(core, connection, &mut partial) {
             Err(failure) => {
@@ -220,6 +238,9 @@ fn take_calls(core: &RefCell<Core>, connection: &Rc<Connection>, partial: &mut B
         connection.frame_since.set(None);
         connection.under_way.set(connection.under_way.get() + 1);
         let id = frame.id;
+        if id == CallId::NONE {
+            return Err(Failure::Malformed { reason: "id 0 belongs to no call".to_owned() });
+        }
         match decode_call(frame) {
             Ok(call) => core.on_call(connection, id, call),
             Err(error) => core.on_malformed(connection, id, error.into()),
@@ -252,6 +273,10 @@ async fn receive(
 pub async fn write(core: &RefCell<Core>, connection: &Connection) {
     let mut sending = BytesMut::new();
     while !connection.closed.get() {
+        if connection.finishing.get() && connection.is_answered() {
+            connection.close();
+            break;
+        }
         connection.writer.wait().await;
         loop {
             std::mem::swap(&mut sending, &mut connection.answers.borrow_mut());
@@ -266,7 +291,11 @@ pub async fn write(core: &RefCell<Core>, connection: &Connection) {
                 break;
             }
             connection.answers_since.set(None);
-            if sending.capacity() > KEPT_BYTES { sending = BytesMut::new() } else { sending.clear() }
+            if sending.capacity() > KEPT_BYTES {
+                sending = BytesMut::new()
+            } else {
+                sending.clear()
+            }
             connection.reader.raise();
         }
     }

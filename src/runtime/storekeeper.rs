@@ -33,6 +33,8 @@ pub enum Job {
     },
     /// Take in a chunk.
     Ingest(Arc<Chunk>),
+    /// The core has ended.
+    End,
 }
 
 /// What the store thread has done.
@@ -91,6 +93,7 @@ impl Storekeeper {
                 Job::Fetch(keys) => self.fetch(keys),
                 Job::List { id, keys, overlay } => self.list(id, &keys, overlay, &mut later),
                 Job::Ingest(chunk) => self.ingest(&chunk, &mut later),
+                Job::End => return,
             }
         }
     }

@@ -81,8 +81,8 @@ impl Context {
     }
 
     /// What has been seen after a write upon a set that has now seen `met`: all of it when the write is alone there,
-    /// and what was seen before with the write's own dot when it stands beside others. Dots apart that the set has met are
-    /// superseded in it and done with; the others the writer still has to pass on.
+    /// and what was seen before with the write's own dot when it stands beside others. Dots apart that the set has
+    /// met are superseded in it and done with; the others the writer still has to pass on.
     pub(super) fn after(&self, met: &VersionVector, beside: Option<Dot>) -> Context {
         let vector = if beside.is_none() { met } else { &self.vector };
         let unmet = self.dots.iter().copied().filter(|dot| !met.covers(*dot));

@@ -2,8 +2,8 @@
 //!
 //! Whoever stores a version that carries an operation id remembers (key, id) -> what came of it, for
 //! `OPERATION_MEMORY` of running time and up to a bound, the oldest going first. A retry that finds its id mints
-//! nothing; the same id with another operation is refused. Ids count by key: the same id on another key is another operation
-//! (SEEDS fault 8).
+//! nothing; the same id with another operation is refused. Ids count by key: the same id on another key is another
+//! operation (SEEDS fault 8).
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(Header::read(&block()), Ok(header()));
     }
 
-    const GOLDEN_CRC: &str = "00000000";
+    const GOLDEN_CRC: &str = "3cf1d799";
 
     #[test]
     fn a_header_with_any_bit_flipped_is_none() {

@@ -11,7 +11,10 @@ pub mod engine;
 pub mod layout;
 #[cfg(feature = "sim")]
 pub mod memory;
+
 pub mod recovery;
+#[cfg(test)]
+mod samples;
 pub mod wal;
 
 pub use chunk::Chunk;

@@ -479,3 +479,6 @@ impl Engine {
         matches!(ingestion, Some(Ingestion::Failed { full: true, .. }))
     }
 }
+
+#[cfg(test)]
+mod tests;

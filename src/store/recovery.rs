@@ -127,10 +127,7 @@ mod tests {
         records: Vec<Record>,
         base: Option<&Arc<Siblings>>,
     ) -> Result<(Option<Arc<Siblings>>, usize), RecoveryError> {
-        let replay = Replay {
-            logs: [(log_id(1), records)].into(),
-            tails: vec![],
-        };
+        let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
         let mut asked = 0;
         let chunk = recover(&replay, ring(), 2, |_| {
             asked += 1;
@@ -146,19 +143,10 @@ mod tests {
         let beside = shard.put_beside("a", b"2", &first.state);
         let (one, two) = (replayed(&first), replayed(&beside));
 
-        assert_eq!(
-            recovered(vec![one, two.clone()], None),
-            Ok((Some(beside.state.clone()), 0))
-        );
-        assert_eq!(
-            recovered(vec![two.clone()], Some(&first.state)),
-            Ok((Some(beside.state), 1))
-        );
+        assert_eq!(recovered(vec![one, two.clone()], None), Ok((Some(beside.state.clone()), 0)));
+        assert_eq!(recovered(vec![two.clone()], Some(&first.state)), Ok((Some(beside.state), 1)));
         let gone = recovered(vec![two], None).unwrap_err().to_string();
-        assert_eq!(
-            gone,
-            "log of start 1 core 0: key \"a\" was written upon a state that the store does not hold"
-        );
+        assert_eq!(gone, "log of start 1 core 0: key \"a\" was written upon a state that the store does not hold");
     }
 
     #[test]
@@ -179,13 +167,8 @@ mod tests {
         let mut shard = Shard::new();
         let first = shard.put("a", b"1", &Siblings::default());
         let beside = replayed(&shard.put_beside("a", b"2", &first.state));
-        let replay = Replay {
-            logs: [(log_id(1), vec![beside])].into(),
-            tails: vec![],
-        };
-        let unreadable = Unreadable {
-            reason: "no luck".to_owned(),
-        };
+        let replay = Replay { logs: [(log_id(1), vec![beside])].into(), tails: vec![] };
+        let unreadable = Unreadable { reason: "no luck".to_owned() };
         let ended = recover(&replay, ring(), 2, |_| Err(unreadable.clone()));
         assert_eq!(ended, Err(RecoveryError::Unreadable(unreadable)));
     }

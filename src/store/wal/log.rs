@@ -369,10 +369,7 @@ mod tests {
             segment_bytes_max: 16 * BLOCK as u64,
             retry: Duration::from_secs(1),
         };
-        let spare = |(at, blocks): (u32, &u64)| SpareSegment {
-            id: SegmentId(at),
-            bytes: blocks * BLOCK as u64,
-        };
+        let spare = |(at, blocks): (u32, &u64)| SpareSegment { id: SegmentId(at), bytes: blocks * BLOCK as u64 };
         Log::new(config, (0..).zip(spares).map(spare).collect())
     }
 
@@ -408,16 +405,8 @@ mod tests {
         let (mut log, mut shard) = (log(&[6, 8]), Shard::new());
         (0..7).for_each(|_| append(&mut log, &mut shard, BLOCK));
 
-        assert_eq!(
-            next(&mut log),
-            Some((0, 0, 4, 2)),
-            "header and two records reach the bound of a write"
-        );
-        assert_eq!(
-            next(&mut log),
-            Some((0, 4 * BLOCK as u64, 2, 1)),
-            "the segment has two blocks left"
-        );
+        assert_eq!(next(&mut log), Some((0, 0, 4, 2)), "header and two records reach the bound of a write");
+        assert_eq!(next(&mut log), Some((0, 4 * BLOCK as u64, 2, 1)), "the segment has two blocks left");
         assert_eq!(next(&mut log), Some((1, 0, 4, 2)), "the next one begins");
         assert_eq!(next(&mut log), Some((1, 4 * BLOCK as u64, 3, 2)));
     }
@@ -442,21 +431,12 @@ mod tests {
         let (mut log, mut shard) = (log(&[8]), Shard::new());
         append(&mut log, &mut shard, 30 * BLOCK);
         assert_eq!(next(&mut log), None);
-        assert_eq!(
-            log.next_segment(NOW),
-            Some(SegmentWish {
-                bytes: 32 * BLOCK as u64
-            })
-        );
+        assert_eq!(log.next_segment(NOW), Some(SegmentWish { bytes: 32 * BLOCK as u64 }));
         log.on_segment_ready(SpareSegment::new(SegmentId(9), 32 * BLOCK as u64).unwrap());
 
         assert_eq!(next(&mut log), Some((9, 0, 32, 1)));
         append(&mut log, &mut shard, 10);
-        assert_eq!(
-            next(&mut log),
-            Some((0, 0, 2, 1)),
-            "the small spare is used by what fits"
-        );
+        assert_eq!(next(&mut log), Some((0, 0, 2, 1)), "the small spare is used by what fits");
     }
 
     #[test]

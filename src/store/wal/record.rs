@@ -229,12 +229,7 @@ mod tests {
     const LIFE: Life = Life(0x0807_0605_0403_0201);
 
     fn statement() -> Statement {
-        Statement {
-            life: LIFE,
-            log: log_id(3),
-            next: AppendId(5),
-            synced: AppendId(4),
-        }
+        Statement { life: LIFE, log: log_id(3), next: AppendId(5), synced: AppendId(4) }
     }
 
     fn spelled(append: &Append) -> Bytes {
@@ -256,10 +251,7 @@ mod tests {
             "0200 6f70 0700000000000000".to_owned() + dot + "0900000000000000 00000000 01000000" + dot + "00000000";
         let update = format!("0100 6b {dot} 01 0900000000000000 01000000 76 00000000 00 {remember}");
         let length = "66000000";
-        assert_golden(
-            &spelled(&append),
-            &format!("{length} 93000cc6 0100000000000000 02 {update}"),
-        );
+        assert_golden(&spelled(&append), &format!("{length} 93000cc6 0100000000000000 02 {update}"));
     }
 
     fn assert_golden(bytes: &[u8], expected: &str) {
@@ -337,9 +329,7 @@ mod tests {
     #[test]
     fn a_kind_of_a_later_version_is_named() {
         let mut bytes = Vec::new();
-        put_frame(&mut bytes, LIFE, AppendId(1), 4, |out| {
-            out.extend_from_slice(b"\x01\x00k")
-        });
+        put_frame(&mut bytes, LIFE, AppendId(1), 4, |out| out.extend_from_slice(b"\x01\x00k"));
         let frame = Frame::read(&bytes.into(), 0, LIFE).unwrap();
         assert_eq!(frame.decode().unwrap_err().to_string(), "record kind: unknown tag 4");
     }

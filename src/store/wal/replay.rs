@@ -285,27 +285,18 @@ mod tests {
             retry: Duration::ZERO,
         };
         let bytes = (SEGMENT_BLOCKS * BLOCK) as u64;
-        let spare = |at| SpareSegment {
-            id: SegmentId(first_file + at),
-            bytes,
-        };
+        let spare = |at| SpareSegment { id: SegmentId(first_file + at), bytes };
         let mut files = vec![vec![0; SEGMENT_BLOCKS * BLOCK]; 4];
         let mut log = Log::new(config, (0..4).map(spare).collect());
         let mut shard = Shard::new();
         for records in writes {
             (0..*records).for_each(|_| log.append(shard.put("k", b"value", &Siblings::default())));
             let write = log.next_write(|| Life(77)).unwrap();
-            let (file, at) = (
-                &mut files[(write.segment.0 - first_file) as usize],
-                write.offset as usize,
-            );
+            let (file, at) = (&mut files[(write.segment.0 - first_file) as usize], write.offset as usize);
             file[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
             log.on_written(write);
         }
-        let file = |(at, bytes): (u32, Vec<u8>)| SegmentFile {
-            id: SegmentId(first_file + at),
-            bytes: bytes.into(),
-        };
+        let file = |(at, bytes): (u32, Vec<u8>)| SegmentFile { id: SegmentId(first_file + at), bytes: bytes.into() };
         (0..).zip(files).map(file).collect()
     }
 
@@ -329,10 +320,7 @@ mod tests {
     #[test]
     fn all_segments_of_all_logs_are_read_in_any_order() {
         // SEEDS fault 9: recovery that reads only the first segment.
-        let other = LogId {
-            start: 1,
-            core: CoreId(5),
-        };
+        let other = LogId { start: 1, core: CoreId(5) };
         let mut files = written(log_id(1), 0, &[2, 2, 2, 2, 2, 2, 2]);
         files.extend(written(other, 10, &[3, 1]));
         files.reverse();
@@ -411,11 +399,7 @@ mod tests {
         damage_at(&mut files, 0, 20);
         let damage = damage(&files);
         assert_eq!((damage.missing, damage.synced), (AppendId(1), AppendId(1)));
-        assert!(
-            damage
-                .to_string()
-                .ends_with("; the header of 00000000.seg is unreadable")
-        );
+        assert!(damage.to_string().ends_with("; the header of 00000000.seg is unreadable"));
 
         let mut known = Known::default();
         let (key, value) = layout::position_entry(log_id(1), AppendId(3));
@@ -430,34 +414,21 @@ mod tests {
         // The new life's first write covers two blocks; behind it the old life's last two writes still stand.
         let mut bytes = files[0].bytes.to_vec();
         bytes[2 * BLOCK..].copy_from_slice(&old[0].bytes[2 * BLOCK..]);
-        let header = Header {
-            life: Life(78),
-            ..Header::read(&bytes).unwrap()
-        };
+        let header = Header { life: Life(78), ..Header::read(&bytes).unwrap() };
         let mut block = Vec::new();
         header.put(&mut block);
         bytes[..BLOCK].copy_from_slice(&block);
         files[0].bytes = bytes.into();
 
         let replayed = replay(&files, &Known::default()).unwrap();
-        assert_eq!(
-            replayed.logs[&log_id(2)],
-            vec![],
-            "nothing of life 77 verifies in life 78"
-        );
+        assert_eq!(replayed.logs[&log_id(2)], vec![], "nothing of life 77 verifies in life 78");
         assert_eq!(replayed.tails, vec![]);
     }
 
     #[test]
     fn a_value_that_looks_like_a_statement_is_not_believed() {
         let mut forged = Vec::new();
-        Statement {
-            life: Life(1),
-            log: log_id(1),
-            next: AppendId(9),
-            synced: AppendId(1_000),
-        }
-        .put(&mut forged);
+        Statement { life: Life(1), log: log_id(1), next: AppendId(9), synced: AppendId(1_000) }.put(&mut forged);
         let mut files = written(log_id(1), 0, &[1, 1]);
         let mut bytes = files[0].bytes.to_vec();
         bytes[3 * BLOCK..3 * BLOCK + forged.len()].copy_from_slice(&forged);

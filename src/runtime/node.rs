@@ -24,6 +24,7 @@ use super::memory::{Memory, OVERLAY_AGE_MAX, TooLittle};
 use super::metrics::CoreMetrics;
 use super::probe::{self, Refused};
 use super::storekeeper::{Job, Storekeeper};
+use crate::protocol::causality::Siblings;
 use crate::protocol::config::PARTITIONS;
 use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::io::Unreadable;
@@ -32,13 +33,15 @@ use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId};
+use crate::store::chunk::Entry;
 use crate::store::home::{Founding, Home, HomeError, Start};
 use crate::store::lsm::{Lsm, LsmError};
 use crate::store::recovery::{RecoveryError, recover};
 use crate::store::wal::log::LogConfig;
 use crate::store::wal::segment::{BLOCK, Header, NoHeader};
 use crate::store::wal::{ReplayError, SegmentFile, SegmentId, SpareSegment, replay};
-use crate::store::{Engine, EngineConfig};
+use crate::store::{Engine, EngineConfig, Place};
+use crate::wire::sets;
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -325,7 +328,7 @@ fn open(config: &NodeConfig, memory: &Memory) -> Result<Opened, StartError> {
     for tail in &replayed.tails {
         tracing::warn!(%tail, "the last stop was not clean");
     }
-    let base = |place: &crate::store::Place| match lsm.get(place) {
+    let base = |place: &Place| match lsm.get(place) {
         Ok(set) => Ok(set.map(Arc::new)),
         Err(error) => Err(Unreadable { reason: error.to_string() }),
     };
@@ -346,6 +349,47 @@ pub fn founding() -> Founding {
         incarnation: entropy::wide(),
         partitions: PARTITIONS,
         salt: entropy::word(),
+    }
+}
+
+/// Fills an empty data directory with these sets, by place, as a node of a new cluster that was never started.
+///
+/// # Errors
+/// Those of the sets, and [`StartError`]; the directory is not a node's then, and is to be emptied before another try.
+pub fn restore<E: From<StartError>>(
+    data_dir: &Path,
+    partitions: u16,
+    sets: impl Iterator<Item = Result<(Key, Siblings), E>>,
+) -> Result<(), E> {
+    let founding = Founding { partitions, ..founding() };
+    let home = Home::empty(data_dir, founding).map_err(StartError::Home)?;
+    let lsm = Lsm::open(&home.lsm(), RESTORE_BLOCKS_BYTES).map_err(StartError::Lsm)?;
+    let ring = Ring::new(partitions);
+    let entry = |(key, set): (Key, Siblings)| Entry {
+        key: Place::of(ring, &key).set_key(),
+        value: Some(sets::encode_set(&set)),
+    };
+    lsm.ingest_entries(sets.map(|set| set.map(entry).map_err(Restoring::Sets)), || {}).map_err(
+        |failed| match failed {
+            Restoring::Sets(error) => error,
+            Restoring::Lsm(error) => StartError::Lsm(error).into(),
+        },
+    )?;
+    lsm.close().map_err(StartError::Lsm)?;
+    Ok(home.found().map_err(StartError::Home)?)
+}
+
+/// A restore reads nothing back.
+const RESTORE_BLOCKS_BYTES: u64 = 16 * 1024 * 1024;
+
+enum Restoring<E> {
+    Sets(E),
+    Lsm(LsmError),
+}
+
+impl<E> From<LsmError> for Restoring<E> {
+    fn from(error: LsmError) -> Self {
+        Restoring::Lsm(error)
     }
 }
 

@@ -133,3 +133,69 @@ fn operation_bytes(key: &[u8], remembered: Option<&Remembered>) -> u64 {
     });
     (ENTRY_BYTES + key.len() + clocks) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples::{Shard, log_id, ring};
+
+    #[test]
+    fn entries_ascend_and_their_bytes_never_change() {
+        let mut chunk = Chunk::default();
+        let mut shard = Shard::new();
+        for name in ["b", "a", "b"] {
+            let append = shard.put_as(name, b"v", &Siblings::default(), "op");
+            let place = Place::of(ring(), &append.key);
+            chunk.remember(&place, append.remember.unwrap());
+            chunk.put_set(place, append.state);
+        }
+        chunk.set_position(log_id(2), AppendId(3));
+        chunk.close_below(2);
+        let a = Place::of(ring(), &crate::store::samples::key("a"));
+        chunk.forget(&a, &OperationId::new("op").unwrap());
+
+        let entries: Vec<Entry> = chunk.entries().collect();
+        assert!(entries.windows(2).all(|pair| pair[0].key < pair[1].key));
+        let shown = |entry: &Entry| match &entry.value {
+            Some(value) => format!("{} = {}", entry.key.escape_ascii(), hex::encode(value)),
+            None => format!("{} gone", entry.key.escape_ascii()),
+        };
+        let dot = |counter: u8| format!("0100000000000000 {counter:02x}00000000000000");
+        let set = |counter| {
+            let dot = dot(counter);
+            format!("01000000 {dot} 01000000 {dot} 01 0900000000000000 01000000 76")
+        };
+        let third = dot(3);
+        let expected = [
+            format!(r"k\x00\x01a = {}", set(2)),
+            format!(r"k\x00\x03b = {}", set(3)),
+            "mclosed-below = 0200000000000000".to_owned(),
+            r"mposition\x00\x00 = 02000000000000000300000000000000".to_owned(),
+            r"o\x00\x01\x00\x01aop gone".to_owned(),
+            format!(
+                r"o\x00\x03\x00\x01bop = 0200 6f70 0700000000000000 {third} 0900000000000000 00000000 01000000 {third} 00000000"
+            ),
+        ];
+        let squeezed = |line: &str| line.replace(' ', "");
+        let found: Vec<String> = entries.iter().map(|entry| squeezed(&shown(entry))).collect();
+        assert_eq!(found, expected.map(|line| squeezed(&line)));
+    }
+
+    #[test]
+    fn the_newest_state_of_a_key_replaces_the_one_before_and_its_bytes() {
+        let mut chunk = Chunk::default();
+        let mut shard = Shard::new();
+        let mut put = |chunk: &mut Chunk, bytes: usize| {
+            let append = shard.put("a", &vec![0; bytes], &Siblings::default());
+            chunk.put_set(Place::of(ring(), &append.key), append.state.clone());
+            append.state
+        };
+        put(&mut chunk, 1_000);
+        let large = chunk.bytes();
+        let newest = put(&mut chunk, 10);
+
+        let place = Place::of(ring(), &crate::store::samples::key("a"));
+        assert_eq!((chunk.get(&place), chunk.len()), (Some(&newest), 1));
+        assert_eq!(large - chunk.bytes(), 990);
+    }
+}

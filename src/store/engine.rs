@@ -462,3 +462,6 @@ impl Engine {
         matches!(ingestion, Some(Ingestion::Failed { full: true, .. }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,12 @@ pub enum HomeError {
         /// The format that this program reads.
         known: u32,
     },
+    /// Somebody's data is there already.
+    #[error("{path} holds a node's data already: choose an empty directory with --data-dir")]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file is damaged.
     #[error("{path} is damaged ({reason}): restore the data directory from a snapshot")]
     Damaged {
@@ -198,6 +204,25 @@ impl Home {
             Err(cause) => return Err(io_error("cannot read", &file, cause)),
         };
         Ok(Home { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Opens a directory that must be empty, to be filled and then [founded](Home::found). Until then it is no node's.
+    ///
+    /// # Errors
+    /// [`HomeError`]; nothing was changed then.
+    pub fn empty(path: &Path, founding: Founding) -> Result<Home, HomeError> {
+        if path.join("node").exists() {
+            return Err(HomeError::Taken { path: path.to_owned() });
+        }
+        Home::open(path, founding)
+    }
+
+    /// Makes a filled directory a node's.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn found(&self) -> Result<(), HomeError> {
+        self.write()
     }
 
     /// The folder of log segments.

@@ -15,7 +15,10 @@ pub mod layout;
 pub mod lsm;
 #[cfg(feature = "sim")]
 pub mod memory;
+
 pub mod recovery;
+#[cfg(test)]
+mod samples;
 pub mod wal;
 
 pub use chunk::Chunk;

@@ -108,3 +108,75 @@ impl<F: FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> 
         Ok(stored.map_or_else(Siblings::default, |set| Siblings::clone(&set)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::AppendId;
+    use crate::store::samples::{Shard, key, log_id, ring};
+    use crate::store::wal::record::{Frame, put_append, put_set};
+    use crate::store::wal::segment::Life;
+
+    fn replayed(append: &crate::protocol::io::Append) -> Record {
+        let mut bytes = Vec::new();
+        put_append(&mut bytes, Life(7), append);
+        Frame::read(&bytes.into(), 0, Life(7)).unwrap().decode().unwrap()
+    }
+
+    fn recovered(
+        records: Vec<Record>,
+        base: Option<&Arc<Siblings>>,
+    ) -> Result<(Option<Arc<Siblings>>, usize), RecoveryError> {
+        let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
+        let mut asked = 0;
+        let chunk = recover(&replay, ring(), 2, |_| {
+            asked += 1;
+            Ok(base.cloned())
+        })?;
+        Ok((chunk.get(&Place::of(ring(), &key("a"))).cloned(), asked))
+    }
+
+    #[test]
+    fn the_tree_is_asked_only_where_the_log_does_not_tell_the_whole_set() {
+        let mut shard = Shard::new();
+        let first = shard.put("a", b"1", &Siblings::default());
+        let beside = shard.put_beside("a", b"2", &first.state);
+        let (one, two) = (replayed(&first), replayed(&beside));
+
+        assert_eq!(recovered(vec![one, two.clone()], None), Ok((Some(beside.state.clone()), 0)));
+        assert_eq!(recovered(vec![two.clone()], Some(&first.state)), Ok((Some(beside.state), 1)));
+        let gone = recovered(vec![two], None).unwrap_err().to_string();
+        assert_eq!(gone, "log of start 1 core 0: key \"a\" was written upon a state that the store does not hold");
+    }
+
+    #[test]
+    fn a_set_joins_what_the_tree_holds() {
+        let mut shard = Shard::new();
+        let stored = shard.put("a", b"1", &Siblings::default()).state;
+        let came = shard.put("a", b"2", &Siblings::default());
+        let mut bytes = Vec::new();
+        put_set(&mut bytes, Life(7), AppendId(1), &came.key, &came.state);
+        let record = Frame::read(&bytes.into(), 0, Life(7)).unwrap().decode().unwrap();
+
+        let (set, _) = recovered(vec![record], Some(&stored)).unwrap();
+        assert_eq!(*set.unwrap(), stored.merge(&came.state));
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_read_ends_the_recovery() {
+        let mut shard = Shard::new();
+        let first = shard.put("a", b"1", &Siblings::default());
+        let beside = replayed(&shard.put_beside("a", b"2", &first.state));
+        let replay = Replay { logs: [(log_id(1), vec![beside])].into(), tails: vec![] };
+        let unreadable = Unreadable { reason: "no luck".to_owned() };
+        let ended = recover(&replay, ring(), 2, |_| Err(unreadable.clone()));
+        assert_eq!(ended, Err(RecoveryError::Unreadable(unreadable)));
+    }
+
+    #[test]
+    fn a_recovery_of_nothing_still_closes_the_logs() {
+        let chunk = recover(&Replay::default(), ring(), 2, |_| Ok(None)).unwrap();
+        let keys: Vec<_> = chunk.entries().map(|entry| entry.key).collect();
+        assert_eq!(keys, [b"mclosed-below".to_vec()]);
+    }
+}

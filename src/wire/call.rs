@@ -22,7 +22,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{CALL_BYTES_MAX, CallId, FRAME_BYTES, Frame, put_frame};
 use super::reader::{Reader, Result, WireError, put_bytes16, put_bytes32, put_count};
-use crate::protocol::config::{BATCH_KEYS_MAX, CLOCK_ENTRIES_DECODED_MAX, KEY_BYTES_MAX};
+use crate::protocol::config::{BATCH_KEYS_MAX, CLOCK_ENTRIES_DECODED_MAX, KEY_BYTES_MAX, PAGE_KEYS_MAX};
 use crate::protocol::message::{Call, Causality, Delete, Get, Keys, Put, Request, Terms};
 use crate::protocol::types::{Key, OperationId, Value};
 
@@ -44,6 +44,14 @@ pub(super) const CONTEXT_BYTES_MAX: usize = 1 + 8 + 8 + 2 * (4 + 16 * CLOCK_ENTR
 /// Least bytes of one request of a batch: a get of one byte.
 const REQUEST_BYTES_MIN: usize = 1 + 2 + 1 + TERMS_BYTES;
 const TERMS_BYTES: usize = 6;
+
+/// Most bytes of requests ([`request_bytes`]) that a batch holds.
+pub const BATCH_BYTES_MAX: usize = CALL_BYTES_MAX - FRAME_BYTES - 4;
+
+/// The largest limit of a listing; one beyond it, or none, is taken as the nearest.
+pub const PAGE_LIMIT_MAX: u16 = PAGE_KEYS_MAX as u16;
+
+const _: () = assert!(PAGE_KEYS_MAX <= u16::MAX as usize);
 
 /// A call that is larger than a frame. Nothing was written behind what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,7 +206,7 @@ fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
         KEYS => Request::Keys(Keys {
             prefix: from.bytes16("prefix", KEY_BYTES_MAX)?,
             after: get_after(from)?,
-            limit: from.u16("limit")?,
+            limit: from.u16("limit")?.clamp(1, PAGE_LIMIT_MAX),
         }),
         tag => {
             return Err(WireError::Unknown { what: "kind of call", tag: tag.into() });

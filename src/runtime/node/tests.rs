@@ -178,3 +178,30 @@ fn a_checkpoint_brings_everything_into_the_tree_and_cold_reads_find_it() {
     assert_eq!(values(&node, "a"), ["1"], "read from the tree");
     node.stop().unwrap();
 }
+
+#[test]
+fn a_restored_directory_is_a_new_cluster_with_the_same_sets_and_nothing_is_restored_over_a_node() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = start(dir.path(), 2);
+    (0..20).for_each(|n| put(&node, &format!("key {n}"), "x"));
+    block_on(node.door().checkpoint()).unwrap();
+    let sets: Vec<_> = node
+        .lsm()
+        .snapshot()
+        .map(|entry| entry.unwrap())
+        .map(|(place, bytes)| Ok::<_, StartError>((place.key, sets::decode_set(bytes).unwrap())))
+        .collect();
+    let cluster = node.info().cluster;
+    node.stop().unwrap();
+
+    restore(copy.path(), PARTITIONS, sets.into_iter()).unwrap();
+    let node = start(copy.path(), 1);
+    assert_eq!(values(&node, "key 3"), ["x"]);
+    assert_eq!(list(&node, "", 7).len(), 20);
+    assert_ne!(node.info().cluster, cluster, "contexts of the old cluster mean nothing here");
+    node.stop().unwrap();
+
+    let nothing = std::iter::empty::<Result<_, StartError>>();
+    let refused = restore(copy.path(), PARTITIONS, nothing);
+    assert!(matches!(refused, Err(StartError::Home(HomeError::Taken { .. }))));
+}

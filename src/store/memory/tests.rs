@@ -487,7 +487,7 @@ fn tally(seeds: std::ops::Range<u64>, run: fn(u64) -> Tally) -> Tally {
 
 #[test]
 fn every_crash_keeps_what_was_durable_and_brings_nothing_else() {
-    let tally = tally(0..1_500, |seed| {
+    let tally = tally(0..1_000, |seed| {
         let mut world = World::new(seed);
         for _ in 0..4 {
             world.live_and_crash();
@@ -496,14 +496,14 @@ fn every_crash_keeps_what_was_durable_and_brings_nothing_else() {
         world.tally
     });
 
-    assert!(tally.crashes == 6_000 && tally.crashes_in_recovery > 2_000, "{tally:?}");
+    assert!(tally.crashes == 4_000 && tally.crashes_in_recovery > 1_000, "{tally:?}");
     assert!(tally.tails > 300 && tally.replayed > 50_000 && tally.ingested > 5_000, "{tally:?}");
-    assert!(tally.segments_reused > 500 && tally.fetches_overtaken > 50, "{tally:?}");
+    assert!(tally.segments_reused > 300 && tally.fetches_overtaken > 30, "{tally:?}");
 }
 
 #[test]
 fn a_bit_that_turned_is_never_passed_over() {
-    let tally = tally(0..1_500, |seed| {
+    let tally = tally(0..1_000, |seed| {
         let mut world = World::new(seed);
         for _ in 0..4 {
             world.live_and_crash();
@@ -519,7 +519,7 @@ fn a_bit_that_turned_is_never_passed_over() {
         world.tally
     });
 
-    assert!(tally.rotten > 3_000 && tally.damaged > 300, "{tally:?}");
+    assert!(tally.rotten > 2_000 && tally.damaged > 200, "{tally:?}");
 }
 
 /// The checker can fail: a disk that loses what it called durable does not get past it.

@@ -352,3 +352,136 @@ fn memory(append: &Append) -> u64 {
     let bytes = append.key.as_bytes().len() + update.version.bytes() + clocks + VERSION * state.versions().len();
     (FIXED + bytes) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::causality::Siblings;
+    use crate::store::samples::{Shard, log_id};
+
+    const NOW: Instant = Instant(0);
+
+    fn log(spares: &[u64]) -> Log {
+        let config = LogConfig {
+            id: log_id(1),
+            write_bytes_max: 3 * BLOCK,
+            segment_bytes_min: 4 * BLOCK as u64,
+            segment_bytes_max: 16 * BLOCK as u64,
+            retry: Duration::from_secs(1),
+        };
+        let spare = |(at, blocks): (u32, &u64)| SpareSegment { id: SegmentId(at), bytes: blocks * BLOCK as u64 };
+        Log::new(config, (0..).zip(spares).map(spare).collect())
+    }
+
+    fn append(log: &mut Log, shard: &mut Shard, bytes: usize) {
+        log.append(shard.put("k", &vec![1; bytes], &Siblings::default()));
+    }
+
+    fn next(log: &mut Log) -> Option<(u32, u64, usize, usize)> {
+        let write = log.next_write(|| Life(7))?;
+        let seen = (write.segment.0, write.offset, write.bytes.len() / BLOCK, write.records);
+        log.on_written(write);
+        Some(seen)
+    }
+
+    #[test]
+    fn a_write_takes_all_that_waits_and_the_next_waits_for_its_end() {
+        let (mut log, mut shard) = (log(&[8]), Shard::new());
+        append(&mut log, &mut shard, 10);
+        let first = log.next_write(|| Life(7)).unwrap();
+        (0..5).for_each(|_| append(&mut log, &mut shard, 10));
+        assert!(log.next_write(|| Life(8)).is_none(), "one write at a time");
+        assert_eq!((log.queued(), log.synced()), (6, AppendId(0)));
+
+        let (durable, through) = log.on_written(first);
+        assert_eq!((durable.len(), through), (1, AppendId(1)));
+        assert_eq!(next(&mut log), Some((0, 2 * BLOCK as u64, 1, 5)));
+        assert_eq!((log.queued(), log.queue_bytes(), log.synced()), (0, 0, AppendId(6)));
+        assert_eq!(next(&mut log), None);
+    }
+
+    #[test]
+    fn a_write_is_bounded_by_bytes_and_by_its_segment() {
+        let (mut log, mut shard) = (log(&[6, 8]), Shard::new());
+        (0..7).for_each(|_| append(&mut log, &mut shard, BLOCK));
+
+        assert_eq!(next(&mut log), Some((0, 0, 4, 2)), "header and two records reach the bound of a write");
+        assert_eq!(next(&mut log), Some((0, 4 * BLOCK as u64, 2, 1)), "the segment has two blocks left");
+        assert_eq!(next(&mut log), Some((1, 0, 4, 2)), "the next one begins");
+        assert_eq!(next(&mut log), Some((1, 4 * BLOCK as u64, 3, 2)));
+    }
+
+    #[test]
+    fn one_spare_is_wished_ahead_and_sizes_double_up_to_their_bound() {
+        let mut log = log(&[]);
+        let mut sizes = Vec::new();
+        for id in 0..4 {
+            let wish = log.next_segment(NOW).unwrap();
+            assert_eq!(log.next_segment(NOW), None, "one at a time");
+            log.on_segment_ready(SpareSegment::new(SegmentId(id), wish.bytes).unwrap());
+            assert_eq!(log.next_segment(NOW), None, "one ahead is enough");
+            log.spares.clear();
+            sizes.push(wish.bytes / BLOCK as u64);
+        }
+        assert_eq!(sizes, [4, 8, 16, 16]);
+    }
+
+    #[test]
+    fn a_record_larger_than_any_segment_gets_one_of_its_own_size() {
+        let (mut log, mut shard) = (log(&[8]), Shard::new());
+        append(&mut log, &mut shard, 30 * BLOCK);
+        assert_eq!(next(&mut log), None);
+        assert_eq!(log.next_segment(NOW), Some(SegmentWish { bytes: 32 * BLOCK as u64 }));
+        log.on_segment_ready(SpareSegment::new(SegmentId(9), 32 * BLOCK as u64).unwrap());
+
+        assert_eq!(next(&mut log), Some((9, 0, 32, 1)));
+        append(&mut log, &mut shard, 10);
+        assert_eq!(next(&mut log), Some((0, 0, 2, 1)), "the small spare is used by what fits");
+    }
+
+    #[test]
+    fn a_segment_is_used_again_once_all_of_it_is_in_the_tree() {
+        let (mut log, mut shard) = (log(&[2, 2]), Shard::new());
+        for _ in 0..2 {
+            append(&mut log, &mut shard, 10);
+            next(&mut log).unwrap();
+        }
+        append(&mut log, &mut shard, 10);
+        assert_eq!(next(&mut log), None, "both segments are full");
+
+        log.recycle(AppendId(0));
+        assert_eq!(next(&mut log), None);
+        log.recycle(AppendId(1));
+        assert_eq!(next(&mut log), Some((0, 0, 2, 1)));
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_after_a_while_and_ends_with_a_recycled_segment() {
+        let (mut log, mut shard) = (log(&[2, 2]), Shard::new());
+        for _ in 0..2 {
+            append(&mut log, &mut shard, 10);
+            next(&mut log).unwrap();
+        }
+        log.next_segment(NOW).unwrap();
+        log.on_segment_failed(NOW, true);
+        assert_eq!(log.segment_failure(), Some(true));
+        assert_eq!(log.next_segment(NOW), None);
+        assert!(log.next_segment(NOW + Duration::from_secs(1)).is_some());
+        log.on_segment_failed(NOW, true);
+
+        log.recycle(AppendId(1));
+        assert_eq!(log.segment_failure(), None);
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_written_again() {
+        let (mut log, mut shard) = (log(&[8]), Shard::new());
+        append(&mut log, &mut shard, 10);
+        log.next_write(|| Life(7)).unwrap();
+        log.on_write_failed();
+        append(&mut log, &mut shard, 10);
+        assert!(log.next_write(|| Life(8)).is_none() && log.is_stopped());
+        assert_eq!((log.queued(), log.queue_bytes()), (0, 0));
+        assert_eq!(log.next_segment(NOW), None);
+    }
+}

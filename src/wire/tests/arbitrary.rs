@@ -12,6 +12,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::replica::Remembered;
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, OperationId, Value, WallTime};
+use crate::wire::call::PAGE_LIMIT_MAX;
 use crate::wire::hello::{Features, Greeting, Hello, Kind, Limits, Token, Versions, Welcome};
 
 fn bytes(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Bytes> {
@@ -159,7 +160,7 @@ fn delete() -> impl Strategy<Value = Request> {
 }
 
 fn keys() -> impl Strategy<Value = Request> {
-    (bytes(0..20), prop::option::of(key()), any::<u16>())
+    (bytes(0..20), prop::option::of(key()), 1..=PAGE_LIMIT_MAX)
         .prop_map(|(prefix, after, limit)| Request::Keys(Keys { prefix, after, limit }))
 }
 

@@ -1,0 +1,241 @@
+use super::*;
+use crate::store::samples::{Shard, key, log_id, ring};
+use crate::store::wal::SegmentId;
+
+const NOW: Instant = Instant(0);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn engine() -> Engine {
+    let log = LogConfig {
+        id: log_id(1),
+        write_bytes_max: 64 * 1024,
+        segment_bytes_min: 16 * 1024,
+        segment_bytes_max: 64 * 1024,
+        retry: SECOND,
+    };
+    let config = EngineConfig {
+        overlay_bytes_max: 8 * 1024,
+        queue_bytes_max: 4 * 1024,
+        cache_bytes: 1024 * 1024,
+        chunk_bytes: 2 * 1024,
+        chunk_age: 10 * SECOND,
+        log_bytes_max: 32 * 1024,
+        retry: SECOND,
+        ring: ring(),
+        log,
+    };
+    let spare = |id| SpareSegment { id: SegmentId(id), bytes: 64 * 1024 };
+    Engine::new(config, vec![spare(0), spare(1)])
+}
+
+fn write(engine: &mut Engine, append: Append) {
+    engine.append(append);
+    let write = engine.next_write(|| Life(7)).unwrap();
+    engine.on_written(write);
+}
+
+fn ingest(engine: &mut Engine) {
+    engine.checkpoint();
+    engine.next_chunk(NOW).unwrap();
+    engine.on_ingested();
+}
+
+#[test]
+fn a_state_is_read_once_it_is_durable_and_not_before() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let append = shard.put("a", b"1", &Siblings::default());
+    engine.append(append.clone());
+    assert_eq!(engine.lookup(&append.key), Lookup::Fetch);
+    let write = engine.next_write(|| Life(7)).unwrap();
+    assert_eq!(engine.lookup(&append.key), Lookup::Fetching);
+
+    assert_eq!(engine.on_written(write), AppendId(1));
+    assert_eq!(engine.lookup(&append.key), Lookup::Found(append.state));
+}
+
+#[test]
+fn a_state_is_read_on_its_whole_way_into_the_tree() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let append = shard.put("a", b"1", &Siblings::default());
+    let found = Lookup::Found(append.state.clone());
+    write(&mut engine, append);
+    engine.checkpoint();
+    let chunk = engine.next_chunk(NOW).unwrap();
+    assert_eq!(engine.lookup(&key("a")), found, "frozen");
+    assert_eq!(chunk.position(), Some((log_id(1), AppendId(1))));
+
+    engine.on_ingested();
+    assert_eq!(engine.lookup(&key("a")), found, "settling");
+    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+    assert_eq!(engine.lookup(&key("a")), found, "cached");
+    assert_eq!(engine.stats().cache_keys, 1);
+}
+
+#[test]
+fn a_fetch_that_a_write_overtook_neither_serves_nor_caches_the_old_state() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let old = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, old.clone());
+    ingest(&mut engine);
+    engine.cache = Cache::new(0);
+    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
+    let new = shard.put("a", b"2", &old.state);
+    write(&mut engine, new.clone());
+    let served = engine.on_fetched(key("a"), Some(old.state.clone()));
+    assert_eq!(served, Lookup::Found(new.state.clone()), "the overlay wins");
+
+    // The new state goes on into the tree, and out of memory, before the old fetch ends.
+    ingest(&mut engine);
+    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
+    let newest = shard.put("a", b"3", &new.state);
+    write(&mut engine, newest.clone());
+    ingest(&mut engine);
+    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+    assert_eq!(engine.on_fetched(key("a"), Some(new.state)), Lookup::Fetch, "to be fetched again");
+    let served = engine.on_fetched(key("a"), Some(newest.state.clone()));
+    assert_eq!(served, Lookup::Found(newest.state));
+}
+
+#[test]
+fn that_a_key_was_never_written_is_remembered_until_it_is() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
+    assert_eq!(engine.on_fetched(key("a"), None), Lookup::Absent);
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent);
+
+    let append = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, append.clone());
+    ingest(&mut engine);
+    assert_eq!(engine.lookup(&key("a")), Lookup::Found(append.state));
+}
+
+#[test]
+fn a_fetch_that_failed_is_asked_for_again() {
+    let mut engine = engine();
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
+    engine.on_fetch_failed(&key("a"));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
+}
+
+#[test]
+fn the_overlay_is_frozen_by_size_by_age_by_log_and_by_wish() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    assert_eq!(engine.next_chunk(NOW), None, "there is nothing to freeze");
+    write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    assert_eq!(engine.next_chunk(NOW), None);
+    assert!(engine.next_chunk(NOW + 10 * SECOND).is_some(), "it is old");
+    engine.on_ingested();
+
+    write(&mut engine, shard.put("a", &[0; 3_000], &Siblings::default()));
+    assert!(engine.next_chunk(NOW).is_some(), "it is large");
+    assert_eq!(engine.next_chunk(NOW), None, "one at a time");
+    engine.on_ingested();
+
+    for _ in 0..8 {
+        assert_eq!(engine.next_chunk(NOW), None);
+        write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    }
+    assert!(engine.next_chunk(NOW).is_some(), "its log is long");
+    engine.on_ingested();
+
+    write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    let wished = engine.checkpoint();
+    assert!(engine.position() < wished && engine.next_chunk(NOW).is_some(), "it was wished");
+    engine.on_ingested();
+    assert_eq!((engine.position(), engine.stats().log_bytes), (wished, 0));
+}
+
+#[test]
+fn a_chunk_that_was_refused_is_handed_out_again_and_a_full_disk_refuses_writes_meanwhile() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    engine.checkpoint();
+    let chunk = engine.next_chunk(NOW).unwrap();
+    engine.on_ingest_failed(NOW, true);
+    assert_eq!(engine.admit(), Err(Refusal::DiskFull));
+    assert_eq!(engine.next_chunk(NOW), None);
+
+    let again = engine.next_chunk(NOW + SECOND).unwrap();
+    assert!(Arc::ptr_eq(&chunk, &again));
+    engine.on_ingested();
+    assert_eq!(engine.admit(), Ok(()));
+}
+
+#[test]
+fn writes_are_refused_with_numbers_while_too_much_waits() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    engine.append(shard.put("a", &[0; 5_000], &Siblings::default()));
+    let Err(Refusal::Overloaded { held, max: 4_096 }) = engine.admit() else {
+        panic!("{:?}", engine.admit());
+    };
+    assert!(held > 5_000);
+
+    let write = engine.next_write(|| Life(7)).unwrap();
+    engine.on_written(write);
+    assert_eq!(engine.admit(), Ok(()));
+    self::write(&mut engine, shard.put("b", &[0; 3_500], &Siblings::default()));
+    assert!(matches!(engine.admit(), Err(Refusal::Overloaded { max: 8_192, .. })));
+    ingest(&mut engine);
+    assert_eq!(engine.admit(), Ok(()));
+}
+
+#[test]
+fn after_a_failed_write_reads_go_on_and_writes_do_not() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let durable = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, durable.clone());
+    engine.append(shard.put("a", b"2", &durable.state));
+    engine.next_write(|| Life(7)).unwrap();
+    engine.on_write_failed();
+
+    assert_eq!(engine.admit(), Err(Refusal::Stopped));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Found(durable.state));
+    ingest(&mut engine);
+    assert_eq!(engine.position(), AppendId(1));
+}
+
+#[test]
+fn a_scan_shows_what_is_durable_over_what_is_frozen() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    for name in ["a", "b", "c", "d"] {
+        write(&mut engine, shard.put(name, b"old", &Siblings::default()));
+    }
+    engine.checkpoint();
+    engine.next_chunk(NOW).unwrap();
+    let new = shard.put("b", b"new", &Siblings::default());
+    write(&mut engine, new.clone());
+    write(&mut engine, shard.put("e", b"new", &Siblings::default()));
+
+    let mut places: Vec<Place> = ["a", "b", "c", "d", "e"].map(|name| Place::of(ring(), &key(name))).into();
+    places.sort();
+    let scanned: Vec<&Place> = engine.scan(Bound::Unbounded).map(|(place, _)| place).collect();
+    assert_eq!(scanned, places.iter().collect::<Vec<_>>());
+    let of_b = engine.scan(Bound::Unbounded).find(|(place, _)| place.key == key("b"));
+    assert_eq!(of_b.unwrap().1, &new.state);
+    let rest: Vec<&Place> = engine.scan(Bound::Excluded(&places[1])).map(|(place, _)| place).collect();
+    assert_eq!(rest, places[2..].iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_operation_is_remembered_with_its_write_and_forgotten_with_a_later_chunk() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let append = shard.put_as("a", b"1", &Siblings::default(), "op");
+    let operation = append.remember.clone().unwrap().operation.id;
+    write(&mut engine, append);
+    let values = |engine: &mut Engine| {
+        let chunk = engine.next_chunk(NOW + 60 * SECOND).unwrap();
+        let operations = chunk.entries().filter(|entry| entry.key.starts_with(b"o"));
+        let values: Vec<bool> = operations.map(|entry| entry.value.is_some()).collect();
+        engine.on_ingested();
+        values
+    };
+    engine.checkpoint();
+    assert_eq!(values(&mut engine), [true]);
+
+    engine.forget(&key("a"), &operation);
+    assert_eq!(engine.next_chunk(NOW), None, "nothing is in a hurry");
+    assert_eq!(values(&mut engine), [false]);
+}

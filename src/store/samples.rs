@@ -1,0 +1,75 @@
+//! Appends for the tests of the store.
+
+use std::sync::Arc;
+
+use crate::protocol::causality::{Operation, Siblings, Supersedes, Write};
+use crate::protocol::io::Append;
+use crate::protocol::replica::Remembered;
+use crate::protocol::ring::Ring;
+use crate::protocol::types::{ActorId, AppendId, CoreId, Dot, Key, LogId, OperationId, Value, WallTime};
+
+pub(super) fn ring() -> Ring {
+    Ring::new(8)
+}
+
+pub(super) fn log_id(start: u64) -> LogId {
+    let core = CoreId(0);
+    LogId { start, core }
+}
+
+pub(super) fn key(name: &str) -> Key {
+    Key::new(name.to_owned()).unwrap()
+}
+
+/// Mints one append after the other, as a shard does.
+pub(super) struct Shard {
+    appended: u64,
+}
+
+impl Shard {
+    pub(super) fn new() -> Shard {
+        Shard { appended: 0 }
+    }
+
+    /// Writes over what `before` holds.
+    pub(super) fn put(&mut self, name: &str, value: &[u8], before: &Siblings) -> Append {
+        self.write(name, value, before, Supersedes::Held)
+    }
+
+    /// Writes a sibling beside what `before` holds.
+    pub(super) fn put_beside(&mut self, name: &str, value: &[u8], before: &Siblings) -> Append {
+        self.write(name, value, before, Supersedes::Nothing)
+    }
+
+    /// Writes over what `before` holds, under a name.
+    pub(super) fn put_as(&mut self, name: &str, value: &[u8], before: &Siblings, operation: &str) -> Append {
+        let mut append = self.put(name, value, before);
+        append.remember = Some(Remembered {
+            operation: Operation { id: OperationId::new(operation.to_owned()).unwrap(), digest: 7 },
+            dot: append.update.version.dot,
+            written_at: WallTime(9),
+            superseded: vec![],
+            context: append.state.context(),
+        });
+        append
+    }
+
+    fn write(&mut self, name: &str, value: &[u8], before: &Siblings, supersedes: Supersedes) -> Append {
+        self.appended += 1;
+        let dot = Dot { actor: ActorId(1), counter: self.appended };
+        let write = Write {
+            value: Some(Value::new(value.to_vec()).unwrap()),
+            supersedes,
+            operation: None,
+            written_at: WallTime(9),
+        };
+        let minted = before.mint(dot, write).unwrap();
+        Append {
+            id: AppendId(self.appended),
+            key: key(name),
+            update: Arc::new(minted.update),
+            state: Arc::new(minted.set),
+            remember: None,
+        }
+    }
+}

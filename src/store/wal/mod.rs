@@ -9,6 +9,8 @@ pub mod log;
 pub mod record;
 pub mod replay;
 pub mod segment;
+#[cfg(feature = "daemon")]
+pub mod writer;
 
 pub use log::{Log, LogWrite, SegmentWish};
 pub use replay::{Damage, Replay, ReplayError, SegmentFile, Tail, replay};

@@ -21,6 +21,7 @@ use crate::control::metrics::Metrics;
 use crate::control::node::Node as Shown;
 use crate::runtime::node::{Node, NodeConfig};
 use crate::runtime::slots::Slots;
+use crate::runtime::snapshots;
 
 /// Runs a node.
 ///
@@ -77,11 +78,11 @@ fn node_config(config: &Config) -> NodeConfig {
 
 /// What the control thread knows of the node.
 fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>) -> Shown {
-    let lsm = node.lsm();
+    let (lsm, ring) = (node.lsm(), node.ring());
     Shown {
         name: config.name.as_str().into(),
         cluster: node.info().cluster,
-        ring: node.ring(),
+        ring,
         cores: node.cores(),
         directory: node.directory(),
         listen,
@@ -89,10 +90,7 @@ fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>
         hearts: node.hearts(),
         metrics,
         guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
-        snapshots: Arc::new(move || {
-            let _ = &lsm;
-            flume::bounded(1).1
-        }),
+        snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
     }
 }
 

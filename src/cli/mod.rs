@@ -7,6 +7,7 @@ mod arguments;
 pub mod config;
 pub mod logs;
 pub mod serve;
+pub mod snapshot;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -27,6 +28,7 @@ struct Sloop {
 enum Command {
     Serve(Box<config::Serve>),
     Config(config::Command),
+    Snapshot(snapshot::Command),
 }
 
 impl Command {
@@ -34,6 +36,7 @@ impl Command {
         match self {
             Command::Serve(serve) => serve::run(serve.config()?),
             Command::Config(config) => Ok(config.run()?),
+            Command::Snapshot(snapshot) => snapshot.run(),
         }
     }
 }

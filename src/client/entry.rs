@@ -41,8 +41,7 @@ impl Entry {
         self.found.siblings.iter().max_by_key(age)
     }
 
-    /// The token to keep where the entry itself cannot be kept, in a web form for instance. Empty when the key was never
-    /// written.
+    /// The token to keep where the entry itself cannot be kept, in a web form for instance.
     pub fn context(&self) -> &Bytes {
         &self.found.context
     }
@@ -52,9 +51,9 @@ impl Entry {
         self.found.level
     }
 
-    /// What a write of this reader replaces. One that has seen nothing replaces nothing: were it blind, it would
-    /// replace what another client wrote since.
+    /// What a write of this reader replaces. One that has seen an absent key replaces nothing: what another client wrote
+    /// since stays.
     pub(super) fn causality(&self) -> Causality {
-        if self.found.context.is_empty() { Causality::Sibling } else { Causality::Context(self.found.context.clone()) }
+        Causality::Context(self.found.context.clone())
     }
 }

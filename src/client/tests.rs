@@ -355,3 +355,22 @@ async fn the_last_client_closes_the_connection() {
     drop(other);
     closed.await.unwrap();
 }
+
+/// The proof that docs/PROTOCOL.md suffices: a client of another language, written from it alone, holds the node behind
+/// these tests to every sentence of it. The same script holds a real node to them.
+#[tokio::test]
+async fn the_python_client_gets_along_with_the_node_behind_these_tests() {
+    for token in ["", "secret"] {
+        let node = Node::start_with(token).await.unwrap();
+        let addr = node.addr().to_owned();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/check.py");
+        let run = move || std::process::Command::new("python3").args(["-B", script, &addr, token]).output();
+        let output = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

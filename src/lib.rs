@@ -4,14 +4,14 @@
 //!
 //! 1. A client's bytes reach a core (`runtime`), are read as a message ([`wire`]) and become a
 //!    [`protocol::io::Input`].
-//! 2. The core's [`protocol::shard::Shard`] decides: it asks for the key's state, mints a version upon it, and says so in
-//!    effects.
+//! 2. The core's [`protocol::shard::Shard`] decides: it asks for the key's state, mints a version upon it, and says so
+//!    in effects.
 //! 3. `store` keeps: the effect's record is group-committed to the write-ahead log, and what is durable is served
 //!    from memory until it is ingested into the LSM tree.
 //! 4. The durable append comes back as an input, the shard answers, and `runtime` sends the reply's bytes.
 //!
-//! `control` shows the node to people and machines over HTTP, `client` asks it, `cli` speaks to people. `docs/ARCHITECTURE.md`
-//! is the map.
+//! `control` shows the node to people and machines over HTTP, `client` asks it, `cli` speaks to people.
+//! `docs/ARCHITECTURE.md` is the map.
 
 #[cfg(feature = "daemon")]
 pub mod cli;

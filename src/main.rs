@@ -1,3 +1,7 @@
 //! Parses the command line and calls one subcommand.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sloop::cli::main(std::env::args_os())
+}

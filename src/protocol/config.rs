@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Longest key. Keys are held in memory by the overlay and travel in every message; 1 KiB is what Riak users settled on.
+/// Longest key. Keys are held in memory by the overlay and travel in every message; 1 KiB is what Riak users
+/// settled on.
 pub const KEY_BYTES_MAX: usize = 1_024;
 
 /// Longest value. A value is read into memory whole; the seed's API promises 10 MiB.

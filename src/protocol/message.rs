@@ -168,7 +168,7 @@ pub struct Sibling {
 pub struct Found {
     /// All live siblings, by dot; none when the key is absent or deleted.
     pub siblings: Vec<Sibling>,
-    /// The token that a write passes on to replace exactly these siblings. Empty when the key was never written.
+    /// The token that a write passes on to replace exactly these siblings; also for a key that was never written.
     pub context: Bytes,
     /// How the read was served.
     pub level: Level,
@@ -196,7 +196,7 @@ pub struct Written {
 pub struct Copies {
     /// All versions, tombstones too, by dot.
     pub copies: Vec<Copy>,
-    /// The token that a write passes on to replace exactly these. Empty when the key was never written.
+    /// The token that a write passes on to replace exactly these; also for a key that was never written.
     pub context: Bytes,
 }
 
@@ -336,6 +336,19 @@ pub enum Failure {
         /// Connections that are allowed.
         max: u32,
     },
+    /// A failure that only a newer node knows; never made by this one. The hundreds of its code say what happened to the
+    /// state (docs/PROTOCOL.md).
+    #[error("{text} (code {code})")]
+    Other {
+        /// Which one.
+        code: u16,
+        /// What it counts.
+        first: u64,
+        /// What it counts it against.
+        second: u64,
+        /// What the node says.
+        text: String,
+    },
 }
 
 impl Request {
@@ -364,22 +377,13 @@ pub fn digest(value: Option<&Value>, causality: &Causality) -> u64 {
         Causality::Context(token) => (2, token),
     };
     let kind = [mode, u8::from(value.is_some())];
-    let parts = [
-        seahash::hash(&kind),
-        seahash::hash(token),
-        seahash::hash(value.map_or(&[], Value::as_bytes)),
-    ];
+    let parts = [seahash::hash(&kind), seahash::hash(token), seahash::hash(value.map_or(&[], Value::as_bytes))];
     seahash::hash(&parts.map(u64::to_le_bytes).concat())
 }
 
 /// The operation of a write, if the client named it.
 pub fn operation(id: Option<OperationId>, value: Option<&Value>, causality: &Causality) -> Option<Box<Operation>> {
-    id.map(|id| {
-        Box::new(Operation {
-            id,
-            digest: digest(value, causality),
-        })
-    })
+    id.map(|id| Box::new(Operation { id, digest: digest(value, causality) }))
 }
 
 /// Names of nodes by the actors they drew, as far as one node knows.

@@ -1,1 +1,261 @@
-//! Shard.
+//! The state machine of one core: `handle(now, input, effects)`.
+//!
+//! ```text
+//!   Request ──▶ waiting ──Load──▶ Loaded ──▶ (read) answer
+//!                  │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
+//!                  └── its deadline ──▶ answer with numbers
+//! ```
+//! Invariants: a request is answered exactly once, before its deadline and one tick; dots are minted in order and used
+//! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::causality::Siblings;
+use super::config::{RETRY_AFTER, WAITING_MAX};
+use super::coordinator::quorum::Copies;
+use super::coordinator::{Busy, Minting, Reading, Writing};
+use super::io::{Effect, Effects, Input, Unreadable};
+use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
+use super::replica::{Operations, Remembered};
+use super::types::{ActorId, AppendId, ClusterId, CoreId, Instant, Key, LoadId, Now, RequestId};
+
+/// Who a shard is, and what it starts with.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// The cluster whose contexts it gives out and takes.
+    pub cluster: ClusterId,
+    /// Its core.
+    pub core: CoreId,
+    /// The actor that it mints as.
+    pub actor: ActorId,
+    /// The actor's last counter: 0 for a fresh one.
+    pub counter: u64,
+    /// Copies and default quorums.
+    pub copies: Copies,
+    /// Names of nodes by actor.
+    pub directory: Arc<Directory>,
+    /// The operations that the store remembers, the oldest first.
+    pub remembered: Vec<(Key, Remembered)>,
+}
+
+/// One core's share of the protocol.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) cluster: ClusterId,
+    pub(super) core: CoreId,
+    pub(super) actor: ActorId,
+    pub(super) counter: u64,
+    pub(super) copies: Copies,
+    pub(super) directory: Arc<Directory>,
+    pub(super) operations: Operations,
+    pub(super) stopped: bool,
+    /// The last append, and the last durable one.
+    appended: AppendId,
+    pub(super) durable: AppendId,
+    /// Every request that has no answer yet.
+    waiting: BTreeMap<RequestId, (Instant, Waiting)>,
+    /// No deadline in `waiting` is earlier than this.
+    soonest: Option<Instant>,
+    loads: BTreeMap<LoadId, Load>,
+    loads_begun: u64,
+    /// Keys with something under way.
+    pub(super) busy: BTreeMap<Key, Busy>,
+    /// Keys by the appends after which they may be at rest, in order.
+    pub(super) settling: VecDeque<(AppendId, Key)>,
+    /// Requests by the append that they wait for.
+    pub(super) awaiting: BTreeSet<(AppendId, RequestId)>,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Read(Reading),
+    Mint(Minting),
+    Append(Writing),
+    List,
+}
+
+/// What a load is for.
+#[derive(Debug)]
+pub(super) enum Load {
+    Read(RequestId),
+    Mint(Key),
+}
+
+impl Shard {
+    /// A shard at rest.
+    pub fn new(now: Instant, birth: Birth) -> Shard {
+        let Birth { cluster, core, actor, counter, copies, directory, remembered } = birth;
+        let mut operations = Operations::default();
+        for (key, known) in remembered {
+            operations.remember(now, key, known, AppendId::default());
+        }
+        Shard {
+            cluster,
+            core,
+            actor,
+            counter,
+            copies,
+            directory,
+            operations,
+            stopped: false,
+            appended: AppendId::default(),
+            durable: AppendId::default(),
+            waiting: BTreeMap::new(),
+            soonest: None,
+            loads: BTreeMap::new(),
+            loads_begun: 0,
+            busy: BTreeMap::new(),
+            settling: VecDeque::new(),
+            awaiting: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one input in and puts what follows from it into `effects`, in order.
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Request { id, request, deadline } => self.on_request(now, id, request, deadline, effects),
+            Input::Loaded { load, found } => self.on_loaded(now, load, found, effects),
+            Input::Appended { through } => self.on_appended(through, effects),
+            Input::AppendsFailed { actor } => self.on_appends_failed(actor, effects),
+            Input::Listed { id, page } => self.on_listed(id, page, effects),
+            Input::Tick => self.on_tick(now.instant, effects),
+        }
+    }
+
+    /// The actor and its last counter, for the mark of a clean stop.
+    pub fn actor(&self) -> (ActorId, u64) {
+        (self.actor, self.counter)
+    }
+
+    /// Requests without an answer.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Operations that are remembered.
+    pub fn operations(&self) -> usize {
+        self.operations.len()
+    }
+
+    fn on_request(&mut self, now: Now, id: RequestId, request: Request, deadline: Instant, effects: &mut Effects) {
+        match request {
+            Request::Get(get) => self.on_get(id, get, deadline, effects),
+            Request::Put(put) => self.on_put(now, id, put, deadline, effects),
+            Request::Delete(delete) => self.on_delete(now, id, delete, deadline, effects),
+            Request::Siblings(key) => self.on_siblings(id, key, deadline, effects),
+            Request::Keys(keys) => self.on_keys(id, keys, deadline, effects),
+        }
+    }
+
+    fn on_loaded(
+        &mut self,
+        now: Now,
+        load: LoadId,
+        found: Result<Option<Arc<Siblings>>, Unreadable>,
+        effects: &mut Effects,
+    ) {
+        match self.loads.remove(&load) {
+            Some(Load::Read(id)) => self.on_copy(id, found, effects),
+            Some(Load::Mint(key)) => self.on_held(now, &key, found, effects),
+            None => unreachable!("load {load:?} ended twice"),
+        }
+    }
+
+    fn on_keys(&mut self, id: RequestId, keys: Keys, deadline: Instant, effects: &mut Effects) {
+        if self.wait(id, deadline, Waiting::List, effects) {
+            effects.push(Effect::List { id, keys });
+        }
+    }
+
+    fn on_listed(&mut self, id: RequestId, page: Result<Page, Unreadable>, effects: &mut Effects) {
+        let outcome = page.map(Reply::Keys).map_err(|unreadable| Failure::Unreadable { reason: unreadable.reason });
+        self.answer(id, outcome, effects);
+    }
+
+    fn on_tick(&mut self, now: Instant, effects: &mut Effects) {
+        self.forget_old_operations(now, effects);
+        if self.soonest.is_none_or(|soonest| now < soonest) {
+            return;
+        }
+        let late: Vec<RequestId> =
+            self.waiting.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            let failure = self.waiting_mut(id).expect("it was found a line ago").too_late();
+            self.answer(id, Err(failure), effects);
+        }
+        self.soonest = self.waiting.values().map(|(deadline, _)| *deadline).min();
+    }
+
+    fn forget_old_operations(&mut self, now: Instant, effects: &mut Effects) {
+        while let Some((key, operation)) = self.operations.next_forgotten(now) {
+            effects.push(Effect::Forget { key, operation });
+        }
+    }
+
+    /// Enters a request into the table; refuses it when the table is full.
+    pub(super) fn wait(&mut self, id: RequestId, deadline: Instant, waiting: Waiting, effects: &mut Effects) -> bool {
+        if self.waiting.len() >= WAITING_MAX {
+            let retry_after_ms = u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second");
+            Shard::refuse(id, Failure::Overloaded { retry_after_ms }, effects);
+            return false;
+        }
+        let before = self.waiting.insert(id, (deadline, waiting));
+        assert!(before.is_none(), "request {id:?} came in twice");
+        self.soonest = Some(self.soonest.map_or(deadline, |soonest| soonest.min(deadline)));
+        true
+    }
+
+    pub(super) fn waiting_mut(&mut self, id: RequestId) -> Option<&mut Waiting> {
+        self.waiting.get_mut(&id).map(|(_, waiting)| waiting)
+    }
+
+    /// Takes a request out of the table: the caller answers it or puts it back.
+    pub(super) fn take(&mut self, id: RequestId) -> Option<(Instant, Waiting)> {
+        self.waiting.remove(&id)
+    }
+
+    /// The request now waits for something else, with the same deadline.
+    pub(super) fn put_back(&mut self, id: RequestId, deadline: Instant, waiting: Waiting) {
+        self.waiting.insert(id, (deadline, waiting));
+    }
+
+    pub(super) fn load(&mut self, load: Load, key: Key, effects: &mut Effects) {
+        self.loads_begun += 1;
+        let id = LoadId(self.loads_begun);
+        self.loads.insert(id, load);
+        effects.push(Effect::Load { load: id, key });
+    }
+
+    pub(super) fn next_append(&mut self) -> AppendId {
+        self.appended = self.appended.next();
+        self.appended
+    }
+
+    /// Answers a request that waits; one that was answered already stays so.
+    pub(super) fn answer(&mut self, id: RequestId, outcome: Outcome, effects: &mut Effects) {
+        if self.take(id).is_some() {
+            effects.push(Effect::Reply { id, outcome });
+        }
+    }
+
+    /// Answers a request that never came to wait.
+    pub(super) fn refuse(id: RequestId, failure: Failure, effects: &mut Effects) {
+        effects.push(Effect::Reply { id, outcome: Err(failure) });
+    }
+}
+
+impl Waiting {
+    fn too_late(&self) -> Failure {
+        match self {
+            Waiting::Read(reading) => reading.quorum().not_met(),
+            Waiting::Mint(minting) => minting.quorum().not_met(),
+            Waiting::Append(writing) => writing.quorum().not_met(),
+            Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

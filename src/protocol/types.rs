@@ -23,10 +23,7 @@ impl Instant {
 impl Add<Duration> for Instant {
     type Output = Instant;
     fn add(self, wait: Duration) -> Instant {
-        Instant(
-            self.0
-                .saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)),
-        )
+        Instant(self.0.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -59,11 +56,7 @@ pub struct LengthError {
 }
 
 fn within(what: &'static str, bytes: usize, min: usize, max: usize) -> Result<(), LengthError> {
-    if (min..=max).contains(&bytes) {
-        Ok(())
-    } else {
-        Err(LengthError { what, bytes, min, max })
-    }
+    if (min..=max).contains(&bytes) { Ok(()) } else { Err(LengthError { what, bytes, min, max }) }
 }
 
 /// A key: 1 to [`KEY_BYTES_MAX`] bytes of any kind.
@@ -145,11 +138,7 @@ impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.0[..self.0.len().min(32)];
         write!(f, "\"{}\"", shown.escape_ascii())?;
-        if shown.len() < self.0.len() {
-            write!(f, "..({} bytes)", self.0.len())
-        } else {
-            Ok(())
-        }
+        if shown.len() < self.0.len() { write!(f, "..({} bytes)", self.0.len()) } else { Ok(()) }
     }
 }
 

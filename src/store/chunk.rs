@@ -108,22 +108,14 @@ impl Chunk {
     /// The entries as the tree takes them, in strictly ascending order of their keys.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         let entry = |(key, value)| Entry { key, value };
-        let sets = self
-            .sets
-            .iter()
-            .map(|(place, set)| (place.set_key(), Some(sets::encode_set(set))));
+        let sets = self.sets.iter().map(|(place, set)| (place.set_key(), Some(sets::encode_set(set))));
         let operations = self
             .operations
             .iter()
             .map(|(key, remembered)| (key.clone(), remembered.as_ref().map(layout::encode_remembered)));
         let closed_below = self.closed_below.map(layout::closed_below_entry);
-        let position = self
-            .position
-            .map(|(log, position)| layout::position_entry(log, position));
-        let meta = [closed_below, position]
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| (key, Some(Bytes::from(value))));
+        let position = self.position.map(|(log, position)| layout::position_entry(log, position));
+        let meta = [closed_below, position].into_iter().flatten().map(|(key, value)| (key, Some(Bytes::from(value))));
         sets.chain(meta).chain(operations).map(entry)
     }
 

@@ -165,10 +165,7 @@ enum Ingestion {
 impl Engine {
     /// The store of a core that begins a new log. Whatever earlier logs held is in the tree.
     pub fn new(config: EngineConfig, spares: Vec<SpareSegment>) -> Engine {
-        assert!(
-            config.chunk_bytes <= config.overlay_bytes_max,
-            "a chunk fits into the overlay"
-        );
+        assert!(config.chunk_bytes <= config.overlay_bytes_max, "a chunk fits into the overlay");
         Engine {
             log: Log::new(config.log, spares),
             overlay: Chunk::default(),
@@ -242,12 +239,10 @@ impl Engine {
         let queued = self.log.queue_bytes();
         let held = queued + self.overlay.bytes() + self.frozen_bytes();
         match self.config {
-            EngineConfig {
-                queue_bytes_max: max, ..
-            } if max <= queued => Err(Refusal::Overloaded { held: queued, max }),
-            EngineConfig {
-                overlay_bytes_max: max, ..
-            } if max <= held => Err(Refusal::Overloaded { held, max }),
+            EngineConfig { queue_bytes_max: max, .. } if max <= queued => {
+                Err(Refusal::Overloaded { held: queued, max })
+            }
+            EngineConfig { overlay_bytes_max: max, .. } if max <= held => Err(Refusal::Overloaded { held, max }),
             _ => Ok(()),
         }
     }
@@ -361,11 +356,7 @@ impl Engine {
     pub fn scan(&self, from: Bound<&Place>) -> impl Iterator<Item = (&Place, &Arc<Siblings>)> {
         let range = (from, Bound::Unbounded);
         let mut newer = self.overlay.sets().range(range).peekable();
-        let mut older = self
-            .frozen
-            .iter()
-            .flat_map(move |frozen| frozen.chunk.sets().range(range))
-            .peekable();
+        let mut older = self.frozen.iter().flat_map(move |frozen| frozen.chunk.sets().range(range)).peekable();
         std::iter::from_fn(move || match (newer.peek(), older.peek()) {
             (Some((new, _)), Some((old, _))) if old < new => older.next(),
             (Some((new, _)), Some((old, _))) => {
@@ -408,10 +399,7 @@ impl Engine {
 
     fn in_chunks(&self, place: &Place) -> Option<&Arc<Siblings>> {
         let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
-        [Some(&self.overlay), frozen, self.settling.as_deref()]
-            .into_iter()
-            .flatten()
-            .find_map(|chunk| chunk.get(place))
+        [Some(&self.overlay), frozen, self.settling.as_deref()].into_iter().flatten().find_map(|chunk| chunk.get(place))
     }
 
     /// Lets readers see a record that has become durable.
@@ -428,9 +416,7 @@ impl Engine {
     }
 
     fn is_chunk_due(&self, now: Instant) -> bool {
-        let old = self
-            .overlay_since
-            .is_some_and(|since| self.config.chunk_age <= now.since(since));
+        let old = self.overlay_since.is_some_and(|since| self.config.chunk_age <= now.since(since));
         old || self.config.chunk_bytes <= self.overlay.bytes()
             || self.config.log_bytes_max <= self.log_bytes
             || self.position < self.checkpoint
@@ -442,10 +428,7 @@ impl Engine {
         self.overlay_since = None;
         self.log_bytes_frozen = std::mem::take(&mut self.log_bytes);
         let chunk = Arc::new(chunk);
-        self.frozen = Some(Frozen {
-            chunk: chunk.clone(),
-            ingestion: Ingestion::UnderWay,
-        });
+        self.frozen = Some(Frozen { chunk: chunk.clone(), ingestion: Ingestion::UnderWay });
         chunk
     }
 

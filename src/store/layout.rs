@@ -64,10 +64,7 @@ pub enum LayoutError {
 impl Place {
     /// The place of a key.
     pub fn of(ring: Ring, key: &Key) -> Place {
-        Place {
-            partition: ring.partition(key),
-            key: key.clone(),
-        }
+        Place { partition: ring.partition(key), key: key.clone() }
     }
 
     /// The tree's key for the set that stands here.
@@ -134,10 +131,7 @@ pub fn operation_key(place: &Place, operation: &OperationId) -> Vec<u8> {
 /// [`LayoutError`] when it is no such entry.
 pub fn decode_operation(key: &[u8], value: Bytes) -> Result<(Place, Remembered), LayoutError> {
     let place = operation_place(key).ok_or_else(|| LayoutError::Key(key.to_vec()))?;
-    let unreadable = |cause| LayoutError::Value {
-        key: key.to_vec(),
-        cause,
-    };
+    let unreadable = |cause| LayoutError::Value { key: key.to_vec(), cause };
     let mut reader = Reader::new(value);
     let remembered = sets::get_remembered(&mut reader).map_err(unreadable)?;
     reader.end().map_err(unreadable)?;
@@ -153,10 +147,7 @@ fn operation_place(key: &[u8]) -> Option<Place> {
         OperationId::new(Bytes::copy_from_slice(id))?;
         Key::new(Bytes::copy_from_slice(name))
     };
-    Some(Place {
-        partition: Partition(u16::from_be_bytes([*p0, *p1])),
-        key: checked().ok()?,
-    })
+    Some(Place { partition: Partition(u16::from_be_bytes([*p0, *p1])), key: checked().ok()? })
 }
 
 /// The value of a remembered operation.
@@ -193,10 +184,7 @@ impl Known {
             },
             None => return Ok(()),
         };
-        learned.and_then(|()| reader.end()).map_err(|cause| LayoutError::Value {
-            key: key.to_vec(),
-            cause,
-        })
+        learned.and_then(|()| reader.end()).map_err(|cause| LayoutError::Value { key: key.to_vec(), cause })
     }
 
     /// Whether the whole log is in the tree.
@@ -232,22 +220,13 @@ mod tests {
     use crate::protocol::types::{ActorId, Dot, WallTime};
 
     fn place(partition: u16, key: &'static str) -> Place {
-        Place {
-            partition: Partition(partition),
-            key: Key::new(key).unwrap(),
-        }
+        Place { partition: Partition(partition), key: Key::new(key).unwrap() }
     }
 
     fn remembered(id: &'static str) -> Remembered {
-        let dot = Dot {
-            actor: ActorId(1),
-            counter: 2,
-        };
+        let dot = Dot { actor: ActorId(1), counter: 2 };
         Remembered {
-            operation: Operation {
-                id: OperationId::new(id).unwrap(),
-                digest: 7,
-            },
+            operation: Operation { id: OperationId::new(id).unwrap(), digest: 7 },
             dot,
             written_at: WallTime(3),
             superseded: vec![],
@@ -257,13 +236,7 @@ mod tests {
 
     #[test]
     fn the_tree_is_ordered_as_places_are() {
-        let places = [
-            place(0, "b"),
-            place(1, "a"),
-            place(1, "aa"),
-            place(1, "b"),
-            place(256, "a"),
-        ];
+        let places = [place(0, "b"), place(1, "a"), place(1, "aa"), place(1, "b"), place(256, "a")];
         assert!(places.is_sorted());
         assert!(places.iter().map(Place::set_key).is_sorted());
     }
@@ -273,14 +246,8 @@ mod tests {
         assert_eq!(place(258, "cart").set_key(), b"k\x01\x02cart");
         let id = OperationId::new("op").unwrap();
         assert_eq!(operation_key(&place(258, "cart"), &id), b"o\x01\x02\x00\x04cartop");
-        assert_eq!(
-            closed_below_entry(3),
-            (b"mclosed-below".to_vec(), vec![3, 0, 0, 0, 0, 0, 0, 0])
-        );
-        let log = LogId {
-            start: 4,
-            core: CoreId(258),
-        };
+        assert_eq!(closed_below_entry(3), (b"mclosed-below".to_vec(), vec![3, 0, 0, 0, 0, 0, 0, 0]));
+        let log = LogId { start: 4, core: CoreId(258) };
         let (key, value) = position_entry(log, AppendId(5));
         assert_eq!(key, b"mposition\x01\x02");
         assert_eq!(value, [4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
@@ -288,10 +255,7 @@ mod tests {
 
     #[test]
     fn a_set_key_reads_back_and_a_foreign_one_is_refused() {
-        assert_eq!(
-            Place::from_set_key(&place(258, "cart").set_key()),
-            Ok(place(258, "cart"))
-        );
+        assert_eq!(Place::from_set_key(&place(258, "cart").set_key()), Ok(place(258, "cart")));
         for foreign in [&b""[..], b"k\x01", b"k\x01\x02", b"x\x01\x02a"] {
             assert_eq!(Place::from_set_key(foreign), Err(LayoutError::Key(foreign.to_vec())));
         }
@@ -304,39 +268,23 @@ mod tests {
         let value = encode_remembered(&kept);
 
         assert_eq!(decode_operation(&key, value.clone()), Ok((place(258, "cart"), kept)));
-        assert!(matches!(
-            decode_operation(&key, value.slice(1..)),
-            Err(LayoutError::Value { .. })
-        ));
-        assert!(matches!(
-            decode_operation(b"o\0\0\0\x09a", value),
-            Err(LayoutError::Key(_))
-        ));
+        assert!(matches!(decode_operation(&key, value.slice(1..)), Err(LayoutError::Value { .. })));
+        assert!(matches!(decode_operation(b"o\0\0\0\x09a", value), Err(LayoutError::Key(_))));
     }
 
     #[test]
     fn what_is_known_of_logs_reads_back() {
-        let log = |start, core| LogId {
-            start,
-            core: CoreId(core),
-        };
+        let log = |start, core| LogId { start, core: CoreId(core) };
         let mut known = Known::default();
-        let entries = [
-            closed_below_entry(4),
-            position_entry(log(4, 1), AppendId(9)),
-            (b"mother-name".to_vec(), vec![1, 2, 3]),
-        ];
+        let entries =
+            [closed_below_entry(4), position_entry(log(4, 1), AppendId(9)), (b"mother-name".to_vec(), vec![1, 2, 3])];
         for (key, value) in entries {
             known.learn(&key, &value).unwrap();
         }
 
         assert!(known.is_closed(log(3, 1)) && !known.is_closed(log(4, 1)));
         assert_eq!(known.position(log(4, 1)), AppendId(9));
-        assert_eq!(
-            known.position(log(5, 1)),
-            AppendId(0),
-            "a position counts for its own start only"
-        );
+        assert_eq!(known.position(log(5, 1)), AppendId(0), "a position counts for its own start only");
         assert_eq!(known.position(log(4, 0)), AppendId(0));
         assert!(known.learn(b"mclosed-below", &[1]).is_err());
     }

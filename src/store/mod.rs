@@ -8,13 +8,18 @@
 pub mod cache;
 pub mod chunk;
 pub mod engine;
+#[cfg(feature = "daemon")]
+pub mod home;
 pub mod layout;
+#[cfg(feature = "daemon")]
+pub mod lsm;
 #[cfg(feature = "sim")]
 pub mod memory;
 
 pub mod recovery;
 #[cfg(test)]
 mod samples;
+pub mod snapshot;
 pub mod wal;
 
 pub use chunk::Chunk;

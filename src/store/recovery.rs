@@ -51,18 +51,12 @@ pub fn recover(
     start: u64,
     base: impl FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>,
 ) -> Result<Chunk, RecoveryError> {
-    let mut recovery = Recovery {
-        ring,
-        base,
-        sets: BTreeMap::new(),
-        chunk: Chunk::default(),
-    };
+    let mut recovery = Recovery { ring, base, sets: BTreeMap::new(), chunk: Chunk::default() };
     for (log, records) in &replay.logs {
         records.iter().try_for_each(|record| recovery.take(*log, record))?;
     }
     let Recovery { sets, mut chunk, .. } = recovery;
-    sets.into_iter()
-        .for_each(|(place, set)| chunk.put_set(place, Arc::new(set)));
+    sets.into_iter().for_each(|(place, set)| chunk.put_set(place, Arc::new(set)));
     chunk.close_below(start);
     Ok(chunk)
 }
@@ -82,18 +76,9 @@ impl<F: FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> 
                 let merged = self.before(&place)?.merge(set);
                 self.sets.insert(place, merged);
             }
-            Record::Update {
-                key,
-                update,
-                remember,
-                whole,
-            } => {
+            Record::Update { key, update, remember, whole } => {
                 let place = Place::of(self.ring, key);
-                let set = if *whole {
-                    self.whole(log, key, update)?
-                } else {
-                    self.applied(log, &place, update)?
-                };
+                let set = if *whole { self.whole(log, key, update)? } else { self.applied(log, &place, update)? };
                 if let Some(remembered) = remember {
                     self.chunk.remember(&place, remembered.clone());
                 }
@@ -142,10 +127,7 @@ mod tests {
         records: Vec<Record>,
         base: Option<&Arc<Siblings>>,
     ) -> Result<(Option<Arc<Siblings>>, usize), RecoveryError> {
-        let replay = Replay {
-            logs: [(log_id(1), records)].into(),
-            tails: vec![],
-        };
+        let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
         let mut asked = 0;
         let chunk = recover(&replay, ring(), 2, |_| {
             asked += 1;
@@ -161,19 +143,10 @@ mod tests {
         let beside = shard.put_beside("a", b"2", &first.state);
         let (one, two) = (replayed(&first), replayed(&beside));
 
-        assert_eq!(
-            recovered(vec![one, two.clone()], None),
-            Ok((Some(beside.state.clone()), 0))
-        );
-        assert_eq!(
-            recovered(vec![two.clone()], Some(&first.state)),
-            Ok((Some(beside.state), 1))
-        );
+        assert_eq!(recovered(vec![one, two.clone()], None), Ok((Some(beside.state.clone()), 0)));
+        assert_eq!(recovered(vec![two.clone()], Some(&first.state)), Ok((Some(beside.state), 1)));
         let gone = recovered(vec![two], None).unwrap_err().to_string();
-        assert_eq!(
-            gone,
-            "log of start 1 core 0: key \"a\" was written upon a state that the store does not hold"
-        );
+        assert_eq!(gone, "log of start 1 core 0: key \"a\" was written upon a state that the store does not hold");
     }
 
     #[test]
@@ -194,13 +167,8 @@ mod tests {
         let mut shard = Shard::new();
         let first = shard.put("a", b"1", &Siblings::default());
         let beside = replayed(&shard.put_beside("a", b"2", &first.state));
-        let replay = Replay {
-            logs: [(log_id(1), vec![beside])].into(),
-            tails: vec![],
-        };
-        let unreadable = Unreadable {
-            reason: "no luck".to_owned(),
-        };
+        let replay = Replay { logs: [(log_id(1), vec![beside])].into(), tails: vec![] };
+        let unreadable = Unreadable { reason: "no luck".to_owned() };
         let ended = recover(&replay, ring(), 2, |_| Err(unreadable.clone()));
         assert_eq!(ended, Err(RecoveryError::Unreadable(unreadable)));
     }

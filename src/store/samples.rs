@@ -45,10 +45,7 @@ impl Shard {
     pub(super) fn put_as(&mut self, name: &str, value: &[u8], before: &Siblings, operation: &str) -> Append {
         let mut append = self.put(name, value, before);
         append.remember = Some(Remembered {
-            operation: Operation {
-                id: OperationId::new(operation.to_owned()).unwrap(),
-                digest: 7,
-            },
+            operation: Operation { id: OperationId::new(operation.to_owned()).unwrap(), digest: 7 },
             dot: append.update.version.dot,
             written_at: WallTime(9),
             superseded: vec![],
@@ -59,10 +56,7 @@ impl Shard {
 
     fn write(&mut self, name: &str, value: &[u8], before: &Siblings, supersedes: Supersedes) -> Append {
         self.appended += 1;
-        let dot = Dot {
-            actor: ActorId(1),
-            counter: self.appended,
-        };
+        let dot = Dot { actor: ActorId(1), counter: self.appended };
         let write = Write {
             value: Some(Value::new(value.to_vec()).unwrap()),
             supersedes,

@@ -4,7 +4,19 @@
 //! `docs/PROTOCOL.md` alone. Every length is checked against its bound, and against what is there, before anything is
 //! allocated for it.
 
+pub mod answer;
+pub mod call;
+pub mod failure;
+pub mod frame;
+pub mod hello;
 pub mod reader;
 pub mod sets;
 
+#[cfg(test)]
+mod tests;
+
+pub use answer::{decode_answer, encode_answer};
+pub use call::{decode_call, encode_call};
+pub use frame::{CallId, Frame, next_frame};
+pub use hello::{Greeting, Hello, Welcome};
 pub use reader::{Reader, WireError};

@@ -41,6 +41,12 @@ pub enum WireError {
         /// The tag found.
         tag: u64,
     },
+    /// Not the bytes of a sloop at all.
+    #[error("not a sloop handshake: it begins with {found:02x?} where \"SLOP\" was expected")]
+    Foreign {
+        /// What stands where the magic should be; zeros for what has not come yet.
+        found: [u8; 4],
+    },
     /// A key, value or id out of its bounds.
     #[error(transparent)]
     Length(#[from] LengthError),
@@ -62,12 +68,13 @@ pub type Result<T> = std::result::Result<T, WireError>;
 #[derive(Clone, Debug)]
 pub struct Reader {
     rest: Bytes,
+    whole: usize,
 }
 
 impl Reader {
     /// Starts at the front.
     pub fn new(bytes: Bytes) -> Reader {
-        Reader { rest: bytes }
+        Reader { whole: bytes.len(), rest: bytes }
     }
 
     /// Bytes that are left.
@@ -146,6 +153,12 @@ impl Reader {
         String::from_utf8(bytes.to_vec()).map_err(|_| WireError::NotText { what })
     }
 
+    /// Gives `part`, which was read here and will be kept, a buffer of its own when it is the smaller half of the whole:
+    /// a short key must not hold a long value's memory for as long as something remembers the key.
+    pub fn kept(&self, part: Bytes) -> Bytes {
+        if part.len() < self.whole / 2 { Bytes::copy_from_slice(&part) } else { part }
+    }
+
     /// A u32 count of things that take at least `least` bytes each, at most `max` of them.
     ///
     /// # Errors
@@ -164,31 +177,19 @@ impl Reader {
     /// # Errors
     /// [`WireError::Trailing`].
     pub fn end(&self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing { left: self.rest.len() })
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing { left: self.rest.len() }) }
     }
 
     fn bounded(&mut self, what: &'static str, length: usize, max: usize) -> Result<Bytes> {
         if length > max {
-            return Err(WireError::TooLong {
-                what,
-                found: length,
-                max,
-            });
+            return Err(WireError::TooLong { what, found: length, max });
         }
         self.take(what, length)
     }
 
     fn need(&self, what: &'static str, needed: usize) -> Result<()> {
         let left = self.rest.len();
-        if needed <= left {
-            Ok(())
-        } else {
-            Err(WireError::Truncated { what, needed, left })
-        }
+        if needed <= left { Ok(()) } else { Err(WireError::Truncated { what, needed, left }) }
     }
 }
 
@@ -196,6 +197,11 @@ impl Reader {
 pub fn put_bytes16(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u16_le(u16::try_from(bytes.len()).expect("bounded by its type below 65,536 bytes"));
     out.put_slice(bytes);
+}
+
+/// Writes a u16 length and the text, cut to at most `max` bytes: what is for people may lose its end.
+pub fn put_text(out: &mut impl BufMut, text: &str, max: usize) {
+    put_bytes16(out, &text.as_bytes()[..text.floor_char_boundary(max)]);
 }
 
 /// Writes a u32 length and the bytes. The caller's types bound the length.

@@ -90,17 +90,10 @@ pub fn get_update(from: &mut Reader) -> Result<Update> {
         1 => Supersedes::Nothing,
         2 => Supersedes::Seen(get_context(from)?),
         tag => {
-            return Err(WireError::Unknown {
-                what: "supersedes",
-                tag: tag.into(),
-            });
+            return Err(WireError::Unknown { what: "supersedes", tag: tag.into() });
         }
     };
-    Ok(Update {
-        version,
-        upon,
-        supersedes,
-    })
+    Ok(Update { version, upon, supersedes })
 }
 
 /// Spells what is remembered of an operation.
@@ -122,13 +115,7 @@ pub fn get_remembered(from: &mut Reader) -> Result<Remembered> {
     let written_at = WallTime(from.u64("written at")?);
     let superseded = get_dots(from, SIBLINGS_DECODED_MAX)?;
     let context = get_context(from)?;
-    Ok(Remembered {
-        operation,
-        dot,
-        written_at,
-        superseded,
-        context,
-    })
+    Ok(Remembered { operation, dot, written_at, superseded, context })
 }
 
 /// Spells a dot.
@@ -142,10 +129,7 @@ pub fn put_dot(out: &mut impl BufMut, dot: Dot) {
 /// # Errors
 /// Any [`WireError`].
 pub fn get_dot(from: &mut Reader) -> Result<Dot> {
-    Ok(Dot {
-        actor: ActorId(from.u64("actor")?),
-        counter: from.u64("counter")?,
-    })
+    Ok(Dot { actor: ActorId(from.u64("actor")?), counter: from.u64("counter")? })
 }
 
 /// Spells a count and as many dots.
@@ -187,33 +171,16 @@ fn get_version(from: &mut Reader) -> Result<Version> {
     let dot = get_dot(from)?;
     let flags = from.u8("version flags")?;
     if flags & !(HAS_VALUE | HAS_EXPIRY | HAS_OPERATION) != 0 {
-        return Err(WireError::Unknown {
-            what: "version flags",
-            tag: flags.into(),
-        });
+        return Err(WireError::Unknown { what: "version flags", tag: flags.into() });
     }
     let written_at = WallTime(from.u64("written at")?);
-    let expires_at = if flags & HAS_EXPIRY == 0 {
-        None
-    } else {
-        Some(WallTime(from.u64("expires at")?))
-    };
-    let operation = if flags & HAS_OPERATION == 0 {
-        None
-    } else {
-        Some(Box::new(get_operation(from)?))
-    };
+    let expires_at = if flags & HAS_EXPIRY == 0 { None } else { Some(WallTime(from.u64("expires at")?)) };
+    let operation = if flags & HAS_OPERATION == 0 { None } else { Some(Box::new(get_operation(from)?)) };
     let value = match flags & HAS_VALUE {
         0 => None,
         _ => Some(Value::new(from.bytes32("value", VALUE_BYTES_MAX)?)?),
     };
-    Ok(Version {
-        dot,
-        value,
-        written_at,
-        expires_at,
-        operation,
-    })
+    Ok(Version { dot, value, written_at, expires_at, operation })
 }
 
 fn put_operation(out: &mut impl BufMut, operation: &Operation) {
@@ -223,10 +190,7 @@ fn put_operation(out: &mut impl BufMut, operation: &Operation) {
 
 fn get_operation(from: &mut Reader) -> Result<Operation> {
     let id = OperationId::new(from.bytes16("operation id", OPERATION_ID_BYTES_MAX)?)?;
-    Ok(Operation {
-        id,
-        digest: from.u64("operation digest")?,
-    })
+    Ok(Operation { id, digest: from.u64("operation digest")? })
 }
 
 fn put_vector(out: &mut impl BufMut, vector: &VersionVector) {

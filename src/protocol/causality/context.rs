@@ -57,10 +57,7 @@ pub enum ContextError {
 impl Context {
     /// The context of a reader that saw a whole set.
     pub fn of(vector: VersionVector) -> Context {
-        Context {
-            vector,
-            dots: SmallVec::new(),
-        }
+        Context { vector, dots: SmallVec::new() }
     }
 
     /// The part that is a vector.
@@ -80,22 +77,19 @@ impl Context {
 
     /// A context from its parts, as a decoder finds them.
     pub fn from_parts(vector: VersionVector, dots: impl IntoIterator<Item = Dot>) -> Context {
-        Context {
-            vector,
-            dots: dots.into_iter().collect(),
-        }
+        Context { vector, dots: dots.into_iter().collect() }
     }
 
-    /// What has been seen after a write of `dot` that replaced `superseded`.
-    pub(super) fn after(&self, dot: Dot, superseded: &[Dot]) -> Context {
-        let kept = self.dots.iter().copied().filter(|old| !superseded.contains(old));
-        let mut dots: SmallVec<[Dot; 1]> = kept.chain([dot]).collect();
+    /// What has been seen after a write upon a set that has now seen `met`: all of it when the write is alone there,
+    /// and what was seen before with the write's own dot when it stands beside others. Dots apart that the set has
+    /// met are superseded in it and done with; the others the writer still has to pass on.
+    pub(super) fn after(&self, met: &VersionVector, beside: Option<Dot>) -> Context {
+        let vector = if beside.is_none() { met } else { &self.vector };
+        let unmet = self.dots.iter().copied().filter(|dot| !met.covers(*dot));
+        let mut dots: SmallVec<[Dot; 1]> = unmet.chain(beside).collect();
         let beyond = dots.len().saturating_sub(DOTS_APART_MAX);
         dots.drain(..beyond);
-        Context {
-            vector: self.vector.clone(),
-            dots,
-        }
+        Context { vector: vector.clone(), dots }
     }
 
     /// The token that a client carries.
@@ -134,10 +128,7 @@ impl Context {
             () if !rest.is_empty() => Err(damaged),
             () if of_cluster != digest(cluster) => Err(ContextError::OtherCluster),
             () if of_key != ring::hash(key) => Err(ContextError::OtherKey),
-            () => Ok(Context {
-                vector: vector.into_iter().collect(),
-                dots,
-            }),
+            () => Ok(Context { vector: vector.into_iter().collect(), dots }),
         }
     }
 }
@@ -159,12 +150,5 @@ fn get_dots(from: &mut &[u8]) -> Option<SmallVec<[Dot; 1]>> {
     if count > CLOCK_ENTRIES_DECODED_MAX || from.len() < count * DOT_BYTES {
         return None;
     }
-    Some(
-        (0..count)
-            .map(|_| Dot {
-                actor: ActorId(from.get_u64_le()),
-                counter: from.get_u64_le(),
-            })
-            .collect(),
-    )
+    Some((0..count).map(|_| Dot { actor: ActorId(from.get_u64_le()), counter: from.get_u64_le() }).collect())
 }

@@ -14,6 +14,8 @@ mod siblings;
 mod update;
 mod version;
 
+#[cfg(any(test, feature = "sim"))]
+pub mod naive;
 #[cfg(test)]
 mod tests;
 

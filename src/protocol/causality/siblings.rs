@@ -55,9 +55,7 @@ impl Siblings {
 
     /// The versions that hold a value, by dot.
     pub fn live(&self) -> impl Iterator<Item = (&Version, &Value)> {
-        self.versions
-            .iter()
-            .filter_map(|version| Some((version, version.value.as_ref()?)))
+        self.versions.iter().filter_map(|version| Some((version, version.value.as_ref()?)))
     }
 
     /// What a reader of this whole set has seen.
@@ -81,10 +79,7 @@ impl Siblings {
     pub fn join(&self, other: &Siblings) -> Siblings {
         let mut vector = self.vector.clone();
         vector.join(&other.vector);
-        Siblings {
-            vector,
-            versions: self.surviving(other),
-        }
+        Siblings { vector, versions: self.surviving(other) }
     }
 
     /// Joins, then lets the twins of one operation become one: of two versions that the same operation minted through

@@ -99,39 +99,14 @@ impl Siblings {
     /// When `dot` was seen before: a dot is used once.
     pub fn mint(&self, dot: Dot, write: Write) -> Result<Minted, SetLimit> {
         assert!(!self.vector.covers(dot), "dot {dot} is minted a second time");
-        let Write {
-            value,
-            supersedes,
-            operation,
-            written_at,
-        } = write;
-        let version = Version {
-            dot,
-            value,
-            written_at,
-            expires_at: None,
-            operation,
-        };
-        let update = Update {
-            version,
-            upon: self.vector.clone(),
-            supersedes,
-        };
+        let Write { value, supersedes, operation, written_at } = write;
+        let version = Version { dot, value, written_at, expires_at: None, operation };
+        let update = Update { version, upon: self.vector.clone(), supersedes };
         let set = self.with(&update);
         self.within_limits(&set)?;
-        let superseded: Vec<Dot> = self
-            .versions
-            .iter()
-            .map(|old| old.dot)
-            .filter(|old| !set.holds(*old))
-            .collect();
-        let context = context_after(&set, &update, &superseded);
-        Ok(Minted {
-            set,
-            update,
-            superseded,
-            context,
-        })
+        let superseded: Vec<Dot> = self.versions.iter().map(|old| old.dot).filter(|old| !set.holds(*old)).collect();
+        let context = context_after(&set, &update);
+        Ok(Minted { set, update, superseded, context })
     }
 
     /// Takes in a lone version. One that was seen before changes nothing.
@@ -142,20 +117,12 @@ impl Siblings {
         if self.vector.covers(update.version.dot) {
             return Ok(self.clone());
         }
-        if self.vector.descends(&update.upon) {
-            Ok(self.with(update))
-        } else {
-            Err(Behind)
-        }
+        if self.vector.descends(&update.upon) { Ok(self.with(update)) } else { Err(Behind) }
     }
 
     fn with(&self, update: &Update) -> Siblings {
-        let mut versions: SmallVec<[Version; 1]> = self
-            .versions
-            .iter()
-            .filter(|old| !update.replaces(old.dot))
-            .cloned()
-            .collect();
+        let mut versions: SmallVec<[Version; 1]> =
+            self.versions.iter().filter(|old| !update.replaces(old.dot)).cloned().collect();
         let at = versions.partition_point(|old| old.dot < update.version.dot);
         versions.insert(at, update.version.clone());
         let mut vector = self.vector.clone();
@@ -172,22 +139,13 @@ impl Siblings {
         let beyond = |before: usize, after: usize, max: usize| after > max && after > before;
         let (siblings, bytes, entries) = (after.versions.len(), after.bytes(), after.vector.len());
         if beyond(self.versions.len(), siblings, SIBLINGS_MAX) {
-            return Err(SetLimit::Siblings {
-                siblings,
-                max: SIBLINGS_MAX,
-            });
+            return Err(SetLimit::Siblings { siblings, max: SIBLINGS_MAX });
         }
         if beyond(self.bytes(), bytes, SET_BYTES_MAX) {
-            return Err(SetLimit::Bytes {
-                bytes,
-                max: SET_BYTES_MAX,
-            });
+            return Err(SetLimit::Bytes { bytes, max: SET_BYTES_MAX });
         }
         if beyond(self.vector.len(), entries, CLOCK_ENTRIES_MAX) {
-            return Err(SetLimit::Clock {
-                entries,
-                max: CLOCK_ENTRIES_MAX,
-            });
+            return Err(SetLimit::Clock { entries, max: CLOCK_ENTRIES_MAX });
         }
         Ok(())
     }
@@ -199,7 +157,11 @@ impl Update {
         match &self.supersedes {
             Supersedes::Held => self.upon.covers(dot),
             Supersedes::Nothing => false,
-            Supersedes::Seen(context) => context.covers(dot),
+            // A dot apart counts where the coordinator had met it. Elsewhere its set could not say so: a dot alone does
+            // not fit into a vector, and a lone version must do what its coordinator's set does.
+            Supersedes::Seen(context) => {
+                context.vector().covers(dot) || (context.dots().contains(&dot) && self.upon.covers(dot))
+            }
         }
     }
 
@@ -211,24 +173,23 @@ impl Update {
             Supersedes::Seen(context) => context.vector().descends(&self.upon),
         };
         replaces_all.then(|| {
-            let before = Siblings {
-                vector: self.upon.clone(),
-                versions: SmallVec::new(),
-            };
+            let before = Siblings { vector: self.upon.clone(), versions: SmallVec::new() };
             before.with(self)
         })
     }
 }
 
-/// What a writer has seen once its write is done. Where concurrent siblings stay beside it, its own dot must stand
-/// apart: as an entry of the vector it would claim siblings of the same actor that the writer never saw.
-fn context_after(set: &Siblings, update: &Update, superseded: &[Dot]) -> Context {
-    let dot = update.version.dot;
+/// What a writer has seen once its write is done: the whole set where its version is alone. Where siblings stay beside
+/// it, its own dot must stand apart: as an entry of the vector it would claim siblings of the same actor that the
+/// writer never saw.
+fn context_after(set: &Siblings, update: &Update) -> Context {
+    let before = match &update.supersedes {
+        Supersedes::Seen(context) => context,
+        Supersedes::Held | Supersedes::Nothing => &Context::default(),
+    };
     if set.versions.len() == 1 {
-        return set.context();
-    }
-    match &update.supersedes {
-        Supersedes::Seen(context) => context.after(dot, superseded),
-        Supersedes::Held | Supersedes::Nothing => Context::default().after(dot, superseded),
+        before.after(&set.vector, None)
+    } else {
+        before.after(&set.vector, Some(update.version.dot))
     }
 }

@@ -37,10 +37,7 @@ impl Version {
     pub fn bytes(&self) -> usize {
         const FIXED: usize = 48;
         let value = self.value.as_ref().map_or(0, Value::len);
-        let operation = self
-            .operation
-            .as_ref()
-            .map_or(0, |operation| operation.id.as_bytes().len() + 8);
+        let operation = self.operation.as_ref().map_or(0, |operation| operation.id.as_bytes().len() + 8);
         FIXED + value + operation
     }
 }

@@ -1,9 +1,9 @@
 //! The memory of operations: which write a client's operation id already led to.
 //!
 //! Whoever stores a version that carries an operation id remembers (key, id) -> what came of it, for
-//! `OPERATION_MEMORY` of running time and up to a bound, the oldest going first. A retry that finds its id mints nothing; the
-//! same id with another operation is refused. Ids count by key: the same id on another key is another operation
-//! (SEEDS fault 8).
+//! `OPERATION_MEMORY` of running time and up to a bound, the oldest going first. A retry that finds its id mints
+//! nothing; the same id with another operation is refused. Ids count by key: the same id on another key is another
+//! operation (SEEDS fault 8).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -106,24 +106,12 @@ mod tests {
     }
 
     fn operation(id: &str, digest: u64) -> Operation {
-        Operation {
-            id: OperationId::new(id.to_owned()).unwrap(),
-            digest,
-        }
+        Operation { id: OperationId::new(id.to_owned()).unwrap(), digest }
     }
 
     fn remembered(operation: Operation) -> Remembered {
-        let dot = Dot {
-            actor: ActorId(1),
-            counter: 1,
-        };
-        Remembered {
-            operation,
-            dot,
-            written_at: WallTime(0),
-            superseded: vec![],
-            context: Context::default(),
-        }
+        let dot = Dot { actor: ActorId(1), counter: 1 };
+        Remembered { operation, dot, written_at: WallTime(0), superseded: vec![], context: Context::default() }
     }
 
     #[test]
@@ -131,10 +119,7 @@ mod tests {
         let mut operations = Operations::default();
         operations.remember(Instant(0), key("a"), remembered(operation("id", 7)), AppendId(1));
 
-        assert!(matches!(
-            operations.lookup(&key("a"), &operation("id", 7)),
-            Lookup::Known(..)
-        ));
+        assert!(matches!(operations.lookup(&key("a"), &operation("id", 7)), Lookup::Known(..)));
         assert_eq!(operations.lookup(&key("a"), &operation("id", 8)), Lookup::Reused);
         assert_eq!(operations.lookup(&key("b"), &operation("id", 7)), Lookup::Unknown);
     }
@@ -143,21 +128,12 @@ mod tests {
     fn the_memory_is_bounded_by_time_and_by_count() {
         let mut operations = Operations::default();
         for n in 0..=OPERATIONS_MAX {
-            operations.remember(
-                Instant(0),
-                key("a"),
-                remembered(operation(&n.to_string(), 0)),
-                AppendId(1),
-            );
+            operations.remember(Instant(0), key("a"), remembered(operation(&n.to_string(), 0)), AppendId(1));
         }
 
         let forgotten = operations.next_forgotten(Instant(1)).unwrap();
         assert_eq!(forgotten.1, OperationId::new("0").unwrap(), "the oldest goes first");
-        assert_eq!(
-            operations.next_forgotten(Instant(1)),
-            None,
-            "the rest is within the bound"
-        );
+        assert_eq!(operations.next_forgotten(Instant(1)), None, "the rest is within the bound");
 
         let later = Instant(0) + OPERATION_MEMORY;
         assert!(operations.next_forgotten(later).is_some(), "ten minutes later all go");

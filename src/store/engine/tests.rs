@@ -24,10 +24,7 @@ fn engine() -> Engine {
         ring: ring(),
         log,
     };
-    let spare = |id| SpareSegment {
-        id: SegmentId(id),
-        bytes: 64 * 1024,
-    };
+    let spare = |id| SpareSegment { id: SegmentId(id), bytes: 64 * 1024 };
     Engine::new(config, vec![spare(0), spare(1)])
 }
 
@@ -98,11 +95,7 @@ fn a_fetch_that_a_write_overtook_neither_serves_nor_caches_the_old_state() {
     write(&mut engine, newest.clone());
     ingest(&mut engine);
     (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
-    assert_eq!(
-        engine.on_fetched(key("a"), Some(new.state)),
-        Lookup::Fetch,
-        "to be fetched again"
-    );
+    assert_eq!(engine.on_fetched(key("a"), Some(new.state)), Lookup::Fetch, "to be fetched again");
     let served = engine.on_fetched(key("a"), Some(newest.state.clone()));
     assert_eq!(served, Lookup::Found(newest.state));
 }
@@ -151,10 +144,7 @@ fn the_overlay_is_frozen_by_size_by_age_by_log_and_by_wish() {
 
     write(&mut engine, shard.put("a", b"1", &Siblings::default()));
     let wished = engine.checkpoint();
-    assert!(
-        engine.position() < wished && engine.next_chunk(NOW).is_some(),
-        "it was wished"
-    );
+    assert!(engine.position() < wished && engine.next_chunk(NOW).is_some(), "it was wished");
     engine.on_ingested();
     assert_eq!((engine.position(), engine.stats().log_bytes), (wished, 0));
 }
@@ -220,18 +210,13 @@ fn a_scan_shows_what_is_durable_over_what_is_frozen() {
     write(&mut engine, new.clone());
     write(&mut engine, shard.put("e", b"new", &Siblings::default()));
 
-    let mut places: Vec<Place> = ["a", "b", "c", "d", "e"]
-        .map(|name| Place::of(ring(), &key(name)))
-        .into();
+    let mut places: Vec<Place> = ["a", "b", "c", "d", "e"].map(|name| Place::of(ring(), &key(name))).into();
     places.sort();
     let scanned: Vec<&Place> = engine.scan(Bound::Unbounded).map(|(place, _)| place).collect();
     assert_eq!(scanned, places.iter().collect::<Vec<_>>());
     let of_b = engine.scan(Bound::Unbounded).find(|(place, _)| place.key == key("b"));
     assert_eq!(of_b.unwrap().1, &new.state);
-    let rest: Vec<&Place> = engine
-        .scan(Bound::Excluded(&places[1]))
-        .map(|(place, _)| place)
-        .collect();
+    let rest: Vec<&Place> = engine.scan(Bound::Excluded(&places[1])).map(|(place, _)| place).collect();
     assert_eq!(rest, places[2..].iter().collect::<Vec<_>>());
 }
 

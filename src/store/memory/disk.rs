@@ -72,10 +72,7 @@ impl Disk {
 
     /// All files, as a start finds them.
     pub fn files(&self) -> Vec<SegmentFile> {
-        let file = |(id, bytes): (&SegmentId, &Vec<u8>)| SegmentFile {
-            id: *id,
-            bytes: Bytes::copy_from_slice(bytes),
-        };
+        let file = |(id, bytes): (&SegmentId, &Vec<u8>)| SegmentFile { id: *id, bytes: Bytes::copy_from_slice(bytes) };
         self.durable.iter().map(file).collect()
     }
 

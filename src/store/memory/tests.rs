@@ -151,10 +151,7 @@ impl World {
             retry: Duration::from_millis(5),
             ring: ring(),
             log: LogConfig {
-                id: LogId {
-                    start: self.start,
-                    core,
-                },
+                id: LogId { start: self.start, core },
                 write_bytes_max: 8 * 1024,
                 segment_bytes_min: 12 * 1024,
                 segment_bytes_max: 32 * 1024,
@@ -211,14 +208,11 @@ impl World {
             return;
         }
         self.minted += 1;
-        let dot = Dot {
-            actor: ActorId(self.start << 8 | u64::from(core.0)),
-            counter: self.minted,
-        };
-        let operation = self.rng.percent(20).then(|| Operation {
-            id: OperationId::new(format!("op {}", self.minted)).unwrap(),
-            digest: self.minted,
-        });
+        let dot = Dot { actor: ActorId(self.start << 8 | u64::from(core.0)), counter: self.minted };
+        let operation = self
+            .rng
+            .percent(20)
+            .then(|| Operation { id: OperationId::new(format!("op {}", self.minted)).unwrap(), digest: self.minted });
         let write = Write {
             value: (!self.rng.percent(10)).then(|| self.value()),
             supersedes: self.supersedes(&key),
@@ -246,13 +240,7 @@ impl World {
             state: state.clone(),
             remember,
         });
-        self.appended.push(Appended {
-            core,
-            id,
-            key,
-            state,
-            operation: operation.map(|operation| operation.id),
-        });
+        self.appended.push(Appended { core, id, key, state, operation: operation.map(|operation| operation.id) });
     }
 
     /// Mostly small, now and then of several blocks, seldom larger than any segment.
@@ -327,10 +315,7 @@ impl World {
         assert_eq!(core.preparing, None, "one segment at a time");
         if self.rng.percent(10) {
             core.engine.on_segment_failed(self.now, self.rng.percent(50));
-            assert!(
-                core.engine.admit().is_err(),
-                "without a segment ahead no write is taken"
-            );
+            assert!(core.engine.admit().is_err(), "without a segment ahead no write is taken");
             return;
         }
         self.segments += 1;
@@ -405,9 +390,7 @@ impl World {
     fn state_at(&self, key: &Key, through: impl Fn(CoreId) -> AppendId) -> Option<Arc<Siblings>> {
         let newest = self.appended.iter().rev();
         let newest = newest.filter(|appended| appended.id <= through(appended.core));
-        let newest = newest
-            .filter(|appended| appended.key == *key)
-            .map(|appended| &appended.state);
+        let newest = newest.filter(|appended| appended.key == *key).map(|appended| &appended.state);
         newest.chain(self.base.get(key)).next().cloned()
     }
 
@@ -428,10 +411,7 @@ impl World {
         for at in 0..self.cores.len() {
             let core = CoreId(u16::try_from(at).unwrap());
             let through = self.through(core, &there);
-            assert!(
-                self.cores[at].durable <= through,
-                "core {core}: durable records are gone"
-            );
+            assert!(self.cores[at].durable <= through, "core {core}: durable records are gone");
         }
         let operations: Vec<(Key, OperationId)> = self
             .tree
@@ -531,10 +511,7 @@ fn every_crash_keeps_what_was_durable_and_brings_nothing_else() {
     });
 
     assert!(tally.crashes == 4_000 && tally.crashes_in_recovery > 1_000, "{tally:?}");
-    assert!(
-        tally.tails > 300 && tally.replayed > 50_000 && tally.ingested > 5_000,
-        "{tally:?}"
-    );
+    assert!(tally.tails > 300 && tally.replayed > 50_000 && tally.ingested > 5_000, "{tally:?}");
     assert!(tally.segments_reused > 300 && tally.fetches_overtaken > 30, "{tally:?}");
     assert!(tally.failed > 100, "{tally:?}");
 }
@@ -551,9 +528,7 @@ fn a_bit_that_turned_is_never_passed_over() {
             if world.recover().is_err() {
                 world.tally.damaged += 1;
                 world.disk.flip(segment, bit);
-                world
-                    .recover()
-                    .unwrap_or_else(|error| panic!("seed {seed}: {error} after healing"));
+                world.recover().unwrap_or_else(|error| panic!("seed {seed}: {error} after healing"));
             }
         }
         world.tally

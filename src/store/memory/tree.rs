@@ -65,9 +65,7 @@ impl Tree {
     pub fn get(&self, place: &Place) -> Result<Option<Arc<Siblings>>, Unreadable> {
         let set = |value: &Bytes| sets::decode_set(value.clone()).map(Arc::new);
         let found = self.entries.get(&place.set_key()).map(set).transpose();
-        found.map_err(|cause| Unreadable {
-            reason: cause.to_string(),
-        })
+        found.map_err(|cause| Unreadable { reason: cause.to_string() })
     }
 
     /// All entries whose keys begin with `prefix`.
@@ -78,7 +76,6 @@ impl Tree {
     /// The places of all sets.
     pub fn places(&self) -> Vec<Place> {
         let sets = self.entries(layout::set_prefix());
-        sets.map(|(key, _)| Place::from_set_key(key).expect("only chunks are in the tree"))
-            .collect()
+        sets.map(|(key, _)| Place::from_set_key(key).expect("only chunks are in the tree")).collect()
     }
 }

@@ -198,10 +198,8 @@ impl Log {
     /// The wished segment stands, full of zeros, durable under its name.
     pub fn on_segment_ready(&mut self, spare: SpareSegment) {
         self.preparing = Preparing::No;
-        self.segment_bytes_next = spare
-            .bytes
-            .saturating_mul(2)
-            .clamp(self.segment_bytes_next, self.config.segment_bytes_max);
+        self.segment_bytes_next =
+            spare.bytes.saturating_mul(2).clamp(self.segment_bytes_next, self.config.segment_bytes_max);
         self.spares.push_back(spare);
     }
 
@@ -248,10 +246,7 @@ impl Log {
 
     /// Segments that hold records, and spares.
     pub fn segments(&self) -> (usize, usize) {
-        (
-            self.behind.len() + usize::from(self.active.is_some()),
-            self.spares.len(),
-        )
+        (self.behind.len() + usize::from(self.active.is_some()), self.spares.len())
     }
 
     /// Whether a spare stands ready, with room for the front of the queue if that waits for one.
@@ -282,11 +277,7 @@ impl Log {
         if let Some(full) = self.active.take() {
             self.behind.push_back((full.file, self.synced));
         }
-        let active = Active {
-            file,
-            life: life(),
-            at: 0,
-        };
+        let active = Active { file, life: life(), at: 0 };
         let header = Header {
             life: active.life,
             log: self.config.id,
@@ -314,12 +305,7 @@ impl Log {
     /// Puts a statement and as many records as fit behind what is there, and fills up to whole blocks; `room` counts
     /// from the front of `bytes`. None when not even the first record fits.
     fn put_records(&self, bytes: &mut Vec<u8>, life: Life, room: u64) -> Option<usize> {
-        let statement = Statement {
-            life,
-            log: self.config.id,
-            next: self.synced.next(),
-            synced: self.synced,
-        };
+        let statement = Statement { life, log: self.config.id, next: self.synced.next(), synced: self.synced };
         statement.put(bytes);
         let mut records = 0;
         for append in &self.queue {
@@ -343,17 +329,8 @@ impl Log {
         assert!(end <= active.file.bytes, "a write ends within its segment");
         self.active = Some(Active { at: end, ..active });
         let appends: Vec<Append> = self.queue.drain(..records).collect();
-        self.writing = Some(Writing {
-            bytes: appends.iter().map(memory).sum(),
-            appends,
-        });
-        LogWrite {
-            segment: active.file.id,
-            offset: active.at,
-            bytes,
-            starts_segment: active.at == 0,
-            records,
-        }
+        self.writing = Some(Writing { bytes: appends.iter().map(memory).sum(), appends });
+        LogWrite { segment: active.file.id, offset: active.at, bytes, starts_segment: active.at == 0, records }
     }
 
     /// The last write's buffer, unless one large record made it too large to be kept.
@@ -393,10 +370,7 @@ mod tests {
             segment_bytes_max: 16 * BLOCK as u64,
             retry: Duration::from_secs(1),
         };
-        let spare = |(at, blocks): (u32, &u64)| SpareSegment {
-            id: SegmentId(at),
-            bytes: blocks * BLOCK as u64,
-        };
+        let spare = |(at, blocks): (u32, &u64)| SpareSegment { id: SegmentId(at), bytes: blocks * BLOCK as u64 };
         Log::new(config, (0..).zip(spares).map(spare).collect())
     }
 
@@ -432,16 +406,8 @@ mod tests {
         let (mut log, mut shard) = (log(&[6, 8]), Shard::new());
         (0..7).for_each(|_| append(&mut log, &mut shard, BLOCK));
 
-        assert_eq!(
-            next(&mut log),
-            Some((0, 0, 4, 2)),
-            "header and two records reach the bound of a write"
-        );
-        assert_eq!(
-            next(&mut log),
-            Some((0, 4 * BLOCK as u64, 2, 1)),
-            "the segment has two blocks left"
-        );
+        assert_eq!(next(&mut log), Some((0, 0, 4, 2)), "header and two records reach the bound of a write");
+        assert_eq!(next(&mut log), Some((0, 4 * BLOCK as u64, 2, 1)), "the segment has two blocks left");
         assert_eq!(next(&mut log), Some((1, 0, 4, 2)), "the next one begins");
         assert_eq!(next(&mut log), Some((1, 4 * BLOCK as u64, 3, 2)));
     }
@@ -466,21 +432,12 @@ mod tests {
         let (mut log, mut shard) = (log(&[8]), Shard::new());
         append(&mut log, &mut shard, 30 * BLOCK);
         assert_eq!(next(&mut log), None);
-        assert_eq!(
-            log.next_segment(NOW),
-            Some(SegmentWish {
-                bytes: 32 * BLOCK as u64
-            })
-        );
+        assert_eq!(log.next_segment(NOW), Some(SegmentWish { bytes: 32 * BLOCK as u64 }));
         log.on_segment_ready(SpareSegment::new(SegmentId(9), 32 * BLOCK as u64).unwrap());
 
         assert_eq!(next(&mut log), Some((9, 0, 32, 1)));
         append(&mut log, &mut shard, 10);
-        assert_eq!(
-            next(&mut log),
-            Some((0, 0, 2, 1)),
-            "the small spare is used by what fits"
-        );
+        assert_eq!(next(&mut log), Some((0, 0, 2, 1)), "the small spare is used by what fits");
     }
 
     #[test]

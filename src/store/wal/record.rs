@@ -114,12 +114,7 @@ impl Statement {
         let mut rest = &payload[8..];
         let start = rest.get_u64_le();
         let core = CoreId(rest.get_u16_le());
-        Some(Statement {
-            life,
-            log: LogId { start, core },
-            next: sequence,
-            synced: AppendId(rest.get_u64_le()),
-        })
+        Some(Statement { life, log: LogId { start, core }, next: sequence, synced: AppendId(rest.get_u64_le()) })
     }
 }
 
@@ -129,11 +124,7 @@ impl Frame {
     pub fn read(bytes: &Bytes, at: usize, life: Life) -> Option<Frame> {
         let (sequence, kind, length) = verify(bytes.get(at..)?, life)?;
         let payload = bytes.slice(at + HEAD_BYTES..at + HEAD_BYTES + length);
-        (kind != STATEMENT).then_some(Frame {
-            sequence,
-            kind,
-            payload,
-        })
+        (kind != STATEMENT).then_some(Frame { sequence, kind, payload })
     }
 
     /// Bytes that it takes up.
@@ -150,15 +141,9 @@ impl Frame {
         let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?)?;
         let record = match self.kind {
             UPDATE | WHOLE => get_update(&mut reader, key, self.kind == WHOLE)?,
-            SET => Record::Set {
-                key,
-                set: sets::get_set(&mut reader)?,
-            },
+            SET => Record::Set { key, set: sets::get_set(&mut reader)? },
             kind => {
-                return Err(WireError::Unknown {
-                    what: "record kind",
-                    tag: kind.into(),
-                });
+                return Err(WireError::Unknown { what: "record kind", tag: kind.into() });
             }
         };
         reader.end()?;
@@ -172,12 +157,7 @@ fn get_update(from: &mut Reader, key: Key, whole: bool) -> Result<Record, WireEr
         0 => None,
         _ => Some(sets::get_remembered(from)?),
     };
-    Ok(Record::Update {
-        key,
-        update,
-        remember,
-        whole,
-    })
+    Ok(Record::Update { key, update, remember, whole })
 }
 
 /// Appends the record of an append.
@@ -207,10 +187,7 @@ fn tells_the_set(append: &Append) -> bool {
         return false;
     };
     version.dot == append.update.version.dot
-        && append
-            .update
-            .whole()
-            .is_some_and(|whole| whole.vector() == append.state.vector())
+        && append.update.whole().is_some_and(|whole| whole.vector() == append.state.vector())
 }
 
 fn put_frame(out: &mut Vec<u8>, life: Life, sequence: AppendId, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
@@ -254,12 +231,7 @@ mod tests {
     const LIFE: Life = Life(0x0807_0605_0403_0201);
 
     fn statement() -> Statement {
-        Statement {
-            life: LIFE,
-            log: log_id(3),
-            next: AppendId(5),
-            synced: AppendId(4),
-        }
+        Statement { life: LIFE, log: log_id(3), next: AppendId(5), synced: AppendId(4) }
     }
 
     fn spelled(append: &Append) -> Bytes {
@@ -281,10 +253,7 @@ mod tests {
             "0200 6f70 0700000000000000".to_owned() + dot + "0900000000000000 00000000 01000000" + dot + "00000000";
         let update = format!("0100 6b {dot} 01 0900000000000000 01000000 76 00000000 00 {remember}");
         let length = "66000000";
-        assert_golden(
-            &spelled(&append),
-            &format!("{length} 93000cc6 0100000000000000 02 {update}"),
-        );
+        assert_golden(&spelled(&append), &format!("{length} 93000cc6 0100000000000000 02 {update}"));
     }
 
     fn assert_golden(bytes: &[u8], expected: &str) {
@@ -362,9 +331,7 @@ mod tests {
     #[test]
     fn a_kind_of_a_later_version_is_named() {
         let mut bytes = Vec::new();
-        put_frame(&mut bytes, LIFE, AppendId(1), 4, |out| {
-            out.extend_from_slice(b"\x01\x00k")
-        });
+        put_frame(&mut bytes, LIFE, AppendId(1), 4, |out| out.extend_from_slice(b"\x01\x00k"));
         let frame = Frame::read(&bytes.into(), 0, LIFE).unwrap();
         assert_eq!(frame.decode().unwrap_err().to_string(), "record kind: unknown tag 4");
     }

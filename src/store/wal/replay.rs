@@ -107,18 +107,12 @@ impl std::error::Error for Damage {}
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (missing, synced) = (self.missing.0, self.synced.0);
-        write!(
-            f,
-            "log of {}: record {missing} is missing, but up to {synced} was durable: ",
-            self.log
-        )?;
+        write!(f, "log of {}: record {missing} is missing, but up to {synced} was durable: ", self.log)?;
         match self.place {
             Some((file, offset)) => write!(f, "{file} is damaged at byte {offset}")?,
             None => write!(f, "the segment that held it is not there")?,
         }
-        self.unreadable
-            .iter()
-            .try_for_each(|file| write!(f, "; the header of {file} is unreadable"))
+        self.unreadable.iter().try_for_each(|file| write!(f, "; the header of {file} is unreadable"))
     }
 }
 
@@ -144,8 +138,7 @@ pub fn replay(files: &[SegmentFile], known: &Known) -> Result<Replay, ReplayErro
     for statement in unreadable.iter().flat_map(|file| statements_of_any_life(&file.bytes)) {
         if !known.is_closed(statement.log) {
             let scan = scans.entry(statement.log);
-            scan.or_insert_with(|| Scan::behind(known.position(statement.log)))
-                .believe(statement.synced);
+            scan.or_insert_with(|| Scan::behind(known.position(statement.log))).believe(statement.synced);
         }
     }
     let unreadable: Vec<SegmentId> = unreadable.iter().map(|file| file.id).collect();
@@ -186,12 +179,7 @@ struct Break {
 
 impl Scan {
     fn behind(position: AppendId) -> Scan {
-        Scan {
-            position,
-            synced: AppendId(0),
-            found: BTreeMap::new(),
-            breaks: Vec::new(),
-        }
+        Scan { position, synced: AppendId(0), found: BTreeMap::new(), breaks: Vec::new() }
     }
 
     fn believe(&mut self, synced: AppendId) {
@@ -200,12 +188,7 @@ impl Scan {
 
     fn read_segment(&mut self, file: &SegmentFile, header: Header) {
         self.believe(header.synced);
-        self.breaks.push(Break {
-            next: header.first,
-            file: file.id,
-            offset: BLOCK,
-            torn: false,
-        });
+        self.breaks.push(Break { next: header.first, file: file.id, offset: BLOCK, torn: false });
         let mut at = BLOCK;
         while at < file.bytes.len() {
             at = match Statement::read(&file.bytes[at..], header.life) {
@@ -229,12 +212,7 @@ impl Scan {
             next = next.next();
         }
         let padding = &file.bytes[at..align(at).min(file.bytes.len())];
-        self.breaks.push(Break {
-            next,
-            file: file.id,
-            offset: at,
-            torn: padding.iter().any(|&byte| byte != 0),
-        });
+        self.breaks.push(Break { next, file: file.id, offset: at, torn: padding.iter().any(|&byte| byte != 0) });
         align(at)
     }
 
@@ -251,28 +229,14 @@ impl Scan {
         let from = self.gap();
         let (file, offset) = self.place_of(from)?;
         let dropped: usize = self.found.range(from..).map(|(_, found)| found.frame.bytes()).sum();
-        let broken: usize = self
-            .breaks
-            .iter()
-            .filter(|at| at.next == from && at.torn)
-            .map(|at| align(at.offset) - at.offset)
-            .sum();
-        (dropped + broken != 0).then_some(Tail {
-            log,
-            from,
-            file,
-            offset,
-            bytes: dropped + broken,
-        })
+        let broken: usize =
+            self.breaks.iter().filter(|at| at.next == from && at.torn).map(|at| align(at.offset) - at.offset).sum();
+        (dropped + broken != 0).then_some(Tail { log, from, file, offset, bytes: dropped + broken })
     }
 
     /// Where the search for this record ended.
     fn place_of(&self, sequence: AppendId) -> Option<(SegmentId, usize)> {
-        self.breaks
-            .iter()
-            .filter(|at| at.next <= sequence)
-            .max_by_key(|at| at.next)
-            .map(|at| (at.file, at.offset))
+        self.breaks.iter().filter(|at| at.next <= sequence).max_by_key(|at| at.next).map(|at| (at.file, at.offset))
     }
 
     fn judge(mut self, log: LogId, unreadable: &[SegmentId]) -> Result<Vec<Record>, ReplayError> {
@@ -324,27 +288,18 @@ mod tests {
             retry: Duration::ZERO,
         };
         let bytes = (SEGMENT_BLOCKS * BLOCK) as u64;
-        let spare = |at| SpareSegment {
-            id: SegmentId(first_file + at),
-            bytes,
-        };
+        let spare = |at| SpareSegment { id: SegmentId(first_file + at), bytes };
         let mut files = vec![vec![0; SEGMENT_BLOCKS * BLOCK]; 4];
         let mut log = Log::new(config, (0..4).map(spare).collect());
         let mut shard = Shard::new();
         for records in writes {
             (0..*records).for_each(|_| log.append(shard.put("k", b"value", &Siblings::default())));
             let write = log.next_write(|| Life(77)).unwrap();
-            let (file, at) = (
-                &mut files[(write.segment.0 - first_file) as usize],
-                write.offset as usize,
-            );
+            let (file, at) = (&mut files[(write.segment.0 - first_file) as usize], write.offset as usize);
             file[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
             log.on_written(write);
         }
-        let file = |(at, bytes): (u32, Vec<u8>)| SegmentFile {
-            id: SegmentId(first_file + at),
-            bytes: bytes.into(),
-        };
+        let file = |(at, bytes): (u32, Vec<u8>)| SegmentFile { id: SegmentId(first_file + at), bytes: bytes.into() };
         (0..).zip(files).map(file).collect()
     }
 
@@ -368,10 +323,7 @@ mod tests {
     #[test]
     fn all_segments_of_all_logs_are_read_in_any_order() {
         // SEEDS fault 9: recovery that reads only the first segment.
-        let other = LogId {
-            start: 1,
-            core: CoreId(5),
-        };
+        let other = LogId { start: 1, core: CoreId(5) };
         let mut files = written(log_id(1), 0, &[2, 2, 2, 2, 2, 2, 2]);
         files.extend(written(other, 10, &[3, 1]));
         files.reverse();
@@ -450,11 +402,7 @@ mod tests {
         damage_at(&mut files, 0, 20);
         let damage = damage(&files);
         assert_eq!((damage.missing, damage.synced), (AppendId(1), AppendId(1)));
-        assert!(
-            damage
-                .to_string()
-                .ends_with("; the header of 00000000.seg is unreadable")
-        );
+        assert!(damage.to_string().ends_with("; the header of 00000000.seg is unreadable"));
 
         let mut known = Known::default();
         let (key, value) = layout::position_entry(log_id(1), AppendId(3));
@@ -469,34 +417,21 @@ mod tests {
         // The new life's first write covers two blocks; behind it the old life's last two writes still stand.
         let mut bytes = files[0].bytes.to_vec();
         bytes[2 * BLOCK..].copy_from_slice(&old[0].bytes[2 * BLOCK..]);
-        let header = Header {
-            life: Life(78),
-            ..Header::read(&bytes).unwrap()
-        };
+        let header = Header { life: Life(78), ..Header::read(&bytes).unwrap() };
         let mut block = Vec::new();
         header.put(&mut block);
         bytes[..BLOCK].copy_from_slice(&block);
         files[0].bytes = bytes.into();
 
         let replayed = replay(&files, &Known::default()).unwrap();
-        assert_eq!(
-            replayed.logs[&log_id(2)],
-            vec![],
-            "nothing of life 77 verifies in life 78"
-        );
+        assert_eq!(replayed.logs[&log_id(2)], vec![], "nothing of life 77 verifies in life 78");
         assert_eq!(replayed.tails, vec![]);
     }
 
     #[test]
     fn a_value_that_looks_like_a_statement_is_not_believed() {
         let mut forged = Vec::new();
-        Statement {
-            life: Life(1),
-            log: log_id(1),
-            next: AppendId(9),
-            synced: AppendId(1_000),
-        }
-        .put(&mut forged);
+        Statement { life: Life(1), log: log_id(1), next: AppendId(9), synced: AppendId(1_000) }.put(&mut forged);
         let mut files = written(log_id(1), 0, &[1, 1]);
         let mut bytes = files[0].bytes.to_vec();
         bytes[3 * BLOCK..3 * BLOCK + forged.len()].copy_from_slice(&forged);

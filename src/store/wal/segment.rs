@@ -161,10 +161,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let log = LogId {
-            start: 3,
-            core: CoreId(258),
-        };
+        let log = LogId { start: 3, core: CoreId(258) };
         Header {
             life: Life(0x0807_0605_0403_0201),
             log,

@@ -83,10 +83,7 @@ pub struct Writer {
 impl Writer {
     /// A writer of segments in this directory.
     pub fn new(directory: &Path) -> Writer {
-        Writer {
-            directory: directory.to_owned(),
-            open: BTreeMap::new(),
-        }
+        Writer { directory: directory.to_owned(), open: BTreeMap::new() }
     }
 
     /// Writes, durably. A file is opened at its first write and stays open.
@@ -155,10 +152,7 @@ pub async fn probe(directory: &Path, core: CoreId) -> Result<()> {
     let tried = write_and_read_back(&path, &block).await;
     fs::remove_file(&path).map_err(|cause| WriteError::new("removing", &path, cause))?;
     tried.map_err(|error| match error {
-        WriteError::Failed { cause, .. } => WriteError::NoDirectIo {
-            directory: directory.to_owned(),
-            cause,
-        },
+        WriteError::Failed { cause, .. } => WriteError::NoDirectIo { directory: directory.to_owned(), cause },
         other => other,
     })
 }
@@ -251,11 +245,7 @@ mod tests {
 
     fn run<T>(work: impl AsyncFnOnce(&Path) -> T) -> T {
         let directory = tempfile::tempdir().unwrap();
-        let executor = LocalExecutorBuilder::default()
-            .ring_depth(32)
-            .io_memory(64 * 1024)
-            .make()
-            .unwrap();
+        let executor = LocalExecutorBuilder::default().ring_depth(32).io_memory(64 * 1024).make().unwrap();
         executor.run(async {
             probe(directory.path(), CoreId(0)).await.unwrap();
             work(directory.path()).await
@@ -311,13 +301,8 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_named() {
         run(async |directory| {
-            let write = LogWrite {
-                segment: SegmentId(3),
-                offset: 0,
-                bytes: vec![0; BLOCK],
-                starts_segment: true,
-                records: 1,
-            };
+            let write =
+                LogWrite { segment: SegmentId(3), offset: 0, bytes: vec![0; BLOCK], starts_segment: true, records: 1 };
             let error = Writer::new(directory).write(&write).await.unwrap_err();
             let path = directory.join("00000003.seg");
             assert_eq!(
@@ -340,10 +325,7 @@ mod tests {
     fn a_full_disk_is_told_from_other_errors() {
         let of = |code| WriteError::new("writing", Path::new("x"), io::Error::from_raw_os_error(code));
         let full = of(rustix::io::Errno::NOSPC.raw_os_error());
-        assert_eq!(
-            full.to_string(),
-            "the disk is full: x could not be written: No space left on device (os error 28)"
-        );
+        assert_eq!(full.to_string(), "the disk is full: x could not be written: No space left on device (os error 28)");
         assert!(full.is_full() && of(rustix::io::Errno::DQUOT.raw_os_error()).is_full());
         assert!(!of(rustix::io::Errno::IO.raw_os_error()).is_full());
     }

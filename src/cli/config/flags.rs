@@ -1,0 +1,91 @@
+//! The flags of `sloop serve`, one for each setting.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+use super::{Config, ConfigError, Layers, Machine};
+
+/// Run a node. Every option may also stand in the file (data_dir = "..") or the environment (SLOOP_DATA_DIR);
+/// `sloop config show` tells what takes effect.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "serve")]
+pub struct Serve {
+    /// a TOML file; without it SLOOP_CONFIG, or no file
+    #[argh(option)]
+    config: Option<PathBuf>,
+    /// the node's name (the host's)
+    #[argh(option)]
+    name: Option<String>,
+    /// where the node keeps its data (./sloop-data)
+    #[argh(option)]
+    data_dir: Option<String>,
+    /// address of the binary protocol (127.0.0.1:7600)
+    #[argh(option)]
+    listen: Option<String>,
+    /// address of HTTP (127.0.0.1:7601)
+    #[argh(option)]
+    http: Option<String>,
+    /// data cores (all)
+    #[argh(option)]
+    cores: Option<String>,
+    /// whether each data core stays on one CPU: true or false (true)
+    #[argh(option)]
+    pin: Option<String>,
+    /// memory for caches, overlays, the LSM tree and queues together (2GiB, or half of what there is)
+    #[argh(option)]
+    memory: Option<String>,
+    /// what clients must show; better --token-file, since others see command lines
+    #[argh(option)]
+    token: Option<String>,
+    /// a file that holds the token
+    #[argh(option)]
+    token_file: Option<String>,
+    /// listen beyond this machine without a token
+    #[argh(switch)]
+    insecure: bool,
+    /// binary connections that may be open (4096)
+    #[argh(option)]
+    connections_max: Option<String>,
+    /// a binary connection that is silent for this long is closed (10m)
+    #[argh(option)]
+    idle_timeout: Option<String>,
+    /// text or json (text)
+    #[argh(option)]
+    log_format: Option<String>,
+    /// error, warn, info, debug or trace; also by module (info)
+    #[argh(option)]
+    log_level: Option<String>,
+}
+
+impl Serve {
+    /// The configuration that the node runs with.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when there is none.
+    pub fn config(self) -> Result<Config, ConfigError> {
+        let mut layers = Layers::around(self.config)?;
+        let flags = [
+            ("name", self.name),
+            ("data_dir", self.data_dir),
+            ("listen", self.listen),
+            ("http", self.http),
+            ("cores", self.cores),
+            ("pin", self.pin),
+            ("memory", self.memory),
+            ("token", self.token),
+            ("token_file", self.token_file),
+            ("insecure", self.insecure.then(|| "true".to_owned())),
+            ("connections_max", self.connections_max),
+            ("idle_timeout", self.idle_timeout),
+            ("log_format", self.log_format),
+            ("log_level", self.log_level),
+        ];
+        for (setting, text) in flags {
+            if let Some(text) = text {
+                layers.flag(setting, text);
+            }
+        }
+        Config::resolve(&layers, &Machine::here())
+    }
+}

@@ -1,0 +1,357 @@
+//! What a node is told: flags win over the environment, the environment over the file, the file over the defaults.
+//!
+//! Every setting has one name in all three: `data_dir`, `SLOOP_DATA_DIR`, `--data-dir`. A layer holds texts and
+//! where each came from; [`Config::resolve`] reads them, so that a wrong value is refused with its origin whatever
+//! layer it stands in. A name that is not a setting is an error in the file, and a warning in the environment, which is
+//! shared with others.
+
+mod command;
+mod flags;
+mod layers;
+mod machine;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use command::Command;
+pub use flags::Serve;
+pub use layers::{Given, Layers, Origin};
+pub use machine::Machine;
+
+/// Every setting, in the order in which they are shown: its name, and what it means.
+pub const SETTINGS: [(&str, &str); 14] = [
+    ("name", "the node's name, as others see it"),
+    ("data_dir", "where the node keeps its data"),
+    ("listen", "address of the binary protocol"),
+    ("http", "address of HTTP"),
+    ("cores", "data cores"),
+    ("pin", "whether each data core stays on one CPU"),
+    ("memory", "memory for caches, overlays, the LSM tree and queues together"),
+    ("token", "what clients must show, on HTTP and in the hello"),
+    ("token_file", "a file that holds the token"),
+    ("insecure", "listen beyond this machine without a token"),
+    ("connections_max", "binary connections that may be open"),
+    ("idle_timeout", "a binary connection that is silent for this long is closed"),
+    ("log_format", "text or json"),
+    ("log_level", "error, warn, info, debug or trace; also by module: \"info,sloop::store=debug\""),
+];
+
+/// Longest name. It stands in every welcome and beside every version that the node wrote.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Longest token: the hello's bound.
+const TOKEN_BYTES_MAX: usize = 256;
+
+/// Least memory with which every part gets something to work with.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// Memory that a node takes at most unless told otherwise.
+const MEMORY_DEFAULT_MAX: u64 = 2 << 30;
+
+/// What a node runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node's name.
+    pub name: String,
+    /// Where the node keeps its data.
+    pub data_dir: PathBuf,
+    /// Address of the binary protocol.
+    pub listen: SocketAddr,
+    /// Address of HTTP.
+    pub http: SocketAddr,
+    /// Data cores, from 1.
+    pub cores: u16,
+    /// Whether each data core stays on one CPU.
+    pub pin: bool,
+    /// Bytes of memory for caches, overlays, the LSM tree and queues together.
+    pub memory: u64,
+    /// What clients must show.
+    pub token: Option<Token>,
+    /// Whether to listen beyond this machine without a token.
+    pub insecure: bool,
+    /// Binary connections that may be open.
+    pub connections_max: u32,
+    /// A binary connection that is silent for this long is closed.
+    pub idle_timeout: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
+    pub log_level: String,
+    /// Where each setting that was given came from; the others have their defaults.
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// What looks like a mistake and is none for certain, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// A shared secret; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there is no configuration. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: String,
+    },
+    /// The file is not TOML.
+    #[error("{} line {line}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser says.
+        reason: String,
+    },
+    /// The file sets something that is not a setting.
+    #[error("{} line {line}: unknown setting \"{name}\": did you mean \"{nearest}\"?", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What it sets.
+        name: String,
+        /// The setting whose name is nearest.
+        nearest: &'static str,
+    },
+    /// A value that cannot be used.
+    #[error("{setting}: {reason} ({origin})")]
+    Unusable {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+        /// Where it came from.
+        origin: Origin,
+    },
+    /// A listener that others can reach, without a token.
+    #[error(
+        "{setting} = \"{address}\" can be reached from other machines and no token is set: \
+         set token_file, listen on 127.0.0.1, or say --insecure when the network is trusted"
+    )]
+    Exposed {
+        /// `listen` or `http`.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+}
+
+impl Config {
+    /// Reads what the layers say; this is the one place where defaults are spelt.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a value that cannot be used, and for a listener that would be open to all.
+    pub fn resolve(layers: &Layers, machine: &Machine) -> Result<Config, ConfigError> {
+        let memory_default = (machine.memory / 2).clamp(MEMORY_MIN, MEMORY_DEFAULT_MAX);
+        let config = Config {
+            name: layers.read("name", name)?.unwrap_or_else(|| machine.name()),
+            data_dir: layers.read("data_dir", path)?.unwrap_or_else(|| "./sloop-data".into()),
+            listen: layers.read("listen", address)?.unwrap_or(([127, 0, 0, 1], 7600).into()),
+            http: layers.read("http", address)?.unwrap_or(([127, 0, 0, 1], 7601).into()),
+            cores: layers.read("cores", |text| whole(text, 1..=1_024))?.unwrap_or(machine.cores),
+            pin: layers.read("pin", yes_or_no)?.unwrap_or(true),
+            memory: layers.read("memory", memory)?.unwrap_or(memory_default),
+            token: token(layers)?,
+            insecure: layers.read("insecure", yes_or_no)?.unwrap_or(false),
+            connections_max: layers.read("connections_max", |text| whole(text, 1..=65_536))?.unwrap_or(4_096),
+            idle_timeout: layers.read("idle_timeout", time)?.unwrap_or(Duration::from_secs(600)),
+            log_format: layers.read("log_format", log_format)?.unwrap_or(LogFormat::Text),
+            log_level: layers.read("log_level", log_level)?.unwrap_or_else(|| "info".to_owned()),
+            origins: layers.origins(),
+            warnings: layers.warnings().to_vec(),
+        };
+        config.closed_to_strangers()?;
+        Ok(config)
+    }
+
+    /// Each setting with its value as the file spells it, and where it came from. A token is not shown.
+    pub fn shown(&self) -> Vec<(&'static str, Option<String>, Origin)> {
+        let origin = |name| self.origins.get(name).cloned().unwrap_or(Origin::Default);
+        let shown = |(name, _)| (name, self.spelt(name), origin(name));
+        SETTINGS.into_iter().map(shown).collect()
+    }
+
+    fn spelt(&self, setting: &str) -> Option<String> {
+        let text = |text: &dyn fmt::Display| Some(toml::Value::String(text.to_string()).to_string());
+        match setting {
+            "name" => text(&self.name),
+            "data_dir" => text(&self.data_dir.display()),
+            "listen" => text(&self.listen),
+            "http" => text(&self.http),
+            "cores" => Some(self.cores.to_string()),
+            "pin" => Some(self.pin.to_string()),
+            "memory" => text(&bytes_shown(self.memory)),
+            "insecure" => Some(self.insecure.to_string()),
+            "connections_max" => Some(self.connections_max.to_string()),
+            "idle_timeout" => text(&humantime::format_duration(self.idle_timeout)),
+            "log_format" => text(&match self.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }),
+            "log_level" => text(&self.log_level),
+            _token => None,
+        }
+    }
+
+    fn closed_to_strangers(&self) -> Result<(), ConfigError> {
+        let listeners = [("listen", self.listen), ("http", self.http)];
+        let exposed = listeners.into_iter().find(|(_, address)| !address.ip().is_loopback());
+        match exposed {
+            Some((setting, address)) if self.token.is_none() && !self.insecure => {
+                Err(ConfigError::Exposed { setting, address })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("\"{text}\" is not a name: 1 to {NAME_BYTES_MAX} letters, digits, dots, dashes and underscores"))
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("an empty path".to_owned()),
+        _ => Ok(text.into()),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |why: &dyn fmt::Display| format!("\"{text}\" is not an address such as 127.0.0.1:7600: {why}");
+    let mut found = text.to_socket_addrs().map_err(|error| wrong(&error))?;
+    found.next().ok_or_else(|| wrong(&"the name has no address"))
+}
+
+fn whole<T>(text: &str, allowed: std::ops::RangeInclusive<T>) -> Result<T, String>
+where
+    T: std::str::FromStr + PartialOrd + fmt::Display,
+{
+    let refused = || format!("\"{text}\" is not a whole number from {} to {}", allowed.start(), allowed.end());
+    let number = text.parse().map_err(|_| refused())?;
+    if allowed.contains(&number) { Ok(number) } else { Err(refused()) }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither true nor false")),
+    }
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    let found: bytesize::ByteSize =
+        text.parse().map_err(|_| format!("\"{text}\" is not a size such as \"64MiB\" or \"2GiB\""))?;
+    if found.0 < MEMORY_MIN {
+        return Err(format!("{text} is less than the least, {}", bytes_shown(MEMORY_MIN)));
+    }
+    Ok(found.0)
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let found = humantime::parse_duration(text)
+        .map_err(|error| format!("\"{text}\" is not a time such as \"20ms\" or \"10m\": {error}"))?;
+    if found.is_zero() {
+        return Err("a time of nothing".to_owned());
+    }
+    Ok(found)
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("\"{text}\" is neither text nor json")),
+    }
+}
+
+/// `EnvFilter` takes a misspelt level for the name of a module and logs nothing: levels are checked here.
+fn log_level(text: &str) -> Result<String, String> {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    let known = |directive: &str| {
+        let level = directive.rsplit('=').next().unwrap_or(directive);
+        levels.contains(&level)
+    };
+    if text.split(',').all(known) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("\"{text}\" is not one of {}, alone or by module", levels.join(", ")))
+    }
+}
+
+/// The token from whichever of its two settings stands higher.
+fn token(layers: &Layers) -> Result<Option<Token>, ConfigError> {
+    let rank = |setting| layers.get(setting).map(|given| given.origin.rank());
+    match (rank("token"), rank("token_file")) {
+        (Some(text), Some(file)) if text == file => {
+            let given = layers.get("token").expect("it has a rank");
+            Err(ConfigError::Unusable {
+                setting: "token",
+                reason: "token and token_file are both given: give one".to_owned(),
+                origin: given.origin.clone(),
+            })
+        }
+        (text, file) if text > file => layers.read("token", secret),
+        _ => layers.read("token_file", |path| {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            secret(text.trim_end_matches(['\r', '\n']))
+        }),
+    }
+}
+
+fn secret(text: &str) -> Result<Token, String> {
+    let sendable = text.chars().all(|c| c.is_ascii_graphic());
+    if (1..=TOKEN_BYTES_MAX).contains(&text.len()) && sendable {
+        Ok(Token(text.to_owned()))
+    } else {
+        Err(format!("a token has 1 to {TOKEN_BYTES_MAX} visible ASCII characters, this one has {} bytes", text.len()))
+    }
+}
+
+/// The largest unit that tells the number exactly.
+fn bytes_shown(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}

@@ -1,0 +1,138 @@
+use super::*;
+
+fn machine() -> Machine {
+    Machine { host: "alder".to_owned(), cores: 8, memory: 16 << 30 }
+}
+
+fn from_file(text: &str) -> Result<Config, ConfigError> {
+    let mut layers = Layers::default();
+    layers.toml("s.toml".as_ref(), text)?;
+    Config::resolve(&layers, &machine())
+}
+
+fn refusal(text: &str) -> String {
+    from_file(text).unwrap_err().to_string()
+}
+
+#[test]
+fn without_a_word_a_node_runs_here_and_for_this_machine_only() {
+    let config = Config::resolve(&Layers::default(), &machine()).unwrap();
+    assert_eq!(config.name, "alder");
+    assert_eq!(config.data_dir, PathBuf::from("./sloop-data"));
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7600");
+    assert_eq!(config.http.to_string(), "127.0.0.1:7601");
+    assert_eq!((config.cores, config.pin), (8, true));
+    assert_eq!(config.memory, 2 << 30);
+    assert_eq!(config.token, None);
+}
+
+#[test]
+fn half_of_a_small_machine_is_the_most_that_is_taken_unasked() {
+    let small = Machine { memory: 1 << 30, ..machine() };
+    assert_eq!(Config::resolve(&Layers::default(), &small).unwrap().memory, 512 << 20);
+}
+
+#[test]
+fn a_host_whose_name_is_no_name_runs_as_node() {
+    let odd = Machine { host: "böse kiste".to_owned(), ..machine() };
+    assert_eq!(Config::resolve(&Layers::default(), &odd).unwrap().name, "node");
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let mut layers = Layers::default();
+    layers.flag("cores", "1".to_owned());
+    layers.environment([("SLOOP_CORES".to_owned(), "2".to_owned()), ("SLOOP_NAME".to_owned(), "env".to_owned())]);
+    layers.toml("s.toml".as_ref(), "cores = 3\nname = 'file'\npin = false\n").unwrap();
+
+    let config = Config::resolve(&layers, &machine()).unwrap();
+
+    assert_eq!((config.cores, config.name.as_str(), config.pin), (1, "env", false));
+    let origin = |name| config.origins[name].to_string();
+    assert_eq!(origin("cores"), "flag --cores");
+    assert_eq!(origin("name"), "environment SLOOP_NAME");
+    assert_eq!(origin("pin"), "s.toml line 3");
+}
+
+#[test]
+fn units_are_read_and_shown() {
+    let config = from_file("memory = '192MiB'\nidle_timeout = '1m 30s'\n").unwrap();
+    assert_eq!(config.memory, 192 << 20);
+    assert_eq!(config.idle_timeout, Duration::from_secs(90));
+    assert_eq!(config.spelt("memory").unwrap(), "\"192MiB\"");
+    assert_eq!(config.spelt("idle_timeout").unwrap(), "\"1m 30s\"");
+    assert_eq!(from_file("memory = 268435456").unwrap().memory, 256 << 20);
+}
+
+#[test]
+fn an_unknown_setting_names_file_line_and_the_nearest_known_one() {
+    assert_eq!(
+        refusal("name = 'a'\n\nmemroy = '1GiB'\n"),
+        "s.toml line 3: unknown setting \"memroy\": did you mean \"memory\"?"
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_used_names_its_origin() {
+    assert_eq!(refusal("\ncores = 0"), "cores: \"0\" is not a whole number from 1 to 1024 (s.toml line 2)");
+    assert_eq!(refusal("memory = '1MiB'"), "memory: 1MiB is less than the least, 64MiB (s.toml line 1)");
+    assert_eq!(
+        refusal("memory = 'lots'"),
+        "memory: \"lots\" is not a size such as \"64MiB\" or \"2GiB\" (s.toml line 1)"
+    );
+    assert_eq!(refusal("pin = 'yes'"), "pin: \"yes\" is neither true nor false (s.toml line 1)");
+    assert_eq!(refusal("listen = [1]"), "listen: a value cannot be a array (s.toml line 1)");
+    assert!(refusal("listen = 'here'").starts_with("listen: \"here\" is not an address such as"));
+    assert!(refusal("idle_timeout = '0s'").contains("a time of nothing"));
+    assert!(refusal("log_level = 'infoo'").contains("is not one of error, warn"));
+    assert!(refusal("name = 'a b'").contains("is not a name"));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_with_its_line() {
+    assert!(refusal("name = 'a'\ncores = = 1\n").starts_with("s.toml line 2: "));
+}
+
+#[test]
+fn beyond_this_machine_a_node_wants_a_token_or_insecure() {
+    let refused = refusal("http = '0.0.0.0:7601'");
+    assert!(refused.contains("--insecure") && refused.contains("token_file"), "{refused}");
+    assert!(from_file("http = '0.0.0.0:7601'\ninsecure = true").is_ok());
+    assert!(from_file("listen = '[::]:7600'\ntoken = 'secret'").is_ok());
+}
+
+#[test]
+fn a_token_is_read_from_its_file_and_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, "secret\n").unwrap();
+
+    let config = from_file(&format!("token_file = '{}'", path.display())).unwrap();
+
+    assert_eq!(config.token.as_ref().unwrap().reveal(), "secret");
+    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!format!("{:?}", config.shown()).contains("secret"));
+    assert!(refusal("token = 'a'\ntoken_file = 'b'").contains("give one"));
+    assert!(refusal("token_file = '/nowhere/token'").contains("/nowhere/token: No such file"));
+    assert!(refusal("token = 'two words'").contains("visible ASCII"));
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_worth_a_warning() {
+    let mut layers = Layers::default();
+    layers.environment([
+        ("SLOOP_CORE".to_owned(), "2".to_owned()),
+        ("SLOOP_ADDR".to_owned(), "127.0.0.1:1".to_owned()),
+        ("HOME".to_owned(), "/".to_owned()),
+    ]);
+    assert_eq!(layers.warnings(), ["the variable SLOOP_CORE sets nothing: did you mean SLOOP_CORES?"]);
+}
+
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let config = from_file("cores = 3\nmemory = '65MiB'\nlog_format = 'json'\nname = 'x'\n").unwrap();
+    let shown: String =
+        config.shown().into_iter().filter_map(|(name, value, _)| Some(format!("{name} = {}\n", value?))).collect();
+    let again = from_file(&shown).unwrap();
+    assert_eq!(Config { origins: config.origins.clone(), ..again }, config);
+}

@@ -1,0 +1,45 @@
+//! What the control thread knows of its node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::guard::Guard;
+use super::metrics::Metrics;
+use crate::protocol::message::Directory;
+use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::types::ClusterId;
+use crate::runtime::door::Door;
+use crate::runtime::heartbeat::Heartbeats;
+
+/// Everything that HTTP and the acceptor show or need; filled once at the start.
+#[derive(Clone)]
+pub struct Node {
+    /// The node's name.
+    pub name: Arc<str>,
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The ring.
+    pub ring: Ring,
+    /// Its cores.
+    pub cores: Cores,
+    /// Names of nodes by the actors they drew.
+    pub directory: Arc<Directory>,
+    /// Where the binary protocol listens.
+    pub listen: SocketAddr,
+    /// The way to the cores.
+    pub door: Door,
+    /// Whether they turn.
+    pub hearts: Arc<Heartbeats>,
+    /// What they count.
+    pub metrics: Arc<Metrics>,
+    /// Who is let in.
+    pub guard: Guard,
+    /// How a snapshot is begun.
+    pub snapshots: SnapshotSource,
+}
+
+/// Begins a snapshot of what the LSM tree holds now, on a thread of its own, and gives its bytes as they come
+/// (`store::snapshot`). The channel is bounded; dropping the receiver ends the thread. A checkpoint has gone before it.
+pub type SnapshotSource = Arc<dyn Fn() -> flume::Receiver<Result<Bytes, String>> + Send + Sync>;

@@ -1,0 +1,134 @@
+//! A node for tests of this folder: real shards on threads of their own, in place of the daemon's cores; their store is
+//! a map, and every append is durable at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::guard::Guard;
+use super::metrics::Metrics;
+use super::node::Node;
+use crate::protocol::causality::Siblings;
+use crate::protocol::coordinator::quorum::Copies;
+use crate::protocol::io::{Effect, Effects, Input};
+use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
+use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::shard::{Birth, Shard};
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, Now, RequestId, WallTime};
+use crate::runtime::door::Door;
+use crate::runtime::heartbeat::Heartbeats;
+use crate::runtime::mail::{Arrival, Knock, MAIL_MAX, Mail};
+
+pub(super) const CLUSTER: ClusterId = ClusterId(0xc1);
+const CORES: Cores = Cores { count: 2, salt: 3 };
+const RING: u16 = 16;
+
+/// When the fake cores' wall clock stands still.
+pub(super) const WALL: u64 = 1_728_000_000_000;
+
+/// A node whose binary connections arrive at the receiver.
+pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
+    let (arrived, arrivals) = flume::unbounded();
+    let directory: Arc<Directory> = Arc::new((0..CORES.count).map(|core| (actor(core), "node-a".to_owned())).collect());
+    let boxes = (0..CORES.count).map(|core| begin_core(core, Arc::clone(&directory), arrived.clone())).collect();
+    let hearts = Heartbeats::new(CORES.count);
+    hearts.serve(true);
+    let ring = Ring::new(RING);
+    let node = Node {
+        name: "node-a".into(),
+        cluster: CLUSTER,
+        ring,
+        cores: CORES,
+        directory,
+        listen: ([127, 0, 0, 1], 7600).into(),
+        door: Door::new(ring, CORES, boxes),
+        hearts: Arc::new(hearts),
+        metrics: Arc::new(Metrics::recording()),
+        guard: Guard::new(token),
+        snapshots: Arc::new(|| {
+            let (pieces, snapshot) = flume::bounded(2);
+            pieces.send(Ok(Bytes::from_static(b"snap"))).unwrap();
+            pieces.send(Ok(Bytes::from_static(b"shot"))).unwrap();
+            snapshot
+        }),
+    };
+    (node, arrivals)
+}
+
+fn actor(core: u16) -> ActorId {
+    ActorId(u64::from(core) + 1)
+}
+
+fn begin_core(core: u16, directory: Arc<Directory>, arrived: flume::Sender<Arrival>) -> flume::Sender<Mail> {
+    let (sender, mail) = flume::bounded(MAIL_MAX);
+    let mut fake = FakeCore::new(core, directory);
+    let turn = move || {
+        while let Ok(letter) = mail.recv() {
+            match letter {
+                Mail::Knock(Knock::Ask { request, answer }) => {
+                    let _ = answer.send(fake.ask(request));
+                }
+                Mail::Knock(Knock::Checkpoint { done }) => {
+                    let _ = done.send(Ok(()));
+                }
+                Mail::Connection(arrival) => {
+                    let _ = arrived.send(arrival);
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().spawn(turn).unwrap();
+    sender
+}
+
+struct FakeCore {
+    shard: Shard,
+    store: BTreeMap<Key, Arc<Siblings>>,
+    requests: u64,
+}
+
+impl FakeCore {
+    fn new(core: u16, directory: Arc<Directory>) -> FakeCore {
+        let birth = Birth {
+            cluster: CLUSTER,
+            core: CoreId(core),
+            actor: actor(core),
+            counter: 0,
+            copies: Copies::of(1),
+            directory,
+            remembered: vec![],
+        };
+        FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }
+    }
+
+    fn ask(&mut self, request: Request) -> Outcome {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let mut inputs = vec![Input::Request { id, request, deadline: Instant(u64::MAX) }];
+        while let Some(input) = inputs.pop() {
+            let mut effects = Effects::new();
+            self.shard.handle(Now { instant: Instant(0), wall: WallTime(WALL) }, input, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Load { load, key } => {
+                        inputs.push(Input::Loaded { load, found: Ok(self.store.get(&key).cloned()) });
+                    }
+                    Effect::Append(append) => {
+                        self.store.insert(append.key, append.state);
+                        inputs.push(Input::Appended { through: append.id });
+                    }
+                    Effect::List { id, keys } => inputs.push(Input::Listed { id, page: Ok(self.list(&keys)) }),
+                    Effect::Forget { .. } => {}
+                    Effect::Reply { outcome, .. } => return outcome,
+                }
+            }
+        }
+        panic!("the request was not answered");
+    }
+
+    fn list(&self, keys: &Keys) -> Page {
+        let wanted = |key: &&Key| key.as_bytes().starts_with(&keys.prefix);
+        Page { keys: self.store.keys().filter(wanted).cloned().collect(), more: false }
+    }
+}

@@ -1,0 +1,364 @@
+//! The shard on virtual time: a store that is a map, a log that is a queue which syncs when the test says so.
+
+use super::*;
+use crate::protocol::config::{DEADLINE_DEFAULT, SIBLINGS_MAX};
+use crate::protocol::io::Append;
+use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
+use crate::protocol::types::{OperationId, Value, WallTime};
+
+/// One shard in a world of its own.
+struct World {
+    shard: Shard,
+    now: Instant,
+    durable: BTreeMap<Key, Arc<Siblings>>,
+    log: Vec<Append>,
+    slow_loads: Option<Vec<(LoadId, Key)>>,
+    replies: BTreeMap<RequestId, Outcome>,
+    requests: u64,
+    syncs: usize,
+}
+
+fn birth(actor: u64, remembered: Vec<(Key, Remembered)>) -> Birth {
+    Birth {
+        cluster: ClusterId(7),
+        core: CoreId(0),
+        actor: ActorId(actor),
+        counter: 0,
+        copies: Copies::of(1),
+        directory: Arc::new([(ActorId(actor), "node-a".to_owned())].into()),
+        remembered,
+    }
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            shard: Shard::new(Instant(0), birth(1, vec![])),
+            now: Instant(0),
+            durable: BTreeMap::new(),
+            log: vec![],
+            slow_loads: None,
+            replies: BTreeMap::new(),
+            requests: 0,
+            syncs: 0,
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut effects = Effects::new();
+        self.shard.handle(Now { instant: self.now, wall: WallTime(self.now.0) }, input, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Load { load, key } => match &mut self.slow_loads {
+                    Some(slow) => slow.push((load, key)),
+                    None => self.feed(Input::Loaded { load, found: Ok(self.durable.get(&key).cloned()) }),
+                },
+                Effect::Append(append) => self.log.push(append),
+                Effect::Reply { id, outcome } => {
+                    assert!(self.replies.insert(id, outcome).is_none(), "{id:?} is answered once");
+                }
+                Effect::List { id, .. } => self.feed(Input::Listed { id, page: Ok(Page::default()) }),
+                Effect::Forget { .. } => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.feed(Input::Request { id, request, deadline: self.now + DEADLINE_DEFAULT });
+        id
+    }
+
+    fn finish_loads(&mut self) {
+        for (load, key) in self.slow_loads.take().unwrap_or_default() {
+            self.feed(Input::Loaded { load, found: Ok(self.durable.get(&key).cloned()) });
+        }
+    }
+
+    fn sync(&mut self) {
+        self.syncs += 1;
+        let batch = std::mem::take(&mut self.log);
+        let Some(last) = batch.last() else { return };
+        let through = last.id;
+        self.durable.extend(batch.into_iter().map(|append| (append.key, append.state)));
+        self.feed(Input::Appended { through });
+    }
+
+    fn outcome(&mut self, id: RequestId) -> Outcome {
+        self.replies.remove(&id).expect("the request has an answer")
+    }
+
+    fn written(&mut self, request: Request) -> Written {
+        let id = self.ask(request);
+        self.sync();
+        match self.outcome(id) {
+            Ok(Reply::Written(written)) => written,
+            other => panic!("not written: {other:?}"),
+        }
+    }
+
+    fn get(&mut self, name: &str) -> Found {
+        let id = self.ask(Request::Get(Get { key: key(name), terms: Terms::default() }));
+        match self.outcome(id) {
+            Ok(Reply::Found(found)) => found,
+            other => panic!("not found: {other:?}"),
+        }
+    }
+
+    fn values(&mut self, name: &str) -> Vec<String> {
+        let shown = |value: &Value| String::from_utf8(value.as_bytes().to_vec()).unwrap();
+        self.get(name).siblings.iter().map(|sibling| shown(&sibling.value)).collect()
+    }
+
+    /// A restart after a crash: what was durable and what was remembered are there, the actor is another.
+    fn crash(&mut self, remembered: Vec<(Key, Remembered)>) {
+        self.log.clear();
+        self.replies.clear();
+        self.shard = Shard::new(self.now, birth(2, remembered));
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(name.to_owned()).unwrap()
+}
+
+fn put_as(name: &str, value: &str, causality: Causality, operation: Option<&str>) -> Request {
+    Request::Put(Put {
+        key: key(name),
+        value: Value::new(value.to_owned()).unwrap(),
+        causality,
+        operation: operation.map(|id| OperationId::new(id.to_owned()).unwrap()),
+        terms: Terms::default(),
+    })
+}
+
+fn put(name: &str, value: &str) -> Request {
+    put_as(name, value, Causality::Blind, None)
+}
+
+fn delete(name: &str) -> Request {
+    Request::Delete(Delete { key: key(name), causality: Causality::Blind, operation: None, terms: Terms::default() })
+}
+
+#[test]
+fn a_write_is_answered_only_once_it_is_durable() {
+    let mut world = World::new();
+    let id = world.ask(put("a", "1"));
+    assert!(world.replies.is_empty(), "the log has not synced yet");
+    assert_eq!(world.values("a"), [""; 0], "readers see the newest durable state");
+
+    world.sync();
+    assert!(matches!(world.outcome(id), Ok(Reply::Written(_))));
+    assert_eq!(world.values("a"), ["1"]);
+}
+
+#[test]
+fn fault_03_a_deleted_key_stays_deleted_and_the_reply_names_what_went() {
+    let mut world = World::new();
+    let first = world.written(put("a", "1"));
+    let deleted = world.written(delete("a"));
+    assert_eq!(deleted.superseded, [first.dot]);
+    assert_eq!(world.values("a"), [""; 0]);
+
+    let absent = world.written(delete("never written"));
+    assert_eq!(absent.superseded, [], "an absent key can be deleted as well");
+}
+
+#[test]
+fn fault_05_concurrent_writers_with_contexts_lose_no_update() {
+    let mut world = World::new();
+    world.written(put("cart", "milk"));
+    let (one, two) = (world.get("cart").context, world.get("cart").context);
+    world.written(put_as("cart", "milk,bread", Causality::Context(one), None));
+    world.written(put_as("cart", "milk,eggs", Causality::Context(two), None));
+    assert_eq!(world.values("cart"), ["milk,bread", "milk,eggs"]);
+
+    let both = world.get("cart").context;
+    world.written(put_as("cart", "milk,bread,eggs", Causality::Context(both), None));
+    assert_eq!(world.values("cart"), ["milk,bread,eggs"]);
+}
+
+#[test]
+fn fault_06_reading_merging_and_writing_a_key_is_atomic_even_when_the_store_is_slow() {
+    let mut world = World::new();
+    world.slow_loads = Some(vec![]);
+    let ids: Vec<RequestId> = (0..10).map(|n| world.ask(put("a", &n.to_string()))).collect();
+    assert_eq!(world.slow_loads.as_ref().unwrap().len(), 1, "one load serves every write that waits for it");
+
+    world.finish_loads();
+    world.sync();
+    let dots: BTreeSet<_> = ids
+        .into_iter()
+        .map(|id| match world.outcome(id) {
+            Ok(Reply::Written(written)) => written.dot,
+            other => panic!("not written: {other:?}"),
+        })
+        .collect();
+    assert_eq!(dots.len(), 10, "no two writes share a dot");
+    assert_eq!(world.values("a"), ["9"], "each write superseded the one before it");
+}
+
+#[test]
+fn a_hot_key_is_not_limited_to_one_write_a_sync() {
+    let mut world = World::new();
+    let ids: Vec<RequestId> = (0..50).map(|n| world.ask(put("hot", &n.to_string()))).collect();
+    world.sync();
+    assert_eq!(world.syncs, 1);
+    assert!(ids.into_iter().all(|id| world.outcome(id).is_ok()));
+    assert_eq!(world.values("hot"), ["49"]);
+}
+
+#[test]
+fn fault_08_a_retry_under_the_same_operation_id_is_one_write() {
+    let mut world = World::new();
+    let request = put_as("a", "1", Causality::Blind, Some("op-1"));
+    let first = world.written(request.clone());
+    world.written(put("a", "2"));
+
+    let retry = world.written(request);
+    assert_eq!((retry.dot, retry.remembered), (first.dot, true));
+    assert_eq!(world.values("a"), ["2"], "the retry minted nothing");
+}
+
+#[test]
+fn fault_08_the_same_id_on_another_key_is_another_operation() {
+    let mut world = World::new();
+    world.written(put_as("a", "1", Causality::Blind, Some("op-1")));
+    world.written(put_as("b", "2", Causality::Blind, Some("op-1")));
+    assert_eq!(world.values("b"), ["2"]);
+}
+
+#[test]
+fn the_same_id_with_another_operation_is_refused() {
+    let mut world = World::new();
+    world.written(put_as("a", "1", Causality::Blind, Some("op-1")));
+    let id = world.ask(put_as("a", "2", Causality::Blind, Some("op-1")));
+    assert_eq!(world.outcome(id), Err(Failure::OperationReused));
+}
+
+#[test]
+fn a_retry_beside_its_first_try_waits_for_the_same_append() {
+    let mut world = World::new();
+    let request = put_as("a", "1", Causality::Blind, Some("op-1"));
+    let (first, retry) = (world.ask(request.clone()), world.ask(request));
+    assert!(world.replies.is_empty());
+
+    world.sync();
+    let (first, retry) = (world.outcome(first).unwrap(), world.outcome(retry).unwrap());
+    let (Reply::Written(first), Reply::Written(retry)) = (first, retry) else { panic!("both are written") };
+    assert_eq!(first.dot, retry.dot);
+    assert!(retry.remembered && !first.remembered);
+}
+
+#[test]
+fn fault_08_operation_ids_survive_a_restart() {
+    let mut world = World::new();
+    let request = put_as("a", "1", Causality::Blind, Some("op-1"));
+    world.ask(request.clone());
+    let remembered = world.log[0].remember.clone().unwrap();
+    world.sync();
+
+    world.crash(vec![(key("a"), remembered)]);
+    let id = world.ask(request);
+    let Ok(Reply::Written(retry)) = world.outcome(id) else { panic!("the retry is answered at once") };
+    assert!(retry.remembered);
+}
+
+#[test]
+fn a_failed_log_fails_what_was_under_way_and_stops_writes_but_not_reads() {
+    let mut world = World::new();
+    world.written(put("a", "1"));
+    let id = world.ask(put("a", "2"));
+    world.log.clear();
+    world.feed(Input::AppendsFailed { actor: ActorId(9) });
+
+    let stopped = Err(Failure::WritesStopped { core: CoreId(0) });
+    assert_eq!(world.outcome(id), stopped);
+    let id = world.ask(put("a", "3"));
+    assert_eq!(world.outcome(id), stopped);
+    assert_eq!(world.values("a"), ["1"]);
+    assert_eq!(world.shard.actor(), (ActorId(9), 0), "the old actor mints no more");
+}
+
+#[test]
+fn a_write_that_waited_for_the_store_when_the_log_failed_is_refused() {
+    let mut world = World::new();
+    world.slow_loads = Some(vec![]);
+    let id = world.ask(put("a", "1"));
+    world.feed(Input::AppendsFailed { actor: ActorId(9) });
+    world.finish_loads();
+    assert_eq!(world.outcome(id), Err(Failure::WritesStopped { core: CoreId(0) }));
+    assert!(world.log.is_empty());
+}
+
+#[test]
+fn every_request_ends_by_its_deadline_with_numbers() {
+    let mut world = World::new();
+    let append = world.ask(put("a", "1"));
+    world.slow_loads = Some(vec![]);
+    let (mint, read) = (world.ask(put("b", "1")), world.ask(Request::Siblings(key("c"))));
+
+    world.now = world.now + DEADLINE_DEFAULT;
+    world.feed(Input::Tick);
+    for id in [append, mint, read] {
+        assert_eq!(world.outcome(id), Err(Failure::QuorumNotMet { needed: 1, got: 0 }));
+    }
+
+    world.finish_loads();
+    world.sync();
+    assert!(world.replies.is_empty(), "a late end answers nobody twice");
+    assert_eq!(world.shard.waiting(), 0);
+    assert_eq!(world.values("a"), ["1"], "a failed write may still surface");
+    assert_eq!(world.values("b"), [""; 0], "one that was not minted in time never is");
+}
+
+#[test]
+fn too_many_siblings_are_refused_with_the_numbers() {
+    let mut world = World::new();
+    for n in 0..SIBLINGS_MAX {
+        world.written(put_as("a", &n.to_string(), Causality::Sibling, None));
+    }
+    let id = world.ask(put_as("a", "one more", Causality::Sibling, None));
+    let refused = world.outcome(id).unwrap_err();
+    assert!(refused.to_string().contains("101 siblings, allowed are 100"), "{refused}");
+    world.written(put("a", "all replaced"));
+    assert_eq!(world.values("a"), ["all replaced"]);
+}
+
+#[test]
+fn a_context_of_another_key_is_refused() {
+    let mut world = World::new();
+    world.written(put("x", "1"));
+    world.written(put("y", "1"));
+    let context = world.get("y").context;
+    let id = world.ask(put_as("x", "2", Causality::Context(context), None));
+    assert!(matches!(world.outcome(id), Err(Failure::Context(_))));
+    assert_eq!(world.values("x"), ["1"]);
+}
+
+#[test]
+fn a_quorum_beyond_the_copies_is_refused() {
+    let mut world = World::new();
+    let terms = Terms { quorum: 2, ..Terms::default() };
+    let id = world.ask(Request::Get(Get { key: key("a"), terms }));
+    assert_eq!(world.outcome(id), Err(Failure::QuorumImpossible { asked: 2, copies: 1 }));
+}
+
+#[test]
+fn siblings_tell_who_wrote_what() {
+    let mut world = World::new();
+    world.written(put_as("a", "1", Causality::Sibling, Some("op-1")));
+    world.written(put_as("a", "2", Causality::Sibling, None));
+    world.written(Request::Delete(Delete {
+        key: key("a"),
+        causality: Causality::Sibling,
+        operation: None,
+        terms: Terms::default(),
+    }));
+    let id = world.ask(Request::Siblings(key("a")));
+    let Ok(Reply::Siblings(copies)) = world.outcome(id) else { panic!("the copies are shown") };
+    let told: Vec<_> = copies.copies.iter().map(|copy| (copy.node.as_str(), copy.value.is_none())).collect();
+    assert_eq!(told, [("node-a", false), ("node-a", false), ("node-a", true)]);
+    assert!(copies.copies[0].operation.is_some());
+}

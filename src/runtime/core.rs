@@ -1,0 +1,602 @@
+//! One data core: its shard, its store, and whom to answer. No lock and no await in here: tasks call in, effects are
+//! carried out at once, and what takes time is put where a task or a thread finds it.
+//!
+//! ```text
+//!   connection, door, other core ──ask──▶ shard ──effects──▶ engine ──▶ log task (group commit)
+//!            ▲                              ▲                  └──────▶ store thread (fetch, ingest, list)
+//!            └───────── answers ────────────┴── what ended ◀───────────┘
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::clock::Clock;
+use super::connection::Connection;
+use super::gather::Gather;
+use super::mail::Knock;
+use super::metrics::{CoreMetrics, OperationKind};
+use super::signal::Signal;
+use super::storekeeper::{Finished, Job};
+use crate::protocol::causality::Siblings;
+use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
+use crate::protocol::io::{Effect, Effects, Input, Unreadable};
+use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Request, Terms};
+use crate::protocol::ring::{Cores, Partition, Ring};
+use crate::protocol::shard::Shard;
+use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
+use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
+use crate::store::{Engine, Lookup, Place, Refusal};
+use crate::wire::frame::CallId;
+
+/// What other cores and the store thread put into a core's inbox. Unbounded, because everything in it was asked for by
+/// a request that is counted where it came in.
+#[derive(Debug)]
+pub enum Errand {
+    /// A request for a key of this core.
+    Forward {
+        /// Whom to answer.
+        from: CoreId,
+        /// That core's name for it.
+        ticket: RequestId,
+        /// What is asked.
+        request: Request,
+        /// When it must have ended; the clock is the same on every core.
+        deadline: Instant,
+    },
+    /// How a request ended that was forwarded from here.
+    Answered {
+        /// This core's name for it.
+        ticket: RequestId,
+        /// Its end.
+        outcome: Outcome,
+    },
+    /// The store thread has done something.
+    Finished(Finished),
+    /// Take no more, finish what is under way.
+    Stop,
+}
+
+/// Whom a request came from.
+#[derive(Debug)]
+enum Origin {
+    Connection(Rc<Connection>, CallId),
+    Gather(u64, usize),
+    Core(CoreId, RequestId),
+    Door(oneshot::Sender<Outcome>),
+}
+
+/// A request under way on this core, here or forwarded.
+#[derive(Debug)]
+struct Pending {
+    origin: Origin,
+    kind: OperationKind,
+    begun: Instant,
+}
+
+/// Everything that a core is made of.
+pub struct Parts {
+    /// Which core of the node.
+    pub id: CoreId,
+    /// The clocks.
+    pub clock: Clock,
+    /// The protocol.
+    pub shard: Shard,
+    /// The store's memory and log.
+    pub engine: Engine,
+    /// The ring.
+    pub ring: Ring,
+    /// The node's cores.
+    pub cores: Cores,
+    /// What an info request is told.
+    pub info: NodeInfo,
+    /// The inboxes of all cores.
+    pub mesh: Vec<flume::Sender<Errand>>,
+    /// The store thread.
+    pub store: flume::Sender<Job>,
+    /// The counters.
+    pub metrics: CoreMetrics,
+    /// Bytes of replies that may wait for slow clients.
+    pub replies_bytes_max: usize,
+}
+
+/// One core at work.
+pub struct Core {
+    parts: Parts,
+    /// Raised when there may be something for the log.
+    log: Rc<Signal>,
+    /// Raised when a segment may be wanted.
+    segments: Rc<Signal>,
+    effects: Effects,
+    inputs: VecDeque<Input>,
+    pending: BTreeMap<RequestId, Pending>,
+    requests: u64,
+    gathers: BTreeMap<u64, Gather>,
+    gathers_begun: u64,
+    /// Loads by the key that the store thread is fetching for them.
+    fetching: BTreeMap<Key, Vec<LoadId>>,
+    fetches: Vec<Key>,
+    checkpoints: Vec<(AppendId, oneshot::Sender<Result<(), Failure>>)>,
+    /// Connections with bytes to send.
+    dirty: Vec<Rc<Connection>>,
+    replies_bytes: usize,
+    /// Something was appended in this turn.
+    appended: bool,
+    stopping: bool,
+}
+
+impl Core {
+    /// A core at rest.
+    pub fn new(parts: Parts, log: Rc<Signal>, segments: Rc<Signal>) -> Core {
+        Core {
+            parts,
+            log,
+            segments,
+            effects: Effects::new(),
+            inputs: VecDeque::new(),
+            pending: BTreeMap::new(),
+            requests: 0,
+            gathers: BTreeMap::new(),
+            gathers_begun: 0,
+            fetching: BTreeMap::new(),
+            fetches: Vec::new(),
+            checkpoints: Vec::new(),
+            dirty: Vec::new(),
+            replies_bytes: 0,
+            appended: false,
+            stopping: false,
+        }
+    }
+
+    /// A client calls on a connection.
+    pub fn on_call(&mut self, connection: &Rc<Connection>, id: CallId, call: Call) {
+        match call {
+            Call::Ping => self.send(connection, id, &Answer::Pong),
+            Call::Info => {
+                let info = self.info();
+                self.send(connection, id, &Answer::Info(info));
+            }
+            Call::One(Request::Keys(keys)) => {
+                let gather = Gather::pages(Rc::clone(connection), id, self.parts.ring, &keys, self.parts.mesh.len());
+                let every_core = (0..self.parts.cores.count).map(|core| (CoreId(core), Request::Keys(keys.clone())));
+                self.begin_gather(gather, every_core.collect());
+            }
+            Call::One(request) => {
+                let owner = self.owner(&request);
+                self.ask(Origin::Connection(Rc::clone(connection), id), owner, request);
+            }
+            Call::Many(requests) => {
+                let gather = Gather::batch(Rc::clone(connection), id, requests.len());
+                let parts = requests.into_iter().map(|request| (self.owner(&request), request)).collect();
+                self.begin_gather(gather, parts);
+            }
+        }
+    }
+
+    /// A frame came in that is no call. The stream is sound, so only this call fails.
+    pub fn on_malformed(&mut self, connection: &Rc<Connection>, id: CallId, failure: Failure) {
+        self.parts.metrics.frames_refused.increment(1);
+        self.send(connection, id, &Answer::One(Err(failure)));
+    }
+
+    /// The stream can be read no further: says why, under the id of no call.
+    pub fn farewell(&mut self, connection: &Rc<Connection>, answer: &Answer) {
+        self.parts.metrics.frames_refused.increment(1);
+        self.send(connection, CallId::NONE, answer);
+        self.flush();
+    }
+
+    /// The control thread asks.
+    pub fn on_knock(&mut self, knock: Knock) {
+        match knock {
+            Knock::Ask { request, answer } => {
+                let owner = match &request {
+                    Request::Keys(_) => self.parts.id,
+                    _ => self.owner(&request),
+                };
+                self.ask(Origin::Door(answer), owner, request);
+            }
+            Knock::Checkpoint { done } => {
+                let goal = self.parts.engine.checkpoint();
+                self.checkpoints.push((goal, done));
+                self.begin_chunk();
+            }
+        }
+    }
+
+    /// Another core or the store thread has something.
+    pub fn on_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Forward { from, ticket, request, deadline } => {
+                self.ask_here(Origin::Core(from, ticket), request, deadline);
+            }
+            Errand::Answered { ticket, outcome } => self.on_outcome(ticket, outcome),
+            Errand::Finished(finished) => self.on_finished(finished),
+            Errand::Stop => self.stopping = true,
+        }
+    }
+
+    /// The log's task asks for the next group commit, if there is one.
+    pub fn next_write(&mut self, life: impl FnOnce() -> Life) -> Option<LogWrite> {
+        self.parts.engine.next_write(life)
+    }
+
+    /// The group commit is durable.
+    pub fn on_written(&mut self, write: LogWrite, took: Duration) {
+        let metrics = &self.parts.metrics;
+        metrics.wal_syncs.increment(1);
+        metrics.wal_sync_seconds.record(took);
+        metrics.wal_records.increment(write.records as u64);
+        metrics.wal_batch_records.record(write.records as f64);
+        metrics.wal_bytes.increment(write.bytes.len() as u64);
+        let through = self.parts.engine.on_written(write);
+        self.feed(Input::Appended { through });
+        self.begin_chunk();
+        self.segments.raise();
+    }
+
+    /// The group commit failed: this core writes no more.
+    pub fn on_write_failed(&mut self, fresh: ActorId) {
+        self.parts.metrics.wal_failures.increment(1);
+        self.parts.engine.on_write_failed();
+        self.feed(Input::AppendsFailed { actor: fresh });
+    }
+
+    /// A spare segment that should be prepared now, if one should.
+    pub fn next_segment(&mut self) -> Option<SegmentWish> {
+        self.parts.engine.next_segment(self.parts.clock.instant())
+    }
+
+    /// A spare segment is ready, or could not be made.
+    pub fn on_segment(&mut self, made: Result<SpareSegment, bool>) {
+        match made {
+            Ok(spare) => self.parts.engine.on_segment_ready(spare),
+            Err(full) => self.parts.engine.on_segment_failed(self.parts.clock.instant(), full),
+        }
+        self.log.raise();
+    }
+
+    /// Time goes by: deadlines, old operations, an overlay that has become old.
+    pub fn on_tick(&mut self) {
+        self.feed(Input::Tick);
+        self.begin_chunk();
+        self.segments.raise();
+        self.show();
+    }
+
+    /// Whether anything is under way.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty() || !self.gathers.is_empty() || self.parts.engine.stats().queue_records > 0
+    }
+
+    /// Whether the core was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// The actor and its last counter.
+    pub fn actor(&self) -> (ActorId, u64) {
+        self.parts.shard.actor()
+    }
+
+    /// What was gathered in this turn goes its way: fetches to the store thread, appends to the log, replies to their
+    /// connections.
+    pub fn flush(&mut self) {
+        if !self.fetches.is_empty() {
+            let keys = std::mem::take(&mut self.fetches);
+            self.hand_over(Job::Fetch(keys));
+        }
+        if std::mem::take(&mut self.appended) {
+            self.log.raise();
+        }
+        for connection in self.dirty.drain(..) {
+            connection.wake_writer();
+        }
+    }
+
+    /// Bytes of replies that wait for slow clients, on all connections.
+    pub fn replies_are_full(&self) -> bool {
+        self.replies_bytes > self.parts.replies_bytes_max
+    }
+
+    /// A connection has sent or dropped that many bytes of replies.
+    pub fn on_sent(&mut self, bytes: usize) {
+        self.replies_bytes -= bytes;
+    }
+
+    /// The monotonic time.
+    pub fn instant(&self) -> Instant {
+        self.parts.clock.instant()
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &CoreMetrics {
+        &self.parts.metrics
+    }
+
+    fn owner(&self, request: &Request) -> CoreId {
+        let key = request.key().expect("all but a listing have a key");
+        self.parts.cores.of(self.parts.ring.partition(key))
+    }
+
+    fn info(&self) -> NodeInfo {
+        let uptime_ms = self.parts.clock.instant().0 / 1_000;
+        NodeInfo { uptime_ms, ..self.parts.info.clone() }
+    }
+
+    fn begin_gather(&mut self, gather: Gather, parts: Vec<(CoreId, Request)>) {
+        self.gathers_begun += 1;
+        let number = self.gathers_begun;
+        let empty = parts.is_empty();
+        self.gathers.insert(number, gather);
+        if empty {
+            self.end_gather(number);
+        }
+        for (at, (core, request)) in parts.into_iter().enumerate() {
+            self.ask(Origin::Gather(number, at), core, request);
+        }
+    }
+
+    fn end_gather(&mut self, number: u64) {
+        let gather = self.gathers.remove(&number).expect("a gather ends once");
+        let (connection, id, answer) = gather.end();
+        self.send(&connection, id, &answer);
+    }
+
+    fn ask(&mut self, origin: Origin, core: CoreId, request: Request) {
+        let deadline = self.parts.clock.instant() + patience(&request);
+        if core == self.parts.id {
+            return self.ask_here(origin, request, deadline);
+        }
+        let ticket = self.enter(origin, &request);
+        let errand = Errand::Forward { from: self.parts.id, ticket, request, deadline };
+        if self.parts.mesh[core.index()].send(errand).is_err() {
+            self.on_outcome(ticket, Err(Failure::Stopping));
+        }
+    }
+
+    fn ask_here(&mut self, origin: Origin, request: Request, deadline: Instant) {
+        let id = self.enter(origin, &request);
+        if self.stopping {
+            return self.on_outcome(id, Err(Failure::Stopping));
+        }
+        if request.is_write()
+            && let Err(refusal) = self.parts.engine.admit()
+        {
+            return self.on_outcome(id, Err(self.refused(refusal)));
+        }
+        self.feed(Input::Request { id, request, deadline });
+    }
+
+    fn refused(&self, refusal: Refusal) -> Failure {
+        match refusal {
+            Refusal::Overloaded { .. } => Failure::Overloaded {
+                retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second"),
+            },
+            Refusal::DiskFull => Failure::DiskFull,
+            Refusal::Stopped => Failure::WritesStopped { core: self.parts.id },
+        }
+    }
+
+    fn enter(&mut self, origin: Origin, request: &Request) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let kind = OperationKind::of(request);
+        self.pending.insert(id, Pending { origin, kind, begun: self.parts.clock.instant() });
+        id
+    }
+
+    /// Hands inputs to the shard and carries its effects out until nothing more follows.
+    fn feed(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.parts.shard.handle(self.parts.clock.now(), input, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+            self.effects = effects;
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Load { load, key } => self.load(load, key),
+            Effect::Append(append) => {
+                self.parts.engine.append(append);
+                self.appended = true;
+            }
+            Effect::List { id, keys } => {
+                let overlay = self.newer_than_tree(&keys);
+                self.hand_over(Job::List { id, keys, overlay });
+            }
+            Effect::Forget { key, operation } => self.parts.engine.forget(&key, &operation),
+            Effect::Reply { id, outcome } => self.on_outcome(id, outcome),
+        }
+    }
+
+    fn load(&mut self, load: LoadId, key: Key) {
+        match self.parts.engine.lookup(&key) {
+            Lookup::Found(set) => self.inputs.push_back(Input::Loaded { load, found: Ok(Some(set)) }),
+            Lookup::Absent => self.inputs.push_back(Input::Loaded { load, found: Ok(None) }),
+            Lookup::Fetching => self.fetching.entry(key).or_default().push(load),
+            Lookup::Fetch => {
+                self.fetching.entry(key.clone()).or_default().push(load);
+                self.fetches.push(key);
+            }
+        }
+    }
+
+    /// The overlay's part of a page: places in order, and whether they hold a value; one value more than fits on it.
+    fn newer_than_tree(&self, keys: &Keys) -> Vec<(Place, bool)> {
+        let ring = self.parts.ring;
+        let after = keys.after.as_ref().map(|key| Place::of(ring, key));
+        let first = after.as_ref().map_or(Partition(0), |after| after.partition);
+        let mut newer = Vec::new();
+        let mut live_left = usize::from(keys.limit) + 1;
+        for partition in (first.0..ring.partitions()).map(Partition) {
+            let start = Key::new(keys.prefix.clone()).ok().map(|key| Place { partition, key });
+            let from = match (&start, &after) {
+                (Some(start), Some(after)) if after < start => Bound::Included(start),
+                (Some(start), None) => Bound::Included(start),
+                (_, Some(after)) => Bound::Excluded(after),
+                (None, None) => Bound::Unbounded,
+            };
+            // Without a prefix there is one range from here to the end, with one there is one in each partition.
+            let in_range = |place: &Place| match start {
+                Some(_) => place.partition == partition && place.key.as_bytes().starts_with(&keys.prefix),
+                None => true,
+            };
+            for (place, set) in self.parts.engine.scan(from).take_while(|(place, _)| in_range(place)) {
+                let live = set.live().next().is_some();
+                newer.push((place.clone(), live));
+                live_left -= usize::from(live);
+                if live_left == 0 {
+                    return newer;
+                }
+            }
+            if start.is_none() {
+                break;
+            }
+        }
+        newer
+    }
+
+    fn on_finished(&mut self, finished: Finished) {
+        match finished {
+            Finished::Fetched { fetched, took } => {
+                self.parts.metrics.cold_reads.increment(fetched.len() as u64);
+                self.parts.metrics.cold_read_seconds.record(took);
+                for (key, found) in fetched {
+                    self.on_fetched(key, found);
+                }
+            }
+            Finished::Listed { id, page } => self.feed(Input::Listed { id, page }),
+            Finished::Ingested { outcome, took } => self.on_ingested(outcome, took),
+        }
+    }
+
+    fn on_fetched(&mut self, key: Key, found: Result<Option<Arc<Siblings>>, Unreadable>) {
+        let found = match found {
+            Ok(found) => match self.parts.engine.on_fetched(key.clone(), found) {
+                Lookup::Found(set) => Ok(Some(set)),
+                Lookup::Absent => Ok(None),
+                Lookup::Fetch | Lookup::Fetching => return self.fetches.push(key),
+            },
+            Err(unreadable) => {
+                self.parts.engine.on_fetch_failed(&key);
+                Err(unreadable)
+            }
+        };
+        for load in self.fetching.remove(&key).unwrap_or_default() {
+            self.feed(Input::Loaded { load, found: found.clone() });
+        }
+    }
+
+    fn begin_chunk(&mut self) {
+        if let Some(chunk) = self.parts.engine.next_chunk(self.parts.clock.instant()) {
+            self.hand_over(Job::Ingest(chunk));
+        }
+        let position = self.parts.engine.position();
+        for (_, done) in self.checkpoints.extract_if(.., |(goal, _)| *goal <= position) {
+            // Whoever asked may have given up.
+            let _ = done.send(Ok(()));
+        }
+    }
+
+    fn on_ingested(&mut self, outcome: Result<(), bool>, took: Duration) {
+        match outcome {
+            Ok(()) => {
+                self.parts.metrics.ingestions.increment(1);
+                self.parts.metrics.ingestion_seconds.record(took);
+                self.parts.engine.on_ingested();
+                self.begin_chunk();
+            }
+            Err(full) => {
+                self.parts.metrics.ingestion_failures.increment(1);
+                self.parts.engine.on_ingest_failed(self.parts.clock.instant(), full);
+                for (_, done) in self.checkpoints.drain(..) {
+                    let failure = if full { Failure::DiskFull } else { unreadable_store() };
+                    // Whoever asked may have given up.
+                    let _ = done.send(Err(failure));
+                }
+            }
+        }
+        self.segments.raise();
+        self.log.raise();
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        self.parts.store.send(job).expect("the store thread lives as long as its core");
+    }
+
+    /// A request has ended, here or where it was forwarded to.
+    fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
+        let Pending { origin, kind, begun } = self.pending.remove(&id).expect("a request ends once");
+        if !matches!(origin, Origin::Core(..)) {
+            self.parts.metrics.operation(kind, &outcome, self.parts.clock.instant().since(begun));
+        }
+        match origin {
+            Origin::Connection(connection, call) => self.send(&connection, call, &Answer::One(outcome)),
+            Origin::Gather(number, at) => {
+                let gather = self.gathers.get_mut(&number).expect("a gather lasts until its last part");
+                if gather.on_outcome(at, outcome) {
+                    self.end_gather(number);
+                }
+            }
+            Origin::Core(from, ticket) => {
+                // A core that is gone has stopped the node: there is nobody left to tell.
+                let _ = self.parts.mesh[from.index()].send(Errand::Answered { ticket, outcome });
+            }
+            Origin::Door(answer) => {
+                // Whoever asked may have gone away.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    fn send(&mut self, connection: &Rc<Connection>, id: CallId, answer: &Answer) {
+        self.replies_bytes += connection.answer(id, answer);
+        if connection.becomes_dirty() {
+            self.dirty.push(Rc::clone(connection));
+        }
+    }
+
+    /// Brings the gauges up to date.
+    fn show(&self) {
+        let (metrics, stats) = (&self.parts.metrics, self.parts.engine.stats());
+        metrics.wal_behind_bytes.set(stats.log_bytes as f64);
+        metrics.wal_segments.set((stats.segments_used + stats.segments_spare) as f64);
+        metrics.overlay_bytes.set((stats.overlay_bytes + stats.frozen_bytes) as f64);
+        metrics.overlay_keys.set(stats.overlay_keys as f64);
+        metrics.cache_bytes.set(stats.cache_bytes as f64);
+        metrics.cache_keys.set(stats.cache_keys as f64);
+        metrics.cache_hits.absolute(stats.cache_hits);
+        metrics.cache_misses.absolute(stats.cache_misses);
+        metrics.queue_appends.set(stats.queue_records as f64);
+        metrics.queue_requests.set(self.pending.len() as f64);
+        metrics.queue_loads.set(self.fetching.len() as f64);
+    }
+}
+
+fn unreadable_store() -> Failure {
+    Failure::Unreadable { reason: "the chunk could not be ingested: see the log of the node".to_owned() }
+}
+
+/// How long a request may take.
+fn patience(request: &Request) -> Duration {
+    let terms = match request {
+        Request::Get(get) => get.terms,
+        Request::Put(put) => put.terms,
+        Request::Delete(delete) => delete.terms,
+        Request::Siblings(_) | Request::Keys(_) => Terms::default(),
+    };
+    match terms.deadline_ms {
+        0 => DEADLINE_DEFAULT,
+        ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
+    }
+}

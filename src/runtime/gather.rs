@@ -1,0 +1,68 @@
+//! One answer out of many outcomes: a batch, or a listing over all cores.
+
+use std::rc::Rc;
+
+use super::connection::Connection;
+use super::pages;
+use crate::protocol::message::{Answer, Keys, Outcome, Reply};
+use crate::protocol::ring::Ring;
+use crate::wire::frame::CallId;
+
+/// Outcomes that come in any order.
+#[derive(Debug)]
+pub struct Gather {
+    connection: Rc<Connection>,
+    id: CallId,
+    outcomes: Vec<Option<Outcome>>,
+    missing: usize,
+    becomes: Becomes,
+}
+
+#[derive(Debug)]
+enum Becomes {
+    Batch,
+    Listing { ring: Ring, limit: usize },
+}
+
+impl Gather {
+    /// A batch of `count` requests, each of which stands alone.
+    pub fn batch(connection: Rc<Connection>, id: CallId, count: usize) -> Gather {
+        Gather { connection, id, outcomes: vec![None; count], missing: count, becomes: Becomes::Batch }
+    }
+
+    /// A page of keys out of the pages of `cores` cores.
+    pub fn pages(connection: Rc<Connection>, id: CallId, ring: Ring, keys: &Keys, cores: usize) -> Gather {
+        let becomes = Becomes::Listing { ring, limit: usize::from(keys.limit) };
+        Gather { connection, id, outcomes: vec![None; cores], missing: cores, becomes }
+    }
+
+    /// Takes one outcome in and says whether it was the last.
+    pub fn on_outcome(&mut self, at: usize, outcome: Outcome) -> bool {
+        let before = self.outcomes[at].replace(outcome);
+        assert!(before.is_none(), "part {at} ended twice");
+        self.missing -= 1;
+        self.missing == 0
+    }
+
+    /// The answer, and whom it is for.
+    pub fn end(self) -> (Rc<Connection>, CallId, Answer) {
+        let outcomes = self.outcomes.into_iter().map(|outcome| outcome.expect("every part has ended"));
+        let answer = match self.becomes {
+            Becomes::Batch => Answer::Many(outcomes.collect()),
+            Becomes::Listing { ring, limit } => Answer::One(listing(ring, limit, outcomes)),
+        };
+        (self.connection, self.id, answer)
+    }
+}
+
+/// One core that cannot list makes the whole page untrue.
+fn listing(ring: Ring, limit: usize, outcomes: impl Iterator<Item = Outcome>) -> Outcome {
+    let mut listed = Vec::new();
+    for outcome in outcomes {
+        match outcome? {
+            Reply::Keys(page) => listed.push(page),
+            other => unreachable!("a listing was answered by {other:?}"),
+        }
+    }
+    Ok(Reply::Keys(pages::merge(ring, limit, listed)))
+}

@@ -1,0 +1,239 @@
+//! What a core counts. Handles are made once a core, so that counting costs nanoseconds; docs/METRICS.md is the table.
+//!
+//! Labels are bounded: a core, a kind of operation, an outcome. Never a key, never a peer.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
+
+use crate::protocol::message::{Failure, Outcome, Request};
+use crate::protocol::types::CoreId;
+
+/// Every metric of a core: name, type, help. The one place where a name is spelt for the exporter's `# HELP`.
+const TABLE: [(&str, Kind, &str); 28] = [
+    (OPERATIONS, Kind::Counter, "Requests that ended, by kind and outcome."),
+    (OPERATION_SECONDS, Kind::Histogram, "Time from a request's arrival at its core to its reply, by kind."),
+    (WAL_SYNCS, Kind::Counter, "Group commits: durable writes to the log."),
+    (WAL_RECORDS, Kind::Counter, "Records that the log took."),
+    (WAL_BYTES, Kind::Counter, "Bytes written to the log, padding included."),
+    (WAL_BATCH_RECORDS, Kind::Histogram, "Records of one group commit."),
+    (WAL_SYNC_SECONDS, Kind::Histogram, "Time of one group commit."),
+    (WAL_FAILURES, Kind::Counter, "Writes to the log that failed."),
+    (WAL_BEHIND_BYTES, Kind::Gauge, "Bytes of log that a restart would replay."),
+    (WAL_SEGMENTS, Kind::Gauge, "Segment files that the core holds."),
+    (OVERLAY_BYTES, Kind::Gauge, "Bytes that are durable in the log and not yet in the LSM tree."),
+    (OVERLAY_KEYS, Kind::Gauge, "Keys that are durable in the log and not yet in the LSM tree."),
+    (CACHE_BYTES, Kind::Gauge, "Bytes of the cache of hot keys."),
+    (CACHE_KEYS, Kind::Gauge, "Keys in the cache of hot keys."),
+    (CACHE_HITS, Kind::Counter, "Look-ups served from memory."),
+    (CACHE_MISSES, Kind::Counter, "Look-ups that went to the LSM tree."),
+    (COLD_READS, Kind::Counter, "Reads of the LSM tree."),
+    (COLD_READ_SECONDS, Kind::Histogram, "Time of one read of the LSM tree, waiting included."),
+    (INGESTIONS, Kind::Counter, "Chunks that the LSM tree took."),
+    (INGESTION_FAILURES, Kind::Counter, "Chunks that the LSM tree could not take."),
+    (INGESTION_SECONDS, Kind::Histogram, "Time of one ingestion."),
+    (QUEUE_APPENDS, Kind::Gauge, "Appends that wait for the next group commit."),
+    (QUEUE_REQUESTS, Kind::Gauge, "Requests under way on the core."),
+    (QUEUE_LOADS, Kind::Gauge, "Reads of the LSM tree under way."),
+    (CONNECTIONS, Kind::Gauge, "Binary connections that the core serves."),
+    (CONNECTIONS_OPENED, Kind::Counter, "Binary connections that the core was given."),
+    (CONNECTIONS_DROPPED, Kind::Counter, "Binary connections that were closed for being too slow or silent."),
+    (FRAMES_REFUSED, Kind::Counter, "Frames that broke the protocol; each ends its connection."),
+];
+
+const OPERATIONS: &str = "sloop_operations_total";
+const OPERATION_SECONDS: &str = "sloop_operation_duration_seconds";
+const WAL_SYNCS: &str = "sloop_wal_syncs_total";
+const WAL_RECORDS: &str = "sloop_wal_records_total";
+const WAL_BYTES: &str = "sloop_wal_written_bytes_total";
+const WAL_BATCH_RECORDS: &str = "sloop_wal_batch_records";
+const WAL_SYNC_SECONDS: &str = "sloop_wal_sync_duration_seconds";
+const WAL_FAILURES: &str = "sloop_wal_failures_total";
+const WAL_BEHIND_BYTES: &str = "sloop_wal_behind_bytes";
+const WAL_SEGMENTS: &str = "sloop_wal_segments";
+const OVERLAY_BYTES: &str = "sloop_overlay_bytes";
+const OVERLAY_KEYS: &str = "sloop_overlay_keys";
+const CACHE_BYTES: &str = "sloop_cache_bytes";
+const CACHE_KEYS: &str = "sloop_cache_keys";
+const CACHE_HITS: &str = "sloop_cache_hits_total";
+const CACHE_MISSES: &str = "sloop_cache_misses_total";
+const COLD_READS: &str = "sloop_cold_reads_total";
+const COLD_READ_SECONDS: &str = "sloop_cold_read_duration_seconds";
+const INGESTIONS: &str = "sloop_ingestions_total";
+const INGESTION_FAILURES: &str = "sloop_ingestion_failures_total";
+const INGESTION_SECONDS: &str = "sloop_ingestion_duration_seconds";
+const QUEUE_APPENDS: &str = "sloop_queued_appends";
+const QUEUE_REQUESTS: &str = "sloop_requests_under_way";
+const QUEUE_LOADS: &str = "sloop_loads_under_way";
+const CONNECTIONS: &str = "sloop_connections";
+const CONNECTIONS_OPENED: &str = "sloop_connections_opened_total";
+const CONNECTIONS_DROPPED: &str = "sloop_connections_dropped_total";
+const FRAMES_REFUSED: &str = "sloop_frames_refused_total";
+
+/// Upper bounds of the buckets for times: 20 us, doubling, to 10 s.
+pub const SECONDS_BUCKETS: [f64; 20] = [
+    0.000_02, 0.000_04, 0.000_08, 0.000_16, 0.000_32, 0.000_64, 0.001_28, 0.002_56, 0.005_12, 0.010_24, 0.020_48,
+    0.040_96, 0.081_92, 0.163_84, 0.327_68, 0.655_36, 1.310_72, 2.621_44, 5.242_88, 10.485_76,
+];
+
+/// Upper bounds of the buckets for counts of records.
+pub const RECORDS_BUCKETS: [f64; 12] = [1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1_024., 4_096.];
+
+/// The histograms that count records, all others measure seconds.
+pub const RECORDS_HISTOGRAMS: [&str; 1] = [WAL_BATCH_RECORDS];
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// The kinds of operations, as labels name them.
+const KINDS: [&str; 5] = ["get", "put", "delete", "siblings", "keys"];
+
+/// How an operation ended, as labels name it.
+const OUTCOMES: [&str; 5] = ["ok", "refused", "quorum", "overloaded", "error"];
+
+/// The handles of one core.
+#[expect(missing_docs, reason = "each field's help stands in the table above")]
+pub struct CoreMetrics {
+    operations: [[Counter; OUTCOMES.len()]; KINDS.len()],
+    operation_seconds: [Histogram; KINDS.len()],
+    pub wal_syncs: Counter,
+    pub wal_records: Counter,
+    pub wal_bytes: Counter,
+    pub wal_batch_records: Histogram,
+    pub wal_sync_seconds: Histogram,
+    pub wal_failures: Counter,
+    pub wal_behind_bytes: Gauge,
+    pub wal_segments: Gauge,
+    pub overlay_bytes: Gauge,
+    pub overlay_keys: Gauge,
+    pub cache_bytes: Gauge,
+    pub cache_keys: Gauge,
+    pub cache_hits: Counter,
+    pub cache_misses: Counter,
+    pub cold_reads: Counter,
+    pub cold_read_seconds: Histogram,
+    pub ingestions: Counter,
+    pub ingestion_failures: Counter,
+    pub ingestion_seconds: Histogram,
+    pub queue_appends: Gauge,
+    pub queue_requests: Gauge,
+    pub queue_loads: Gauge,
+    pub connections: Gauge,
+    pub connections_opened: Counter,
+    pub connections_dropped: Counter,
+    pub frames_refused: Counter,
+}
+
+impl CoreMetrics {
+    /// Makes the handles of one core. All of them stand in the exporter's answer from now on, at zero.
+    pub fn new(recorder: &dyn Recorder, core: CoreId) -> CoreMetrics {
+        with_local_recorder(recorder, || CoreMetrics::registered(&core.to_string()))
+    }
+
+    fn registered(core: &str) -> CoreMetrics {
+        let counter = |name| counter!(name, "core" => core.to_owned());
+        let gauge = |name| gauge!(name, "core" => core.to_owned());
+        let histogram = |name| histogram!(name, "core" => core.to_owned());
+        CoreMetrics {
+            operations: KINDS.map(|kind| {
+                OUTCOMES.map(
+                    |outcome| counter!(OPERATIONS, "core" => core.to_owned(), "kind" => kind, "outcome" => outcome),
+                )
+            }),
+            operation_seconds: KINDS
+                .map(|kind| histogram!(OPERATION_SECONDS, "core" => core.to_owned(), "kind" => kind)),
+            wal_syncs: counter(WAL_SYNCS),
+            wal_records: counter(WAL_RECORDS),
+            wal_bytes: counter(WAL_BYTES),
+            wal_batch_records: histogram(WAL_BATCH_RECORDS),
+            wal_sync_seconds: histogram(WAL_SYNC_SECONDS),
+            wal_failures: counter(WAL_FAILURES),
+            wal_behind_bytes: gauge(WAL_BEHIND_BYTES),
+            wal_segments: gauge(WAL_SEGMENTS),
+            overlay_bytes: gauge(OVERLAY_BYTES),
+            overlay_keys: gauge(OVERLAY_KEYS),
+            cache_bytes: gauge(CACHE_BYTES),
+            cache_keys: gauge(CACHE_KEYS),
+            cache_hits: counter(CACHE_HITS),
+            cache_misses: counter(CACHE_MISSES),
+            cold_reads: counter(COLD_READS),
+            cold_read_seconds: histogram(COLD_READ_SECONDS),
+            ingestions: counter(INGESTIONS),
+            ingestion_failures: counter(INGESTION_FAILURES),
+            ingestion_seconds: histogram(INGESTION_SECONDS),
+            queue_appends: gauge(QUEUE_APPENDS),
+            queue_requests: gauge(QUEUE_REQUESTS),
+            queue_loads: gauge(QUEUE_LOADS),
+            connections: gauge(CONNECTIONS),
+            connections_opened: counter(CONNECTIONS_OPENED),
+            connections_dropped: counter(CONNECTIONS_DROPPED),
+            frames_refused: counter(FRAMES_REFUSED),
+        }
+    }
+
+    /// Counts a request that ended. Failures are counted and not timed: they must never look like a fast success.
+    pub fn operation(&self, kind: OperationKind, outcome: &Outcome, took: Duration) {
+        self.operations[kind.0][outcome_label(outcome)].increment(1);
+        if outcome.is_ok() {
+            self.operation_seconds[kind.0].record(took);
+        }
+    }
+}
+
+/// What kind of operation a request is; kept beside a request under way, when the request itself is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationKind(usize);
+
+impl OperationKind {
+    /// The kind of a request.
+    pub fn of(request: &Request) -> OperationKind {
+        OperationKind(match request {
+            Request::Get(_) => 0,
+            Request::Put(_) => 1,
+            Request::Delete(_) => 2,
+            Request::Siblings(_) => 3,
+            Request::Keys(_) => 4,
+        })
+    }
+}
+
+/// An index into [`OUTCOMES`]: done; the client's fault; too few copies; no room; ours.
+fn outcome_label(outcome: &Outcome) -> usize {
+    match outcome {
+        Ok(_) => 0,
+        Err(
+            Failure::Malformed { .. }
+            | Failure::Length(_)
+            | Failure::Context(_)
+            | Failure::SetLimit(_)
+            | Failure::OperationReused
+            | Failure::QuorumImpossible { .. }
+            | Failure::ReplyTooLarge { .. }
+            | Failure::Unauthorized
+            | Failure::Version { .. },
+        ) => 1,
+        Err(Failure::QuorumNotMet { .. }) => 2,
+        Err(Failure::Overloaded { .. } | Failure::Connections { .. }) => 3,
+        Err(
+            Failure::DiskFull
+            | Failure::WritesStopped { .. }
+            | Failure::Unreadable { .. }
+            | Failure::Stopping
+            | Failure::Other { .. },
+        ) => 4,
+    }
+}
+
+/// Tells the recorder what every metric of a core means.
+pub fn describe(recorder: &dyn Recorder) {
+    for (name, kind, help) in TABLE {
+        match kind {
+            Kind::Counter => recorder.describe_counter(name.into(), None, help.into()),
+            Kind::Gauge => recorder.describe_gauge(name.into(), None, help.into()),
+            Kind::Histogram => recorder.describe_histogram(name.into(), None, help.into()),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Whole nodes in this process, on real files.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use metrics::NoopRecorder;
+
+use super::*;
+use crate::protocol::message::{Causality, Delete, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms};
+use crate::protocol::types::{OperationId, Value};
+
+fn config(data_dir: &Path, cores: u16) -> NodeConfig {
+    NodeConfig {
+        name: "node-a".to_owned(),
+        data_dir: data_dir.to_owned(),
+        cores,
+        pin: false,
+        memory: 512 * 1024 * 1024,
+        idle_max: Duration::from_secs(60),
+    }
+}
+
+fn start(data_dir: &Path, cores: u16) -> Node {
+    Node::start(&config(data_dir, cores), |core| CoreMetrics::new(&NoopRecorder, core)).unwrap()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn ask(node: &Node, request: Request) -> Outcome {
+    block_on(node.door().ask(request))
+}
+
+fn key(name: &str) -> Key {
+    Key::new(name.to_owned()).unwrap()
+}
+
+fn put_as(name: &str, value: &str, operation: Option<&str>) -> Request {
+    Request::Put(Put {
+        key: key(name),
+        value: Value::new(value.to_owned()).unwrap(),
+        causality: Causality::Blind,
+        operation: operation.map(|id| OperationId::new(id.to_owned()).unwrap()),
+        terms: Terms::default(),
+    })
+}
+
+fn put(node: &Node, name: &str, value: &str) {
+    let outcome = ask(node, put_as(name, value, None));
+    assert!(matches!(outcome, Ok(Reply::Written(_))), "{outcome:?}");
+}
+
+fn delete(node: &Node, name: &str) {
+    let terms = Terms::default();
+    let request = Request::Delete(Delete { key: key(name), causality: Causality::Blind, operation: None, terms });
+    assert!(ask(node, request).is_ok());
+}
+
+fn values(node: &Node, name: &str) -> Vec<Bytes> {
+    match ask(node, Request::Get(Get { key: key(name), terms: Terms::default() })) {
+        Ok(Reply::Found(Found { siblings, .. })) => {
+            siblings.into_iter().map(|sibling| sibling.value.bytes().clone()).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn list(node: &Node, prefix: &str, limit: u16) -> Vec<Key> {
+    let mut all = Vec::new();
+    loop {
+        let prefix = Bytes::copy_from_slice(prefix.as_bytes());
+        match ask(node, Request::Keys(Keys { prefix, after: all.last().cloned(), limit })) {
+            Ok(Reply::Keys(Page { keys, more })) => {
+                assert!(keys.len() <= usize::from(limit));
+                all.extend(keys);
+                if !more {
+                    return all;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The process dies: nothing is drained, nothing is marked. What the kernel was given stays.
+fn crash(node: Node) {
+    for inbox in &node.inboxes {
+        inbox.send(Errand::Stop).unwrap();
+    }
+    for executor in node.executors {
+        executor.join().unwrap().unwrap();
+    }
+    for jobs in &node.jobs {
+        jobs.send(Job::End).unwrap();
+    }
+    for storekeeper in node.storekeepers {
+        storekeeper.join().unwrap();
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_clean_stops_crashes_and_another_number_of_cores() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 2);
+    (0..50).for_each(|n| put(&node, &format!("key {n}"), &format!("first {n}")));
+    delete(&node, "key 7");
+    node.stop().unwrap();
+
+    let node = start(dir.path(), 2);
+    assert_eq!(values(&node, "key 3"), ["first 3"]);
+    assert_eq!(values(&node, "key 7"), [""; 0]);
+    put(&node, "key 3", "second");
+    crash(node);
+
+    for cores in [1, 3] {
+        let node = start(dir.path(), cores);
+        assert_eq!(values(&node, "key 3"), ["second"]);
+        assert_eq!(values(&node, "key 7"), [""; 0]);
+        assert_eq!(values(&node, "key 49"), ["first 49"]);
+        put(&node, &format!("on {cores} cores"), "x");
+        crash(node);
+    }
+    let node = start(dir.path(), 2);
+    assert_eq!(list(&node, "on ", 10).len(), 2);
+    node.stop().unwrap();
+}
+
+#[test]
+fn operation_ids_are_remembered_over_a_crash_in_the_log_and_over_two_in_the_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = put_as("a", "1", Some("op-1"));
+    let node = start(dir.path(), 1);
+    let Ok(Reply::Written(first)) = ask(&node, request.clone()) else { panic!("it is written") };
+    crash(node);
+    for _ in 0..2 {
+        let node = start(dir.path(), 1);
+        let Ok(Reply::Written(retry)) = ask(&node, request.clone()) else { panic!("it is answered") };
+        assert!(retry.remembered);
+        assert_eq!(retry.dot, first.dot);
+        crash(node);
+    }
+}
+
+#[test]
+fn a_listing_shows_the_tree_and_what_is_newer_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 2);
+    (0..40).for_each(|n| put(&node, &format!("old {n:02}"), "x"));
+    (0..3).for_each(|n| put(&node, &format!("other {n}"), "x"));
+    block_on(node.door().checkpoint()).unwrap();
+    (0..40).step_by(4).for_each(|n| delete(&node, &format!("old {n:02}")));
+    (40..50).for_each(|n| put(&node, &format!("old {n:02}"), "x"));
+
+    let expected: std::collections::BTreeSet<Key> =
+        (0..50).filter(|n| *n >= 40 || n % 4 != 0).map(|n| key(&format!("old {n:02}"))).collect();
+    for limit in [1, 3, 7, 1_000] {
+        let listed = list(&node, "old ", limit);
+        assert_eq!(listed.len(), expected.len(), "each key once, {limit} a page");
+        assert_eq!(listed.into_iter().collect::<std::collections::BTreeSet<_>>(), expected);
+    }
+    assert_eq!(list(&node, "", 10).len(), expected.len() + 3);
+    assert_eq!(list(&node, "none", 10).len(), 0);
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_checkpoint_brings_everything_into_the_tree_and_cold_reads_find_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 1);
+    put(&node, "a", "1");
+    block_on(node.door().checkpoint()).unwrap();
+    let place = crate::store::Place::of(node.ring(), &key("a"));
+    assert!(node.lsm().get(&place).unwrap().is_some());
+    node.stop().unwrap();
+
+    let node = start(dir.path(), 1);
+    assert_eq!(values(&node, "a"), ["1"], "read from the tree");
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_restored_directory_is_a_new_cluster_with_the_same_sets_and_nothing_is_restored_over_a_node() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = start(dir.path(), 2);
+    (0..20).for_each(|n| put(&node, &format!("key {n}"), "x"));
+    block_on(node.door().checkpoint()).unwrap();
+    let sets: Vec<_> = node
+        .lsm()
+        .snapshot()
+        .map(|entry| entry.unwrap())
+        .map(|(place, bytes)| Ok::<_, StartError>((place.key, sets::decode_set(bytes).unwrap())))
+        .collect();
+    let cluster = node.info().cluster;
+    node.stop().unwrap();
+
+    restore(copy.path(), PARTITIONS, sets.into_iter()).unwrap();
+    let node = start(copy.path(), 1);
+    assert_eq!(values(&node, "key 3"), ["x"]);
+    assert_eq!(list(&node, "", 7).len(), 20);
+    assert_ne!(node.info().cluster, cluster, "contexts of the old cluster mean nothing here");
+    node.stop().unwrap();
+
+    let nothing = std::iter::empty::<Result<_, StartError>>();
+    let refused = restore(copy.path(), PARTITIONS, nothing);
+    assert!(matches!(refused, Err(StartError::Home(HomeError::Taken { .. }))));
+}

@@ -1,0 +1,34 @@
+//! One task wakes another on the same core.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+/// A flag that one task waits for. Raising it twice before the wait is raising it once.
+#[derive(Debug, Default)]
+pub struct Signal {
+    raised: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl Signal {
+    /// Raises the flag and wakes whoever waits.
+    pub fn raise(&self) {
+        self.raised.set(true);
+        if let Some(waiter) = self.waiter.borrow_mut().take() {
+            waiter.wake();
+        }
+    }
+
+    /// Waits for the flag and lowers it.
+    pub async fn wait(&self) {
+        poll_fn(|context| {
+            if self.raised.take() {
+                return Poll::Ready(());
+            }
+            *self.waiter.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,154 @@
+//! The store thread of one core: everything that blocks. Every call into the LSM tree is made here and nowhere else
+//! while the node runs.
+//!
+//! Reads do not wait for an ingestion: between two slices of a chunk the thread looks for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::core::Errand;
+use crate::protocol::causality::Siblings;
+use crate::protocol::io::Unreadable;
+use crate::protocol::message::{Keys, Page};
+use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::types::{CoreId, Key, RequestId};
+use crate::store::lsm::Lsm;
+use crate::store::{Chunk, Place};
+
+/// What a core asks of its store thread.
+#[derive(Debug)]
+pub enum Job {
+    /// Read these keys.
+    Fetch(Vec<Key>),
+    /// Read a page of keys, seen through what is in memory.
+    List {
+        /// Whom to answer.
+        id: RequestId,
+        /// What is asked.
+        keys: Keys,
+        /// The overlay's keys in that range, and whether they hold a value.
+        overlay: Vec<(Place, bool)>,
+    },
+    /// Take in a chunk.
+    Ingest(Arc<Chunk>),
+    /// The core has ended.
+    End,
+}
+
+/// What the store thread has done.
+#[derive(Debug)]
+pub enum Finished {
+    /// The keys of one fetch.
+    Fetched {
+        /// What was found, in the order of the fetch.
+        fetched: Vec<(Key, Result<Option<Arc<Siblings>>, Unreadable>)>,
+        /// How long the reading took.
+        took: Duration,
+    },
+    /// A page of keys.
+    Listed {
+        /// Whom to answer.
+        id: RequestId,
+        /// The page.
+        page: Result<Page, Unreadable>,
+    },
+    /// A chunk is in the tree and durable, or is not.
+    Ingested {
+        /// How it ended; where it failed, whether the disk is full.
+        outcome: Result<(), bool>,
+        /// How long it took.
+        took: Duration,
+    },
+}
+
+/// A store thread at work.
+pub struct Storekeeper {
+    /// Whose thread this is.
+    pub core: CoreId,
+    /// The clocks.
+    pub clock: Clock,
+    /// The ring.
+    pub ring: Ring,
+    /// The node's cores: a listing shows the partitions of this core only.
+    pub cores: Cores,
+    /// The tree.
+    pub lsm: Lsm,
+    /// Jobs come in here; the thread ends when their sender is gone.
+    pub jobs: flume::Receiver<Job>,
+    /// What is done goes out here.
+    pub inbox: flume::Sender<Errand>,
+}
+
+/// How long level 0 may keep a chunk waiting between two looks for reads.
+const WAIT: Duration = Duration::from_millis(5);
+
+impl Storekeeper {
+    /// Works until the core is gone.
+    pub fn work(self) {
+        let mut later = VecDeque::new();
+        while let Some(job) = later.pop_front().or_else(|| self.jobs.recv().ok()) {
+            match job {
+                Job::Fetch(keys) => self.fetch(keys),
+                Job::List { id, keys, overlay } => self.list(id, &keys, overlay, &mut later),
+                Job::Ingest(chunk) => self.ingest(&chunk, &mut later),
+                Job::End => return,
+            }
+        }
+    }
+
+    /// Between two slices of long work: reads are served, the rest waits.
+    fn serve_reads(&self, later: &mut VecDeque<Job>) {
+        for job in self.jobs.try_iter() {
+            match job {
+                Job::Fetch(keys) => self.fetch(keys),
+                long => later.push_back(long),
+            }
+        }
+    }
+
+    fn list(&self, id: RequestId, keys: &Keys, overlay: Vec<(Place, bool)>, later: &mut VecDeque<Job>) {
+        let mine = |partition| self.cores.of(partition) == self.core;
+        let page = self.lsm.list(self.ring, mine, keys, overlay, || self.serve_reads(later));
+        self.tell(Finished::Listed { id, page: page.map_err(|error| unreadable(&error)) });
+    }
+
+    fn fetch(&self, keys: Vec<Key>) {
+        let begun = self.clock.instant();
+        let read = |key: Key| {
+            let place = Place { partition: self.ring.partition(&key), key };
+            let found = self.lsm.get(&place).map_err(|error| unreadable(&error));
+            (place.key, found.map(|set| set.map(Arc::new)))
+        };
+        let fetched = keys.into_iter().map(read).collect();
+        self.tell(Finished::Fetched { fetched, took: self.clock.instant().since(begun) });
+    }
+
+    fn ingest(&self, chunk: &Chunk, later: &mut VecDeque<Job>) {
+        let begun = self.clock.instant();
+        while self.lsm.level_0_is_deep() && !self.jobs.is_disconnected() {
+            match self.jobs.recv_timeout(WAIT) {
+                Ok(Job::Fetch(keys)) => self.fetch(keys),
+                Ok(long) => later.push_back(long),
+                Err(_) => {}
+            }
+        }
+        let outcome = self.lsm.ingest(chunk, || self.serve_reads(later));
+        if let Err(failed) = &outcome {
+            tracing::error!(core = %self.core, error = %failed, "a chunk was not ingested; it is kept and tried again");
+        }
+        let outcome = outcome.map_err(|failed| failed.is_full());
+        self.tell(Finished::Ingested { outcome, took: self.clock.instant().since(begun) });
+    }
+
+    fn tell(&self, finished: Finished) {
+        // A core that is gone has nobody left to tell.
+        let _ = self.inbox.send(Errand::Finished(finished));
+    }
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Unreadable {
+    tracing::error!(%error, "the store could not be read");
+    Unreadable { reason: error.to_string() }
+}

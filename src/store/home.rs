@@ -1,0 +1,502 @@
+//! The data directory: who it belongs to, how often it was started, and how it was left.
+//!
+//! ```text
+//! lock      held exclusively while a node runs; taken before anything else is read
+//! node      who the directory is (below); replaced whole by rename, synced with its directory
+//! wal/      segments of the write-ahead logs
+//! lsm/      fjall
+//!
+//! node:  "SLOOPNOD"  format u32  cluster u128  incarnation u128  partitions u16  salt u64
+//!        starts u64  stamp u64  place u64  clean u8  [count u32, (actor u64, counter u64) by core]
+//!        count u32, actors u64, the oldest first   crc32c u32 over all before it
+//! ```
+//! A start counts itself, takes the mark of the clean stop away and notes the actors that it will mint as, durably,
+//! before anything is minted. So an actor that may have minted more than its mark says is never used again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rustix::fs::FlockOperation;
+
+use crate::protocol::types::{ActorId, ClusterId};
+use crate::wire::reader::put_count;
+use crate::wire::{Reader, WireError};
+
+const MAGIC: &[u8; 8] = b"SLOOPNOD";
+const FORMAT: u32 = 1;
+
+/// Actors whose names a directory still knows. An actor beyond it shows as its number; nothing else hangs on it.
+const ACTORS_MAX: usize = 4_096;
+const CORES_MAX: usize = u16::MAX as usize;
+
+/// Why a data directory cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// Another process holds the directory.
+    #[error("{path} is in use by another sloop: stop that one first, or choose another --data-dir")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An operation on the file system failed.
+    #[error("{doing} {path}: {cause}{hint}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel says.
+        cause: io::Error,
+        /// What to do, where we know.
+        hint: &'static str,
+    },
+    /// The directory holds something that no sloop wrote.
+    #[error("{path} is not a data directory of sloop: {reason}; choose an empty one with --data-dir")]
+    Foreign {
+        /// The directory or file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A newer sloop wrote it.
+    #[error(
+        "{path} has format {found}, this sloop reads format {known}: start the sloop that wrote it, or a newer one"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The format that this program reads.
+        known: u32,
+    },
+    /// Somebody's data is there already.
+    #[error("{path} holds a node's data already: choose an empty directory with --data-dir")]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file is damaged.
+    #[error("{path} is damaged ({reason}): restore the data directory from a snapshot")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> HomeError {
+    let hint = match cause.kind() {
+        io::ErrorKind::PermissionDenied => " (run as the user who owns it, or choose another --data-dir)",
+        io::ErrorKind::StorageFull => " (free some space first)",
+        io::ErrorKind::ReadOnlyFilesystem => " (choose a --data-dir on a file system that can be written)",
+        _ => "",
+    };
+    HomeError::Io { doing, path: path.to_owned(), cause, hint }
+}
+
+/// Who a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster that was founded in it or that it joined.
+    pub cluster: ClusterId,
+    /// 128 random bits of this directory.
+    pub incarnation: u128,
+    /// Partitions of the cluster's ring.
+    pub partitions: u16,
+    /// Spreads partitions over cores.
+    pub salt: u64,
+    /// How often the directory was started.
+    pub starts: u64,
+    /// Random bits of the last start.
+    pub stamp: u64,
+    /// The directory's own inode: a copy of it has another.
+    place: u64,
+    /// Actors and their last counters by core, if the last stop was clean.
+    clean: Option<Vec<(ActorId, u64)>>,
+    /// Every actor that ever minted here, as far as it is remembered, the oldest first.
+    pub actors: Vec<ActorId>,
+}
+
+/// An open data directory, locked for as long as this lives.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    /// Who it is.
+    pub identity: Identity,
+    _lock: File,
+}
+
+/// How a directory is founded.
+#[derive(Clone, Copy, Debug)]
+pub struct Founding {
+    /// The new cluster.
+    pub cluster: ClusterId,
+    /// The new directory.
+    pub incarnation: u128,
+    /// Partitions of the new ring.
+    pub partitions: u16,
+    /// The new node's salt.
+    pub salt: u64,
+}
+
+/// What a start brings along.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Random bits of this start.
+    pub stamp: u64,
+    /// A fresh actor for each core, used where the old one cannot go on.
+    pub fresh: Vec<ActorId>,
+}
+
+impl Home {
+    /// Opens a directory, founds it if it is empty, and counts this start. Gives the actor and its last counter for each
+    /// core: the old ones after a clean stop with the same number of cores in the same place, fresh ones otherwise.
+    ///
+    /// # Errors
+    /// [`HomeError`]; nothing was changed then.
+    pub fn start(path: &Path, founding: Founding, start: Start) -> Result<(Home, Vec<(ActorId, u64)>), HomeError> {
+        let mut home = Home::open(path, founding)?;
+        let place = home.inode()?;
+        let identity = &mut home.identity;
+        let clean = identity.clean.take().filter(|clean| clean.len() == start.fresh.len() && identity.place == place);
+        let actors = clean.unwrap_or_else(|| {
+            identity.actors.extend(&start.fresh);
+            let beyond = identity.actors.len().saturating_sub(ACTORS_MAX);
+            identity.actors.drain(..beyond);
+            start.fresh.iter().map(|actor| (*actor, 0)).collect()
+        });
+        identity.starts += 1;
+        identity.stamp = start.stamp;
+        identity.place = place;
+        home.write()?;
+        Ok((home, actors))
+    }
+
+    /// Opens a directory and founds it if it is empty.
+    ///
+    /// # Errors
+    /// [`HomeError`]; nothing was changed then.
+    pub fn open(path: &Path, founding: Founding) -> Result<Home, HomeError> {
+        fs::create_dir_all(path).map_err(|cause| io_error("cannot create", path, cause))?;
+        // glommio opens no relative paths.
+        let path = &fs::canonicalize(path).map_err(|cause| io_error("cannot look at", path, cause))?;
+        let lock = lock(path)?;
+        for folder in ["wal", "lsm"] {
+            let folder = path.join(folder);
+            let exists = folder.is_dir();
+            if !exists && !path.join("node").exists() && !is_empty(path)? {
+                let reason = "it holds other files".to_owned();
+                return Err(HomeError::Foreign { path: path.to_owned(), reason });
+            }
+            fs::create_dir_all(&folder).map_err(|cause| io_error("cannot create", &folder, cause))?;
+        }
+        let file = path.join("node");
+        let identity = match fs::read(&file) {
+            Ok(bytes) => decode(&file, Bytes::from(bytes))?,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && is_unused(path)? => founded(founding),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                let reason = "its file \"node\" is missing beside data".to_owned();
+                return Err(HomeError::Damaged { path: file, reason });
+            }
+            Err(cause) => return Err(io_error("cannot read", &file, cause)),
+        };
+        Ok(Home { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Opens a directory that must be empty, to be filled and then [founded](Home::found). Until then it is no node's.
+    ///
+    /// # Errors
+    /// [`HomeError`]; nothing was changed then.
+    pub fn empty(path: &Path, founding: Founding) -> Result<Home, HomeError> {
+        if path.join("node").exists() {
+            return Err(HomeError::Taken { path: path.to_owned() });
+        }
+        Home::open(path, founding)
+    }
+
+    /// Makes a filled directory a node's.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn found(&self) -> Result<(), HomeError> {
+        self.write()
+    }
+
+    /// The folder of log segments.
+    pub fn wal(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+
+    /// The folder of the LSM tree.
+    pub fn lsm(&self) -> PathBuf {
+        self.path.join("lsm")
+    }
+
+    /// Marks a clean stop: these actors have minted up to these counters, and everything is durable. The last write of
+    /// a life.
+    ///
+    /// # Errors
+    /// [`HomeError`]; without the mark the next start draws fresh actors, and nothing is lost.
+    pub fn mark_clean(&mut self, actors: Vec<(ActorId, u64)>) -> Result<(), HomeError> {
+        self.identity.clean = Some(actors);
+        self.write()
+    }
+
+    fn inode(&self) -> Result<u64, HomeError> {
+        let path = &self.path;
+        let metadata = fs::metadata(path).map_err(|cause| io_error("cannot look at", path, cause))?;
+        Ok(metadata.ino())
+    }
+
+    fn write(&self) -> Result<(), HomeError> {
+        replace(&self.path.join("node"), &encode(&self.identity))
+    }
+}
+
+/// Replaces a file whole: after a crash it is the old or the new one, and the new one once this returns.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
+    let fresh = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        let folder = path.parent().expect("a file stands in a folder");
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|cause| io_error("cannot write", path, cause))
+}
+
+fn lock(path: &Path) -> Result<File, HomeError> {
+    let file = path.join("lock");
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+    let lock = opened.map_err(|cause| io_error("cannot open", &file, cause))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(HomeError::Locked { path: path.to_owned() }),
+        Err(errno) => Err(io_error("cannot lock", &file, errno.into())),
+    }
+}
+
+/// Nothing but our own lock and folders.
+fn is_empty(path: &Path) -> Result<bool, HomeError> {
+    let entries = fs::read_dir(path).map_err(|cause| io_error("cannot list", path, cause))?;
+    for entry in entries {
+        let entry = entry.map_err(|cause| io_error("cannot list", path, cause))?;
+        let name = entry.file_name();
+        if !["lock", "wal", "lsm", "node.tmp", "lost+found"].iter().any(|ours| name == *ours) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A crash while the directory was founded may leave folders behind, but nothing in them.
+fn is_unused(path: &Path) -> Result<bool, HomeError> {
+    for folder in ["wal", "lsm"] {
+        let folder = path.join(folder);
+        let mut entries = fs::read_dir(&folder).map_err(|cause| io_error("cannot list", &folder, cause))?;
+        if entries.next().is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn founded(founding: Founding) -> Identity {
+    let Founding { cluster, incarnation, partitions, salt } = founding;
+    Identity { cluster, incarnation, partitions, salt, starts: 0, stamp: 0, place: 0, clean: None, actors: Vec::new() }
+}
+
+fn encode(identity: &Identity) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_slice(MAGIC);
+    out.put_u32_le(FORMAT);
+    out.put_u128_le(identity.cluster.0);
+    out.put_u128_le(identity.incarnation);
+    out.put_u16_le(identity.partitions);
+    out.put_u64_le(identity.salt);
+    out.put_u64_le(identity.starts);
+    out.put_u64_le(identity.stamp);
+    out.put_u64_le(identity.place);
+    out.put_u8(u8::from(identity.clean.is_some()));
+    if let Some(clean) = &identity.clean {
+        put_count(&mut out, clean.len());
+        for (actor, counter) in clean {
+            out.put_u64_le(actor.0);
+            out.put_u64_le(*counter);
+        }
+    }
+    put_count(&mut out, identity.actors.len());
+    identity.actors.iter().for_each(|actor| out.put_u64_le(actor.0));
+    out.put_u32_le(crc32c::crc32c(&out));
+    out.freeze()
+}
+
+fn decode(path: &Path, bytes: Bytes) -> Result<Identity, HomeError> {
+    let foreign = |reason: &str| HomeError::Foreign { path: path.to_owned(), reason: reason.to_owned() };
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    if bytes.len() < 16 || !bytes.starts_with(MAGIC) {
+        return Err(foreign("its file \"node\" was not written by sloop"));
+    }
+    let found = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if found != FORMAT {
+        return Err(HomeError::Format { path: path.to_owned(), found, known: FORMAT });
+    }
+    let (body, crc) = bytes.split_last_chunk::<4>().expect("it has 16 bytes at least");
+    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        return Err(damaged("its checksum does not match".to_owned()));
+    }
+    let identity = read(bytes.slice(12..bytes.len() - 4)).map_err(|error| damaged(error.to_string()))?;
+    if identity.partitions.is_power_of_two() {
+        Ok(identity)
+    } else {
+        Err(damaged(format!("{} is no number of partitions", identity.partitions)))
+    }
+}
+
+fn read(body: Bytes) -> Result<Identity, WireError> {
+    let mut from = Reader::new(body);
+    let identity = Identity {
+        cluster: ClusterId(from.u128("cluster")?),
+        incarnation: from.u128("incarnation")?,
+        partitions: from.u16("partitions")?,
+        salt: from.u64("salt")?,
+        starts: from.u64("starts")?,
+        stamp: from.u64("stamp")?,
+        place: from.u64("place")?,
+        clean: match from.u8("clean")? {
+            0 => None,
+            _ => {
+                let count = from.count("cores", CORES_MAX, 16)?;
+                let core = |from: &mut Reader| Ok((ActorId(from.u64("actor")?), from.u64("counter")?));
+                Some((0..count).map(|_| core(&mut from)).collect::<Result<_, WireError>>()?)
+            }
+        },
+        actors: {
+            let count = from.count("actors", ACTORS_MAX, 8)?;
+            (0..count).map(|_| Ok(ActorId(from.u64("actor")?))).collect::<Result<_, WireError>>()?
+        },
+    };
+    from.end()?;
+    Ok(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn founding() -> Founding {
+        Founding { cluster: ClusterId(7), incarnation: 8, partitions: 1_024, salt: 9 }
+    }
+
+    fn start(path: &Path, fresh: &[u64]) -> (Home, Vec<(ActorId, u64)>) {
+        let fresh = fresh.iter().map(|actor| ActorId(*actor)).collect();
+        Home::start(path, founding(), Start { stamp: 1, fresh }).unwrap()
+    }
+
+    #[test]
+    fn a_crash_draws_fresh_actors_and_a_clean_stop_keeps_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, actors) = start(dir.path(), &[1, 2]);
+        assert_eq!(actors, [(ActorId(1), 0), (ActorId(2), 0)]);
+        drop(home);
+
+        let (mut home, actors) = start(dir.path(), &[3, 4]);
+        assert_eq!(actors, [(ActorId(3), 0), (ActorId(4), 0)], "the first life ended without its mark");
+        home.mark_clean(vec![(ActorId(3), 30), (ActorId(4), 40)]).unwrap();
+        drop(home);
+
+        let (home, actors) = start(dir.path(), &[5, 6]);
+        assert_eq!(actors, [(ActorId(3), 30), (ActorId(4), 40)]);
+        assert_eq!(home.identity.starts, 3);
+        drop(home);
+
+        let (home, actors) = start(dir.path(), &[7, 8]);
+        assert_eq!(actors[0], (ActorId(7), 0), "the mark was taken away by the start that used it");
+        assert_eq!(home.identity.actors, [1, 2, 3, 4, 7, 8].map(ActorId));
+    }
+
+    #[test]
+    fn another_number_of_cores_draws_fresh_actors() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut home, _) = start(dir.path(), &[1, 2]);
+        home.mark_clean(vec![(ActorId(1), 10), (ActorId(2), 20)]).unwrap();
+        drop(home);
+        let (_, actors) = start(dir.path(), &[3]);
+        assert_eq!(actors, [(ActorId(3), 0)]);
+    }
+
+    #[test]
+    fn a_copy_of_a_directory_draws_fresh_actors() {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut home, _) = start(dir.path(), &[1]);
+        home.mark_clean(vec![(ActorId(1), 10)]).unwrap();
+        fs::create_dir(copy.path().join("wal")).unwrap();
+        fs::create_dir(copy.path().join("lsm")).unwrap();
+        fs::copy(dir.path().join("node"), copy.path().join("node")).unwrap();
+        let (_, actors) = start(copy.path(), &[2]);
+        assert_eq!(actors, [(ActorId(2), 0)]);
+    }
+
+    #[test]
+    fn a_directory_serves_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let _home = start(dir.path(), &[1]);
+        let second = Home::open(dir.path(), founding());
+        assert!(matches!(second, Err(HomeError::Locked { .. })));
+    }
+
+    #[test]
+    fn fault_10_a_leftover_of_a_crash_does_not_keep_the_node_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(start(dir.path(), &[1]));
+        fs::write(dir.path().join("node.tmp"), b"half").unwrap();
+        let (home, _) = start(dir.path(), &[2]);
+        assert_eq!(home.identity.starts, 2);
+    }
+
+    #[test]
+    fn foreign_newer_and_damaged_directories_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), b"do not touch").unwrap();
+        assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Foreign { .. })));
+        fs::remove_file(dir.path().join("thesis.tex")).unwrap();
+
+        drop(start(dir.path(), &[1]));
+        let good = fs::read(dir.path().join("node")).unwrap();
+        for at in 12..good.len() {
+            let mut flipped = good.clone();
+            flipped[at] ^= 4;
+            fs::write(dir.path().join("node"), &flipped).unwrap();
+            assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Damaged { .. })), "byte {at}");
+        }
+        let mut newer = good.clone();
+        newer[8] = 2;
+        fs::write(dir.path().join("node"), &newer).unwrap();
+        assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Format { found: 2, .. })));
+
+        fs::remove_file(dir.path().join("node")).unwrap();
+        fs::write(dir.path().join("wal/00000001.seg"), b"data").unwrap();
+        assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Damaged { .. })));
+    }
+
+    #[test]
+    fn the_bytes_of_the_node_file_never_change() {
+        let mut identity = founded(founding());
+        identity.starts = 2;
+        identity.clean = Some(vec![(ActorId(3), 4)]);
+        identity.actors = vec![ActorId(3)];
+        let golden = "534c4f4f504e4f44010000000700000000000000000000000000000008000000000000000000000000000000000409000000\
+                      0000000002000000000000000000000000000000000000000000000001010000000300000000000000040000000000000001\
+                      0000000300000000000000";
+        let bytes = encode(&identity);
+        assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), golden);
+        assert_eq!(decode(Path::new("node"), bytes).unwrap(), identity);
+    }
+}

@@ -1,0 +1,273 @@
+//! fjall behind the log: sorted chunks go in by ingestion, sets come out by key or in order.
+//!
+//! Everything here blocks and is called on store threads, at start and at stop only. Ingestion is atomic and durable
+//! when it returns, and goes round fjall's own journal and memtables (docs/STORAGE.md).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
+
+use super::chunk::{Chunk, Entry};
+use super::layout::{self, Known, LayoutError, Place};
+use crate::protocol::causality::Siblings;
+use crate::protocol::message::{Keys, Page};
+use crate::protocol::replica::Remembered;
+use crate::protocol::ring::{Partition, Ring};
+use crate::protocol::types::Key;
+use crate::wire::sets;
+
+/// Values of sets from this size on stand in files of their own, so that compaction does not copy them.
+const SEPARATED_BYTES_MIN: u32 = 32 * 1024;
+
+/// Tables of level 0 beyond which a chunk waits for compaction: each costs every read a look at its filter.
+const LEVEL_0_TABLES_MAX: usize = 12;
+
+/// Entries that are written or read between two looks for other work.
+const SLICE: usize = 512;
+
+/// The LSM tree failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LsmError {
+    /// fjall says so.
+    #[error("{doing} the store in {path}: {cause}{hint}")]
+    Fjall {
+        /// What was tried.
+        doing: &'static str,
+        /// The tree's folder.
+        path: PathBuf,
+        /// What fjall says.
+        cause: fjall::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// An entry that we did not write.
+    #[error("{path}: {cause}; restore the data directory from a snapshot")]
+    Layout {
+        /// The tree's folder.
+        path: PathBuf,
+        /// Which entry.
+        cause: LayoutError,
+    },
+}
+
+impl LsmError {
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            LsmError::Fjall { cause, .. } => is_full(cause),
+            LsmError::Layout { .. } => false,
+        }
+    }
+}
+
+fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let here = cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull);
+    here || cause.source().is_some_and(is_full)
+}
+
+/// The tree of a node. Clones share it.
+#[derive(Clone)]
+pub struct Lsm {
+    path: PathBuf,
+    database: Database,
+    data: Keyspace,
+}
+
+impl Lsm {
+    /// Opens the tree, or makes it.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn open(path: &Path, blocks_bytes: u64) -> Result<Lsm, LsmError> {
+        let open = || -> fjall::Result<(Database, Keyspace)> {
+            let database = Database::builder(path).cache_size(blocks_bytes).worker_threads(1).open()?;
+            let separated = KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES_MIN);
+            let options = || KeyspaceCreateOptions::default().with_kv_separation(Some(separated));
+            let data = database.keyspace("data", options)?;
+            Ok((database, data))
+        };
+        let (database, data) = open().map_err(|cause| error("cannot open", path, cause))?;
+        Ok(Lsm { path: path.to_owned(), database, data })
+    }
+
+    /// The set of a key.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn get(&self, place: &Place) -> Result<Option<Siblings>, LsmError> {
+        let key = place.set_key();
+        match self.data.get(&key).map_err(|cause| self.error("cannot read", cause))? {
+            None => Ok(None),
+            Some(value) => self.decode(&key, &value).map(Some),
+        }
+    }
+
+    /// Takes in a chunk: all of it is durable when this returns, or nothing of it. `between` is called now and then.
+    ///
+    /// # Errors
+    /// [`LsmError`]; nothing was taken in.
+    pub fn ingest(&self, chunk: &Chunk, between: impl FnMut()) -> Result<(), LsmError> {
+        self.ingest_entries(chunk.entries().map(Ok::<_, LsmError>), between)
+    }
+
+    /// Takes in entries in strictly ascending order, all or none.
+    ///
+    /// # Errors
+    /// Those of the entries, and [`LsmError`]; nothing was taken in.
+    pub fn ingest_entries<E: From<LsmError>>(
+        &self,
+        entries: impl Iterator<Item = Result<Entry, E>>,
+        mut between: impl FnMut(),
+    ) -> Result<(), E> {
+        let failed = |cause| self.error("cannot ingest into", cause);
+        let mut ingestion = self.data.start_ingestion().map_err(failed)?;
+        for (at, entry) in entries.enumerate() {
+            let Entry { key, value } = entry?;
+            match value {
+                Some(value) => ingestion.write(key, &*value).map_err(failed)?,
+                None => ingestion.write_tombstone(key).map_err(failed)?,
+            }
+            if at % SLICE == SLICE - 1 {
+                between();
+            }
+        }
+        Ok(ingestion.finish().map_err(failed)?)
+    }
+
+    /// Whether a chunk should wait for compaction.
+    pub fn level_0_is_deep(&self) -> bool {
+        self.data.l0_table_count() > LEVEL_0_TABLES_MAX
+    }
+
+    /// What the tree knows of the logs.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn known(&self) -> Result<Known, LsmError> {
+        let mut known = Known::default();
+        for entry in self.data.prefix(layout::meta_prefix()) {
+            let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
+            known.learn(&key, &value).map_err(|cause| self.foreign(cause))?;
+        }
+        Ok(known)
+    }
+
+    /// The operations that are remembered, by key.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn remembered(&self) -> Result<Vec<(Place, Remembered)>, LsmError> {
+        let read = |entry: fjall::Guard| {
+            let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
+            layout::decode_operation(&key, Bytes::copy_from_slice(&value)).map_err(|cause| self.foreign(cause))
+        };
+        self.data.prefix(layout::operation_prefix()).map(read).collect()
+    }
+
+    /// A page of the keys in partitions that are `mine`, as the tree and what is newer in memory hold them together:
+    /// `newer` are places in order, and whether they hold a value, at least as many as make a page. `between` is called
+    /// now and then.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn list(
+        &self,
+        ring: Ring,
+        mine: impl Fn(Partition) -> bool,
+        keys: &Keys,
+        newer: Vec<(Place, bool)>,
+        mut between: impl FnMut(),
+    ) -> Result<Page, LsmError> {
+        let limit = usize::from(keys.limit);
+        let after = keys.after.as_ref().map(|key| Place::of(ring, key));
+        let first = after.as_ref().map_or(Partition(0), |after| after.partition);
+        let mut newer: BTreeMap<Place, bool> = newer.into_iter().collect();
+        let mut found = Vec::new();
+        for partition in (first.0..ring.partitions()).map(Partition).filter(|partition| mine(*partition)) {
+            let from = layout::set_keys_from(partition, &keys.prefix);
+            for (at, entry) in self.data.prefix(&from).enumerate() {
+                let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
+                let place = Place::from_set_key(&key).map_err(|cause| self.foreign(cause))?;
+                if after.as_ref().is_some_and(|after| place <= *after) {
+                    continue;
+                }
+                while let Some(before) = newer.first_entry().filter(|before| *before.key() < place) {
+                    found.extend(taken_if_live(before.remove_entry()));
+                }
+                match newer.remove_entry(&place) {
+                    Some(known) => found.extend(taken_if_live(known)),
+                    None if self.decode(&key, &value)?.live().next().is_some() => found.push(place.key),
+                    None => {}
+                }
+                if found.len() > limit {
+                    return Ok(page(found, limit));
+                }
+                if at % SLICE == SLICE - 1 {
+                    between();
+                }
+            }
+            while let Some(rest) = newer.first_entry().filter(|rest| rest.key().partition == partition) {
+                found.extend(taken_if_live(rest.remove_entry()));
+            }
+        }
+        Ok(page(found, limit))
+    }
+
+    /// All sets as they are now, by place, whatever is written meanwhile.
+    pub fn snapshot(&self) -> impl Iterator<Item = Result<(Place, Bytes), LsmError>> + use<> {
+        let lsm = self.clone();
+        let snapshot = self.database.snapshot();
+        snapshot.prefix(&self.data, layout::set_prefix()).map(move |entry| {
+            let (key, value) = entry.into_inner().map_err(|cause| lsm.error("cannot read", cause))?;
+            let place = Place::from_set_key(&key).map_err(|cause| lsm.foreign(cause))?;
+            Ok((place, Bytes::copy_from_slice(&value)))
+        })
+    }
+
+    /// Makes what fjall holds durable before the node ends.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn close(self) -> Result<(), LsmError> {
+        self.database.persist(PersistMode::SyncAll).map_err(|cause| self.error("cannot close", cause))
+    }
+
+    fn decode(&self, key: &[u8], value: &[u8]) -> Result<Siblings, LsmError> {
+        let unreadable = |cause| self.foreign(LayoutError::Value { key: key.to_vec(), cause });
+        sets::decode_set(Bytes::copy_from_slice(value)).map_err(unreadable)
+    }
+
+    fn error(&self, doing: &'static str, cause: fjall::Error) -> LsmError {
+        error(doing, &self.path, cause)
+    }
+
+    fn foreign(&self, cause: LayoutError) -> LsmError {
+        LsmError::Layout { path: self.path.clone(), cause }
+    }
+}
+
+fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
+    let hint = match &cause {
+        cause if is_full(cause) => " (the disk is full: free some space)",
+        fjall::Error::Locked => " (another process holds it)",
+        fjall::Error::InvalidVersion(_) => " (another version of sloop wrote it: start that one)",
+        fjall::Error::Storage(_) | fjall::Error::JournalRecovery(_) | fjall::Error::Unrecoverable => {
+            " (a file is damaged: restore the data directory from a snapshot)"
+        }
+        _ => "",
+    };
+    LsmError::Fjall { doing, path: path.to_owned(), cause, hint }
+}
+
+fn taken_if_live((place, live): (Place, bool)) -> Option<Key> {
+    live.then_some(place.key)
+}
+
+fn page(mut found: Vec<Key>, limit: usize) -> Page {
+    let more = found.len() > limit;
+    found.truncate(limit);
+    Page { keys: found, more }
+}

@@ -1,0 +1,284 @@
+//! Any message, for properties.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::protocol::causality::{
+    Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
+};
+use crate::protocol::message::{
+    Answer, Call, Causality, Copies, Copy, Delete, Failure, Found, Get, Keys, Level, NodeInfo, Outcome, Page, Put,
+    Reply, Request, Sibling, Terms, Written,
+};
+use crate::protocol::replica::Remembered;
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, OperationId, Value, WallTime};
+use crate::wire::call::PAGE_LIMIT_MAX;
+use crate::wire::hello::{Features, Greeting, Hello, Kind, Limits, Token, Versions, Welcome};
+
+fn bytes(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), length).prop_map(Bytes::from)
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    bytes(1..40).prop_map(|bytes| Key::new(bytes).unwrap())
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let large = (20_000..70_000_usize, any::<u8>()).prop_map(|(length, byte)| Bytes::from(vec![byte; length]));
+    prop_oneof![9 => bytes(0..60).boxed(), 1 => large.boxed()].prop_map(|bytes| Value::new(bytes).unwrap())
+}
+
+fn operation_id() -> impl Strategy<Value = OperationId> {
+    bytes(1..64).prop_map(|bytes| OperationId::new(bytes).unwrap())
+}
+
+fn dot() -> impl Strategy<Value = Dot> {
+    (0..5_u64, 1..50_u64)
+        .prop_map(|(actor, counter)| Dot { actor: ActorId(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15)), counter })
+}
+
+fn dots() -> impl Strategy<Value = Vec<Dot>> {
+    prop::collection::vec(dot(), 0..4)
+}
+
+fn wall_time() -> impl Strategy<Value = WallTime> {
+    any::<u64>().prop_map(WallTime)
+}
+
+fn vector() -> impl Strategy<Value = VersionVector> {
+    dots().prop_map(|dots| dots.into_iter().collect())
+}
+
+fn context() -> impl Strategy<Value = Context> {
+    (vector(), dots()).prop_map(|(vector, dots)| Context::from_parts(vector, dots))
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    (operation_id(), any::<u64>()).prop_map(|(id, digest)| Operation { id, digest })
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    (
+        dot(),
+        prop::option::of(value()),
+        wall_time(),
+        prop::option::of(wall_time()),
+        prop::option::of(operation().prop_map(Box::new)),
+    )
+        .prop_map(|(dot, value, written_at, expires_at, operation)| Version {
+            dot,
+            value,
+            written_at,
+            expires_at,
+            operation,
+        })
+}
+
+pub(super) fn set() -> impl Strategy<Value = Siblings> {
+    (vector(), prop::collection::vec(version(), 0..4)).prop_map(|(mut vector, mut versions)| {
+        versions.sort_by_key(|version| version.dot);
+        versions.dedup_by_key(|version| version.dot);
+        versions.iter().for_each(|version| vector.see(version.dot));
+        Siblings::new(vector, versions).unwrap()
+    })
+}
+
+pub(super) fn update() -> impl Strategy<Value = Update> {
+    let supersedes =
+        prop_oneof![Just(Supersedes::Held), Just(Supersedes::Nothing), context().prop_map(Supersedes::Seen),];
+    (version(), vector(), supersedes).prop_map(|(version, upon, supersedes)| Update { version, upon, supersedes })
+}
+
+pub(super) fn remembered() -> impl Strategy<Value = Remembered> {
+    (operation(), dot(), wall_time(), dots(), context()).prop_map(
+        |(operation, dot, written_at, superseded, context)| Remembered {
+            operation,
+            dot,
+            written_at,
+            superseded,
+            context,
+        },
+    )
+}
+
+pub(super) fn hello() -> impl Strategy<Value = Hello> {
+    let kind = prop_oneof![Just(Kind::Client), Just(Kind::Peer)];
+    let core = prop::option::of((0..u16::MAX).prop_map(CoreId));
+    (any::<(u16, u16, u64)>(), kind, core, bytes(0..=256)).prop_map(|((min, max, features), kind, core, token)| Hello {
+        versions: Versions { min, max },
+        features: Features(features),
+        kind,
+        core,
+        token: Token::new(token).unwrap(),
+    })
+}
+
+pub(super) fn greeting() -> impl Strategy<Value = Greeting> {
+    let fields = any::<(u16, u64, u128, u16, u16, u64, u16)>();
+    let welcome = (fields, any::<(u32, u32, u32)>(), "[a-zü]{0,20}").prop_map(
+        |((version, features, cluster, core, cores, salt, partitions), limits, node)| Welcome {
+            version,
+            features: Features(features),
+            cluster: ClusterId(cluster),
+            core: CoreId(core),
+            cores,
+            salt,
+            partitions,
+            limits: Limits { request_bytes: limits.0, answer_bytes: limits.1, in_flight: limits.2 },
+            node,
+        },
+    );
+    prop_oneof![welcome.prop_map(Ok), failure().prop_map(Err)]
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    any::<(u8, bool, bool, u32)>().prop_map(|(quorum, strict, retry, deadline_ms)| Terms {
+        quorum,
+        strict,
+        retry,
+        deadline_ms,
+    })
+}
+
+fn causality() -> impl Strategy<Value = Causality> {
+    prop_oneof![Just(Causality::Blind), Just(Causality::Sibling), bytes(0..90).prop_map(Causality::Context),]
+}
+
+fn get() -> impl Strategy<Value = Request> {
+    (key(), terms()).prop_map(|(key, terms)| Request::Get(Get { key, terms }))
+}
+
+fn put() -> impl Strategy<Value = Request> {
+    (key(), value(), causality(), prop::option::of(operation_id()), terms()).prop_map(
+        |(key, value, causality, operation, terms)| Request::Put(Put { key, value, causality, operation, terms }),
+    )
+}
+
+fn delete() -> impl Strategy<Value = Request> {
+    (key(), causality(), prop::option::of(operation_id()), terms())
+        .prop_map(|(key, causality, operation, terms)| Request::Delete(Delete { key, causality, operation, terms }))
+}
+
+fn keys() -> impl Strategy<Value = Request> {
+    (bytes(0..20), prop::option::of(key()), 1..=PAGE_LIMIT_MAX)
+        .prop_map(|(prefix, after, limit)| Request::Keys(Keys { prefix, after, limit }))
+}
+
+pub(super) fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        get().prop_map(Call::One),
+        put().prop_map(Call::One),
+        delete().prop_map(Call::One),
+        key().prop_map(Request::Siblings).prop_map(Call::One),
+        keys().prop_map(Call::One),
+        prop::collection::vec(prop_oneof![get(), put()], 0..5).prop_map(Call::Many),
+        Just(Call::Ping),
+        Just(Call::Info),
+    ]
+}
+
+fn level() -> impl Strategy<Value = Level> {
+    any::<(u8, u8, u8, u8, bool)>().prop_map(|(n, quorum, owners, fallbacks, hedged)| Level {
+        n,
+        quorum,
+        owners,
+        fallbacks,
+        hedged,
+    })
+}
+
+fn found() -> impl Strategy<Value = Reply> {
+    let sibling = (dot(), value(), wall_time()).prop_map(|(dot, value, written_at)| Sibling { dot, value, written_at });
+    (prop::collection::vec(sibling, 0..4), bytes(0..90), level())
+        .prop_map(|(siblings, context, level)| Reply::Found(Found { siblings, context, level }))
+}
+
+fn written() -> impl Strategy<Value = Reply> {
+    (dot(), bytes(0..90), dots(), wall_time(), any::<bool>(), level()).prop_map(
+        |(dot, context, superseded, written_at, remembered, level)| {
+            Reply::Written(Written { dot, context, superseded, written_at, remembered, level })
+        },
+    )
+}
+
+fn copies() -> impl Strategy<Value = Reply> {
+    let operation = prop::option::of(operation_id());
+    let copy = (dot(), "[a-zü]{0,20}", prop::option::of(value()), wall_time(), operation)
+        .prop_map(|(dot, node, value, written_at, operation)| Copy { dot, node, value, written_at, operation });
+    (prop::collection::vec(copy, 0..4), bytes(0..90))
+        .prop_map(|(copies, context)| Reply::Siblings(Copies { copies, context }))
+}
+
+fn page() -> impl Strategy<Value = Reply> {
+    (prop::collection::vec(key(), 0..5), any::<bool>()).prop_map(|(keys, more)| Reply::Keys(Page { keys, more }))
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![found().prop_map(Ok), written().prop_map(Ok), failure().prop_map(Err),]
+}
+
+fn info() -> impl Strategy<Value = NodeInfo> {
+    let fields = any::<(u128, u16, u16, u64, u16, u64)>();
+    ("[a-z]{0,9}", "[0-9.]{0,9}", fields).prop_map(
+        |(name, version, (cluster, cores, core, salt, partitions, uptime_ms))| NodeInfo {
+            name,
+            version,
+            cluster: ClusterId(cluster),
+            cores,
+            core: CoreId(core),
+            salt,
+            partitions,
+            uptime_ms,
+        },
+    )
+}
+
+pub(super) fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        outcome().prop_map(Answer::One),
+        copies().prop_map(Ok).prop_map(Answer::One),
+        page().prop_map(Ok).prop_map(Answer::One),
+        prop::collection::vec(outcome(), 0..5).prop_map(Answer::Many),
+        Just(Answer::Pong),
+        info().prop_map(Answer::Info),
+    ]
+}
+
+pub(super) fn failure() -> impl Strategy<Value = Failure> {
+    let length = |what, min| {
+        (0..1_000_000_000_usize, 0..1_000_000_usize)
+            .prop_map(move |(bytes, max)| Failure::Length(LengthError { what, bytes, min, max }))
+    };
+    let sizes = || (0..1_000_000_usize, 0..1_000_000_usize);
+    prop_oneof![
+        ".{0,40}".prop_map(|reason| Failure::Malformed { reason }),
+        prop_oneof![length("key", 1), length("value", 0), length("operation id", 1)],
+        (0..1_000_000_usize).prop_map(|bytes| ContextError::Damaged { bytes }.into()),
+        any::<u8>().prop_map(|format| ContextError::Format { format }.into()),
+        Just(ContextError::OtherCluster.into()),
+        Just(ContextError::OtherKey.into()),
+        sizes().prop_map(|(siblings, max)| SetLimit::Siblings { siblings, max }.into()),
+        sizes().prop_map(|(bytes, max)| SetLimit::Bytes { bytes, max }.into()),
+        sizes().prop_map(|(entries, max)| SetLimit::Clock { entries, max }.into()),
+        plain_failure(),
+    ]
+}
+
+fn plain_failure() -> impl Strategy<Value = Failure> {
+    let other = (300..u16::MAX, any::<(u64, u64)>(), ".{0,40}");
+    prop_oneof![
+        Just(Failure::OperationReused),
+        any::<(u8, u8)>().prop_map(|(asked, copies)| Failure::QuorumImpossible { asked, copies }),
+        any::<(u8, u8)>().prop_map(|(needed, got)| Failure::QuorumNotMet { needed, got }),
+        any::<u32>().prop_map(|retry_after_ms| Failure::Overloaded { retry_after_ms }),
+        Just(Failure::DiskFull),
+        any::<u16>().prop_map(|core| Failure::WritesStopped { core: CoreId(core) }),
+        ".{0,40}".prop_map(|reason| Failure::Unreadable { reason }),
+        any::<(u64, u64)>().prop_map(|(bytes, max)| Failure::ReplyTooLarge { bytes, max }),
+        Just(Failure::Stopping),
+        Just(Failure::Unauthorized),
+        any::<(u16, u16)>().prop_map(|(min, max)| Failure::Version { min, max }),
+        any::<(u32, u32)>().prop_map(|(open, max)| Failure::Connections { open, max }),
+        other.prop_map(|(code, (first, second), text)| Failure::Other { code, first, second, text }),
+    ]
+}

@@ -1,0 +1,359 @@
+//! The bytes of every message, as they were when it was first sent or stored. Old bytes stay readable and new bytes stay
+//! the same: a line of `golden.txt` that changes is a new version of the protocol or of the format.
+//!
+//! `SLOOP_GOLDEN=write cargo test golden` writes the file anew.
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::protocol::causality::{
+    Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
+};
+use crate::protocol::message::{Copies, Copy, Delete, Keys, NodeInfo, Page, Written};
+use crate::protocol::replica::Remembered;
+use crate::protocol::types::{ClusterId, CoreId, LengthError, OperationId};
+use crate::wire::hello::{Features, Greeting, Kind, Limits, Token, VERSIONS, Welcome};
+
+/// What became of some bytes.
+#[derive(Debug, PartialEq)]
+enum Heard {
+    Same,
+    Other,
+    More,
+    Refused,
+}
+
+struct Sample {
+    name: String,
+    bytes: Bytes,
+    hear: Box<dyn Fn(Bytes) -> Heard>,
+}
+
+impl Sample {
+    fn new(name: impl Into<String>, bytes: BytesMut, hear: impl Fn(Bytes) -> Result<Option<bool>> + 'static) -> Sample {
+        Sample {
+            name: name.into(),
+            bytes: bytes.freeze(),
+            hear: Box::new(move |bytes| match hear(bytes) {
+                Ok(Some(true)) => Heard::Same,
+                Ok(Some(false)) => Heard::Other,
+                Ok(None) => Heard::More,
+                Err(_) => Heard::Refused,
+            }),
+        }
+    }
+
+    fn hello(name: &str, hello: Hello) -> Sample {
+        let mut out = BytesMut::new();
+        hello.encode(&mut out);
+        let hear = move |bytes: Bytes| Ok(Hello::decode(&bytes)?.map(|(heard, _)| heard == hello));
+        Sample::new(format!("hello/{name}"), out, hear)
+    }
+
+    fn greeting(name: &str, greeting: Greeting) -> Sample {
+        let mut out = BytesMut::new();
+        encode_greeting(&mut out, &greeting);
+        let hear = move |bytes: Bytes| Ok(decode_greeting(&bytes)?.map(|(heard, _)| heard == greeting));
+        Sample::new(format!("greeting/{name}"), out, hear)
+    }
+
+    fn call(name: &str, call: Call) -> Sample {
+        Sample::new(format!("call/{name}"), call_frame(&call), move |bytes| {
+            let frame = next_frame(&mut BytesMut::from(bytes), CALL_BYTES_MAX)?;
+            Ok(frame.map(decode_call).transpose()?.map(|heard| heard == call))
+        })
+    }
+
+    fn answer(name: &str, answer: Answer) -> Sample {
+        Sample::new(format!("answer/{name}"), answer_frame(&answer), move |bytes| {
+            let frame = next_frame(&mut BytesMut::from(bytes), ANSWER_BYTES_MAX)?;
+            Ok(frame.map(decode_answer).transpose()?.map(|heard| heard == answer))
+        })
+    }
+
+    fn part<T: PartialEq + 'static>(
+        name: &str,
+        part: T,
+        put: fn(&mut BytesMut, &T),
+        get: fn(&mut Reader) -> Result<T>,
+    ) -> Sample {
+        let mut out = BytesMut::new();
+        put(&mut out, &part);
+        Sample::new(name, out, move |bytes| {
+            let mut reader = Reader::new(bytes);
+            let heard = get(&mut reader)?;
+            reader.end()?;
+            Ok(Some(heard == part))
+        })
+    }
+}
+
+fn dot(actor: u64, counter: u64) -> Dot {
+    Dot { actor: ActorId(actor), counter }
+}
+
+fn text(value: &'static str) -> Value {
+    Value::new(value).unwrap()
+}
+
+fn id() -> Option<OperationId> {
+    Some(OperationId::new("op-1").unwrap())
+}
+
+fn terms() -> Terms {
+    Terms { quorum: 2, strict: true, retry: true, deadline_ms: 1_500 }
+}
+
+fn level() -> Level {
+    Level { n: 3, quorum: 2, owners: 2, fallbacks: 1, hedged: true }
+}
+
+pub(super) fn plain_hello() -> Hello {
+    Hello { versions: VERSIONS, features: Features::default(), kind: Kind::Client, core: None, token: Token::default() }
+}
+
+fn handshakes() -> Vec<Sample> {
+    let token = Hello {
+        features: Features::TLS,
+        kind: Kind::Peer,
+        core: Some(CoreId(3)),
+        token: Token::new("secret").unwrap(),
+        ..plain_hello()
+    };
+    let welcome = Welcome {
+        version: 1,
+        features: Features::default(),
+        cluster: ClusterId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        core: CoreId(1),
+        cores: 4,
+        salt: 0x0102_0304_0506_0708,
+        partitions: 1_024,
+        limits: Limits { request_bytes: 16_842_752, answer_bytes: 67_108_864, in_flight: 1_024 },
+        node: "node-a".to_owned(),
+    };
+    vec![
+        Sample::hello("plain", plain_hello()),
+        Sample::hello("peer", token),
+        Sample::greeting("welcome", Ok(welcome)),
+        Sample::greeting("refusal", Err(Failure::Unauthorized)),
+    ]
+}
+
+fn calls() -> Vec<Sample> {
+    let get = Request::Get(Get { key: key("cart:17"), terms: terms() });
+    let put = |causality, operation| {
+        Request::Put(Put {
+            key: key("cart:17"),
+            value: text("two apples"),
+            causality,
+            operation,
+            terms: Terms::default(),
+        })
+    };
+    let delete = Request::Delete(Delete {
+        key: key("cart:17"),
+        causality: Causality::Context(Bytes::from_static(b"token")),
+        operation: id(),
+        terms: terms(),
+    });
+    let keys = |after| Request::Keys(Keys { prefix: Bytes::from_static(b"cart:"), after, limit: 100 });
+    vec![
+        Sample::call("get", Call::One(get.clone())),
+        Sample::call("put-blind", Call::One(put(Causality::Blind, None))),
+        Sample::call("put-sibling", Call::One(put(Causality::Sibling, id()))),
+        Sample::call("delete-context", Call::One(delete)),
+        Sample::call("siblings", Call::One(Request::Siblings(key("cart:17")))),
+        Sample::call("keys-first", Call::One(keys(None))),
+        Sample::call("keys-next", Call::One(keys(Some(key("cart:17"))))),
+        Sample::call("many", Call::Many(vec![get, put(Causality::Blind, None)])),
+        Sample::call("ping", Call::Ping),
+        Sample::call("info", Call::Info),
+    ]
+}
+
+fn answers() -> Vec<Sample> {
+    let context = Bytes::from_static(b"token");
+    let found = Reply::Found(Found {
+        siblings: vec![Sibling {
+            dot: dot(0xa, 7),
+            value: text("two apples"),
+            written_at: WallTime(1_728_000_000_000),
+        }],
+        context: context.clone(),
+        level: level(),
+    });
+    let absent = Reply::Found(Found { siblings: vec![], context: Bytes::new(), level: Level::default() });
+    let written = Reply::Written(Written {
+        dot: dot(0xa, 8),
+        context: context.clone(),
+        superseded: vec![dot(0xa, 7), dot(0xb, 1)],
+        written_at: WallTime(1_728_000_000_001),
+        remembered: true,
+        level: level(),
+    });
+    let copy = |counter, value, operation| Copy {
+        dot: dot(0xa, counter),
+        node: "node-a".to_owned(),
+        value,
+        written_at: WallTime(1_728_000_000_002),
+        operation,
+    };
+    let copies =
+        Reply::Siblings(Copies { copies: vec![copy(8, Some(text("two apples")), id()), copy(9, None, None)], context });
+    let page = Reply::Keys(Page { keys: vec![key("cart:17"), key("cart:4")], more: true });
+    let info = NodeInfo {
+        name: "node-a".to_owned(),
+        version: "0.1.0".to_owned(),
+        cluster: ClusterId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        cores: 4,
+        core: CoreId(1),
+        salt: 0x0102_0304_0506_0708,
+        partitions: 1_024,
+        uptime_ms: 86_400_000,
+    };
+    vec![
+        Sample::answer("found", Answer::One(Ok(found))),
+        Sample::answer("found-absent", Answer::One(Ok(absent.clone()))),
+        Sample::answer("written", Answer::One(Ok(written.clone()))),
+        Sample::answer("copies", Answer::One(Ok(copies))),
+        Sample::answer("page", Answer::One(Ok(page))),
+        Sample::answer("many", Answer::Many(vec![Ok(absent), Ok(written), Err(Failure::DiskFull)])),
+        Sample::answer("pong", Answer::Pong),
+        Sample::answer("info", Answer::Info(info)),
+    ]
+}
+
+fn failures() -> Vec<Sample> {
+    let length = |what, bytes, min, max| Failure::Length(LengthError { what, bytes, min, max });
+    let all = [
+        ("malformed", Failure::Malformed { reason: "kind of call: unknown tag 9".to_owned() }),
+        ("key-length", length("key", 1_025, 1, 1_024)),
+        ("value-length", length("value", 10_485_761, 0, 10_485_760)),
+        ("operation-length", length("operation id", 65, 1, 64)),
+        ("context-damaged", ContextError::Damaged { bytes: 5 }.into()),
+        ("context-format", ContextError::Format { format: 2 }.into()),
+        ("context-other-cluster", ContextError::OtherCluster.into()),
+        ("context-other-key", ContextError::OtherKey.into()),
+        ("set-siblings", SetLimit::Siblings { siblings: 101, max: 100 }.into()),
+        ("set-bytes", SetLimit::Bytes { bytes: 16_777_217, max: 16_777_216 }.into()),
+        ("set-clock", SetLimit::Clock { entries: 4_097, max: 4_096 }.into()),
+        ("operation-reused", Failure::OperationReused),
+        ("quorum-impossible", Failure::QuorumImpossible { asked: 4, copies: 3 }),
+        ("unauthorized", Failure::Unauthorized),
+        ("version", Failure::Version { min: 1, max: 1 }),
+        ("overloaded", Failure::Overloaded { retry_after_ms: 50 }),
+        ("disk-full", Failure::DiskFull),
+        ("stopping", Failure::Stopping),
+        ("connections", Failure::Connections { open: 1_024, max: 1_024 }),
+        ("quorum-not-met", Failure::QuorumNotMet { needed: 2, got: 1 }),
+        ("writes-stopped", Failure::WritesStopped { core: CoreId(1) }),
+        ("unreadable", Failure::Unreadable { reason: "checksum of 0001.sst".to_owned() }),
+        ("reply-too-large", Failure::ReplyTooLarge { bytes: 70_000_000, max: 67_108_864 }),
+    ];
+    let sample = |(name, failure)| Sample::answer(&format!("failure-{name}"), Answer::One(Err(failure)));
+    all.into_iter().map(sample).collect()
+}
+
+fn stored() -> Vec<Sample> {
+    let operation = Operation { id: id().unwrap(), digest: 0x1122_3344_5566_7788 };
+    let version = |dot, value, expires_at, operation| Version {
+        dot,
+        value,
+        written_at: WallTime(1_728_000_000_000),
+        expires_at,
+        operation,
+    };
+    let vector: VersionVector = [dot(0xa, 9), dot(0xb, 1)].into_iter().collect();
+    let full = version(
+        dot(0xa, 7),
+        Some(text("two apples")),
+        Some(WallTime(1_728_000_600_000)),
+        Some(Box::new(operation.clone())),
+    );
+    let tombstone = version(dot(0xb, 1), None, None, None);
+    let set = Siblings::new(vector.clone(), [full.clone(), tombstone]).unwrap();
+    let context = Context::from_parts(vector.clone(), [dot(0xc, 4)]);
+    let update = |supersedes| Update { version: full.clone(), upon: vector.clone(), supersedes };
+    let remembered = Remembered {
+        operation,
+        dot: dot(0xa, 7),
+        written_at: WallTime(1_728_000_000_000),
+        superseded: vec![dot(0xa, 3)],
+        context: context.clone(),
+    };
+    let update_sample = |name, supersedes| Sample::part(name, update(supersedes), put_update, get_update);
+    vec![
+        Sample::part("set/empty", Siblings::default(), put_set, get_set),
+        Sample::part("set/two", set, put_set, get_set),
+        update_sample("update/held", Supersedes::Held),
+        update_sample("update/nothing", Supersedes::Nothing),
+        update_sample("update/seen", Supersedes::Seen(context)),
+        Sample::part("remembered", remembered, put_remembered, get_remembered),
+    ]
+}
+
+fn samples() -> Vec<Sample> {
+    [handshakes(), calls(), answers(), failures(), stored()].into_iter().flatten().collect()
+}
+
+#[test]
+fn golden_bytes_stay_the_same_and_stay_readable() {
+    let samples = samples();
+    let lines: Vec<String> =
+        samples.iter().map(|sample| format!("{} {}\n", sample.name, hex::encode(&sample.bytes))).collect();
+    if std::env::var("SLOOP_GOLDEN").is_ok_and(|wish| wish == "write") {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/tests/golden.txt"), lines.concat()).unwrap();
+        return;
+    }
+    let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
+    assert_eq!(golden.len(), samples.len());
+    for (sample, line) in samples.iter().zip(golden) {
+        let (name, bytes) = line.split_once(' ').unwrap();
+        assert_eq!((name, bytes), (sample.name.as_str(), hex::encode(&sample.bytes).as_str()));
+        assert_eq!((sample.hear)(hex::decode(bytes).unwrap().into()), Heard::Same, "{name}");
+    }
+}
+
+#[test]
+fn what_is_cut_at_any_byte_is_refused_or_waits_for_more() {
+    for sample in samples() {
+        for length in 0..sample.bytes.len() {
+            let heard = (sample.hear)(sample.bytes.slice(..length));
+            assert!(
+                matches!(heard, Heard::More | Heard::Refused),
+                "{} cut at {length} of {}: {heard:?}",
+                sample.name,
+                sample.bytes.len()
+            );
+        }
+    }
+}
+
+/// A frame that is whole by its length, but whose body ends too early.
+#[test]
+fn a_body_that_is_cut_at_any_byte_is_refused() {
+    for sample in samples() {
+        if !sample.name.starts_with("call/") && !sample.name.starts_with("answer/") {
+            continue;
+        }
+        for length in 13..sample.bytes.len() {
+            let mut cut = BytesMut::from(&sample.bytes[..length]);
+            cut[..4].copy_from_slice(&u32::try_from(length - 4).unwrap().to_le_bytes());
+            assert_eq!((sample.hear)(cut.freeze()), Heard::Refused, "{} cut at {length}", sample.name);
+        }
+    }
+}
+
+#[test]
+fn a_byte_too_many_is_refused() {
+    for sample in samples() {
+        if !sample.name.starts_with("call/") && !sample.name.starts_with("answer/") {
+            continue;
+        }
+        let mut longer = BytesMut::from(&sample.bytes[..]);
+        longer.extend_from_slice(&[0]);
+        let length = u32::try_from(longer.len() - 4).unwrap();
+        longer[..4].copy_from_slice(&length.to_le_bytes());
+        assert_eq!((sample.hear)(longer.freeze()), Heard::Refused, "{}", sample.name);
+    }
+}

@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 pub mod logs;
 pub mod serve;
+pub mod snapshot;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -35,6 +36,7 @@ enum Command {
     Keys(data::Keys),
     Dump(data::Dump),
     Load(data::Load),
+    Snapshot(snapshot::Command),
 }
 
 impl Command {
@@ -49,6 +51,7 @@ impl Command {
             Command::Keys(keys) => keys.run(),
             Command::Dump(dump) => dump.run(),
             Command::Load(load) => load.run(),
+            Command::Snapshot(snapshot) => snapshot.run(),
         }
     }
 }

@@ -1,13 +1,122 @@
 //! `sloop serve`: a node until it is told to stop.
+//!
+//! The main thread becomes the control thread. Ports are taken before the data directory is touched, so that a second
+//! sloop by mistake changes nothing.
+
+use std::net::SocketAddr;
+use std::path::absolute;
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::config::Config;
-use super::{Failed, Said, logs};
+use super::{Failed, Said, logs, say};
+use crate::control::acceptor::Acceptor;
+use crate::control::guard::Guard;
+use crate::control::http::{self, server};
+use crate::control::listener;
+use crate::control::metrics::Metrics;
+use crate::control::node::Node as Shown;
+use crate::runtime::node::{Node, NodeConfig};
+use crate::runtime::slots::Slots;
+use crate::runtime::snapshots;
 
 /// Runs a node.
 ///
 /// # Errors
-/// Why it could not start.
+/// Why it could not start, or did not stop cleanly.
 pub fn run(config: Config) -> Result<Said, Failed> {
     logs::start(&config);
-    Err(Failed::refused("this build has no node yet"))
+    abort_on_panic();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (binary, web) = (listener::bind("listen", config.listen)?, listener::bind("http", config.http)?);
+    let metrics = Arc::new(Metrics::recording());
+    let node = Node::start(&node_config(&config), |core| metrics.core(core))?;
+    let shown = shown(&config, &node, binary.local_addr()?, Arc::clone(&metrics));
+    let slots = Slots::new(config.cores, config.connections_max);
+    let acceptor = Acceptor::new(shown.clone(), slots);
+    let (name, data_dir) = (&config.name, absolute(&config.data_dir)?);
+    let ready = format!(
+        "sloop {} \"{name}\" is ready: clients on {}, http on http://{}, {} cores, data in {}\n",
+        env!("CARGO_PKG_VERSION"),
+        binary.local_addr()?,
+        web.local_addr()?,
+        config.cores,
+        data_dir.display(),
+    );
+    say(ready.as_bytes())?;
+    runtime.block_on(async move {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let serving = async {
+            tokio::join!(acceptor.serve(binary), server::serve(web, http::router(shown.clone())), metrics.upkeep(),)
+        };
+        tokio::select! {
+            (accepted, served, ..) = serving => { accepted?; served? }
+            () = either(&mut terminate, &mut interrupt) => {}
+        }
+        tracing::info!("stopping: ending what is under way; a second signal ends at once");
+        tokio::select! {
+            stopped = stop(node) => stopped,
+            () = either(&mut terminate, &mut interrupt) => Err(Failed::refused("ended at once by a second signal")),
+        }
+    })?;
+    Ok(Said::default())
+}
+
+fn node_config(config: &Config) -> NodeConfig {
+    NodeConfig {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        cores: config.cores,
+        pin: config.pin,
+        memory: config.memory,
+        idle_max: config.idle_timeout,
+    }
+}
+
+/// What the control thread knows of the node.
+fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>) -> Shown {
+    let (lsm, ring) = (node.lsm(), node.ring());
+    Shown {
+        name: config.name.as_str().into(),
+        cluster: node.info().cluster,
+        ring,
+        cores: node.cores(),
+        directory: node.directory(),
+        listen,
+        door: node.door(),
+        hearts: node.hearts(),
+        metrics,
+        guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
+        snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
+    }
+}
+
+async fn stop(node: Node) -> Result<(), Failed> {
+    let (done, stopped) = oneshot::channel();
+    #[expect(clippy::disallowed_methods, reason = "stopping blocks, and the control thread must hear a second signal")]
+    std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+        // Whoever waited has ended the process.
+        let _ = done.send(node.stop());
+    })?;
+    Ok(stopped.await??)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// A panic ends one thread and leaves the others running with half a node. The log makes ending all of it safe.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!(%panic, "a bug in sloop: the node ends, and what it acknowledged is in its log");
+        report(panic);
+        std::process::abort();
+    }));
 }

@@ -1,1 +1,309 @@
-//! acceptor
+//! The door of the binary port: strangers become clients here, or go.
+//!
+//! A stranger is slow, silent or wrong at the cost of this thread and of a few hundred bytes, never of a data core. Who
+//! says hello as it should, with the token, is welcomed, and the socket goes to a core with whatever was read behind
+//! the hello.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use super::node::Node;
+use crate::protocol::message::Failure;
+use crate::runtime::connection::CALLS_MAX;
+use crate::runtime::mail::Arrival;
+use crate::runtime::slots::{Slot, Slots};
+use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
+use crate::wire::hello::{
+    Features, Greeting, HELLO_BYTES_MAX, Hello, Kind, Limits, VERSIONS, Welcome, encode_greeting,
+};
+
+/// Strangers at the door. Who comes when so many stand there waits in the kernel's queue.
+const STRANGERS_MAX: usize = 256;
+
+/// Time for a hello to come and its answer to go.
+const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// What a failed accept waits for: no descriptor is free, and one may be in a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a stranger did not become a client.
+#[derive(Debug, thiserror::Error)]
+enum Turned {
+    #[error("it broke off: {0}")]
+    Broken(#[from] io::Error),
+    #[error("it said nothing that ends within {} s", HELLO_TIME_MAX.as_secs())]
+    Silent,
+    #[error(transparent)]
+    Refused(#[from] Failure),
+}
+
+/// The acceptor of one node.
+#[derive(Clone)]
+pub struct Acceptor {
+    node: Node,
+    slots: Slots,
+}
+
+impl Acceptor {
+    /// An acceptor with that many places for clients.
+    pub fn new(node: Node, slots: Slots) -> Acceptor {
+        Acceptor { node, slots }
+    }
+
+    /// Accepts until the future is dropped. Polled on the control thread.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let door = Arc::new(Semaphore::new(STRANGERS_MAX));
+        loop {
+            let place = Arc::clone(&door).acquire_owned().await.expect("nobody closes the door");
+            match listener.accept().await {
+                Ok((socket, peer)) => {
+                    tokio::spawn(self.clone().receive(socket, peer, place));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(self, socket: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+        let outcome = match timeout(HELLO_TIME_MAX, self.greet(socket, peer)).await {
+            Ok(outcome) => outcome,
+            Err(_late) => Err(Turned::Silent),
+        };
+        if let Err(turned) = &outcome {
+            tracing::debug!(%peer, reason = %turned, "a connection was turned away");
+        }
+        self.node.metrics.hello(outcome.is_ok());
+    }
+
+    async fn greet(&self, mut socket: TcpStream, peer: SocketAddr) -> Result<(), Turned> {
+        let mut read = BytesMut::with_capacity(HELLO_BYTES_MAX);
+        match self.judge(&mut socket, &mut read).await {
+            Ok((hello, slot)) => {
+                say(&mut socket, &Ok(self.welcome(&hello, &slot))).await?;
+                let socket = socket.into_std()?;
+                socket.set_nonblocking(false)?;
+                socket.set_nodelay(true)?;
+                Ok(self.node.door.hand_over(Arrival { socket, leftover: read.freeze(), peer, slot })?)
+            }
+            Err(Turned::Refused(failure)) => {
+                say(&mut socket, &Err(failure.clone())).await?;
+                see_off(socket).await?;
+                Err(failure.into())
+            }
+            Err(turned) => Err(turned),
+        }
+    }
+
+    /// Reads the hello and finds a place for who said it. The token is looked at before anything else that it says.
+    async fn judge(&self, socket: &mut TcpStream, read: &mut BytesMut) -> Result<(Hello, Slot), Turned> {
+        let hello = hear(socket, read).await?;
+        if !self.node.guard.admits(hello.token.as_bytes()) {
+            return Err(Failure::Unauthorized.into());
+        }
+        if VERSIONS.common(hello.versions).is_none() {
+            return Err(Failure::Version { min: VERSIONS.min, max: VERSIONS.max }.into());
+        }
+        if hello.kind == Kind::Peer {
+            return Err(malformed("nodes do not connect to each other in this version").into());
+        }
+        match self.slots.take(hello.core) {
+            Ok(slot) => Ok((hello, slot)),
+            Err(open) => Err(Failure::Connections { open, max: self.slots.max() }.into()),
+        }
+    }
+
+    fn welcome(&self, hello: &Hello, slot: &Slot) -> Welcome {
+        let bytes = |max: usize| u32::try_from(max).expect("a frame is far below 4 GiB");
+        Welcome {
+            version: VERSIONS.common(hello.versions).expect("it was judged"),
+            features: hello.features.common(Features::default()),
+            cluster: self.node.cluster,
+            core: slot.core(),
+            cores: self.node.cores.count,
+            salt: self.node.cores.salt,
+            partitions: self.node.ring.partitions(),
+            limits: Limits {
+                request_bytes: bytes(CALL_BYTES_MAX),
+                answer_bytes: bytes(ANSWER_BYTES_MAX),
+                in_flight: bytes(CALLS_MAX),
+            },
+            node: self.node.name.to_string(),
+        }
+    }
+}
+
+/// Reads until the hello is whole, and takes it off what was read. A hello is bounded, so this ends.
+async fn hear(socket: &mut TcpStream, read: &mut BytesMut) -> Result<Hello, Turned> {
+    loop {
+        match Hello::decode(read) {
+            Ok(Some((hello, taken))) => {
+                drop(read.split_to(taken));
+                return Ok(hello);
+            }
+            Ok(None) if socket.read_buf(read).await? == 0 => {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            Ok(None) => {}
+            Err(error) => return Err(malformed(&error.to_string()).into()),
+        }
+    }
+}
+
+async fn say(socket: &mut TcpStream, greeting: &Greeting) -> io::Result<()> {
+    let mut out = BytesMut::new();
+    encode_greeting(&mut out, greeting);
+    socket.write_all(&out).await
+}
+
+/// Waits until the other end has closed: closing on unread bytes would reset the connection, and the refusal might
+/// never be read.
+async fn see_off(mut socket: TcpStream) -> io::Result<()> {
+    socket.shutdown().await?;
+    let mut passed_over = [0; 512];
+    while socket.read(&mut passed_over).await? > 0 {}
+    Ok(())
+}
+
+fn malformed(reason: &str) -> Failure {
+    Failure::Malformed { reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing;
+    use crate::protocol::types::CoreId;
+    use crate::wire::hello::{Token, Versions, decode_greeting};
+
+    struct Port {
+        address: SocketAddr,
+        slots: Slots,
+        arrivals: flume::Receiver<Arrival>,
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            versions: VERSIONS,
+            features: Features(u64::MAX),
+            kind: Kind::Client,
+            core: None,
+            token: Token::new("secret").unwrap(),
+        }
+    }
+
+    fn spelt(hello: &Hello) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        hello.encode(&mut out);
+        out.to_vec()
+    }
+
+    impl Port {
+        fn open(connections_max: u32) -> Port {
+            let (node, arrivals) = testing::node(Some("secret"));
+            let slots = Slots::new(node.cores.count, connections_max);
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(Acceptor::new(node, slots.clone()).serve(listener));
+            Port { address, slots, arrivals }
+        }
+
+        async fn say(&self, bytes: &[u8]) -> (TcpStream, Greeting) {
+            let mut socket = TcpStream::connect(self.address).await.unwrap();
+            socket.write_all(bytes).await.unwrap();
+            let mut read = BytesMut::new();
+            loop {
+                if let Some((greeting, _)) = decode_greeting(&read).unwrap() {
+                    return (socket, greeting);
+                }
+                assert!(socket.read_buf(&mut read).await.unwrap() > 0, "closed after {read:?}");
+            }
+        }
+
+        async fn refusal(&self, bytes: &[u8]) -> Failure {
+            let (mut socket, greeting) = self.say(bytes).await;
+            let failure = greeting.unwrap_err();
+            assert_eq!(socket.read(&mut [0]).await.unwrap(), 0, "the connection ends behind a refusal");
+            assert_eq!(self.slots.open(), 0);
+            failure
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_is_welcomed_and_its_socket_goes_to_a_core_with_what_it_said_since() {
+        let port = Port::open(8);
+        let wanted = Hello { core: Some(CoreId(1)), ..hello() };
+
+        let (mut socket, greeting) = port.say(&[spelt(&wanted), b"frames".to_vec()].concat()).await;
+
+        let welcome = greeting.unwrap();
+        assert_eq!((welcome.core, welcome.cores, welcome.version), (CoreId(1), 2, 1));
+        assert_eq!((welcome.cluster, welcome.node.as_str()), (testing::CLUSTER, "node-a"));
+        assert_eq!(welcome.features, Features::default(), "only what both can do");
+        let arrival = port.arrivals.recv_async().await.unwrap();
+        assert_eq!(&arrival.leftover[..], b"frames");
+        assert_eq!(arrival.peer, socket.local_addr().unwrap());
+        assert_eq!(port.slots.open(), 1);
+
+        // The socket is the same one, and blocks as a core expects of it.
+        std::io::Write::write_all(&mut &arrival.socket, b"!").unwrap();
+        let mut said = [0];
+        socket.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"!");
+        drop(arrival);
+        assert_eq!(port.slots.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_hello_may_come_byte_by_byte() {
+        let port = Port::open(8);
+        let mut socket = TcpStream::connect(port.address).await.unwrap();
+        for byte in spelt(&hello()) {
+            socket.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(port.arrivals.recv_async().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_told_why_it_is_refused() {
+        let port = Port::open(8);
+        let wrong = Hello { token: Token::new("Secret").unwrap(), ..hello() };
+        assert_eq!(port.refusal(&spelt(&wrong)).await, Failure::Unauthorized);
+
+        let newer = Hello { versions: Versions { min: 7, max: 9 }, ..hello() };
+        assert_eq!(port.refusal(&spelt(&newer)).await, Failure::Version { min: 1, max: 1 });
+
+        let peer = Hello { kind: Kind::Peer, ..hello() };
+        assert!(matches!(port.refusal(&spelt(&peer)).await, Failure::Malformed { .. }));
+
+        let http = port.refusal(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(matches!(http, Failure::Malformed { .. }));
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded() {
+        let port = Port::open(1);
+        let (_first, greeting) = port.say(&spelt(&hello())).await;
+        assert!(greeting.is_ok());
+
+        let (_second, greeting) = port.say(&spelt(&hello())).await;
+
+        assert_eq!(greeting.unwrap_err(), Failure::Connections { open: 1, max: 1 });
+    }
+}

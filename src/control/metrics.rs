@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{Gauge, gauge, with_local_recorder};
+use metrics::{Counter, Gauge, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::protocol::types::CoreId;
@@ -15,6 +15,8 @@ const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 pub struct Metrics {
     recorder: PrometheusRecorder,
     uptime_seconds: Gauge,
+    hellos_welcomed: Counter,
+    hellos_refused: Counter,
 }
 
 impl Metrics {
@@ -28,13 +30,22 @@ impl Metrics {
         }
         let recorder = builder.build_recorder();
         describe(&recorder);
-        let uptime_seconds = with_local_recorder(&recorder, || {
+        with_local_recorder(&recorder, || {
             metrics::describe_gauge!("sloop_build_info", "Always 1; the labels say what runs.");
             metrics::describe_gauge!("sloop_uptime_seconds", "Time since the node started.");
+            metrics::describe_counter!("sloop_hellos_total", "Binary connections that said hello, or failed to.");
             gauge!("sloop_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
-            gauge!("sloop_uptime_seconds")
         });
-        Metrics { recorder, uptime_seconds }
+        let hellos = |outcome| counter!("sloop_hellos_total", "outcome" => outcome);
+        let (uptime_seconds, hellos_welcomed, hellos_refused) =
+            with_local_recorder(&recorder, || (gauge!("sloop_uptime_seconds"), hellos("welcomed"), hellos("refused")));
+        Metrics { recorder, uptime_seconds, hellos_welcomed, hellos_refused }
+    }
+
+    /// Counts a stranger at the binary port who was welcomed, or was not.
+    pub fn hello(&self, welcomed: bool) {
+        let outcome = if welcomed { &self.hellos_welcomed } else { &self.hellos_refused };
+        outcome.increment(1);
     }
 
     /// The handles of one core, to be handed to it.

@@ -4,6 +4,7 @@
 pub mod acceptor;
 pub mod guard;
 pub mod http;
+pub mod listener;
 pub mod metrics;
 pub mod node;
 #[cfg(test)]

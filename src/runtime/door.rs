@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::mail::{Knock, Mail};
+use super::mail::{Arrival, Knock, Mail};
 use super::pages;
 use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
 use crate::protocol::message::{Failure, Keys, Outcome, Reply, Request, Terms};
@@ -78,6 +78,14 @@ impl Door {
         Ok(())
     }
 
+    /// Gives a connection to the core that its slot is on.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when that core takes no mail; the connection is closed.
+    pub fn hand_over(&self, arrival: Arrival) -> Result<(), Failure> {
+        self.post(arrival.slot.core(), Mail::Connection(arrival))
+    }
+
     /// The core that owns a key.
     pub fn core(&self, key: &Key) -> CoreId {
         self.cores.of(self.ring.partition(key))
@@ -110,7 +118,11 @@ impl Door {
     }
 
     fn knock(&self, core: CoreId, knock: Knock) -> Result<(), Failure> {
-        self.boxes[core.index()].try_send(Mail::Knock(knock)).map_err(|refused| match refused {
+        self.post(core, Mail::Knock(knock))
+    }
+
+    fn post(&self, core: CoreId, letter: Mail) -> Result<(), Failure> {
+        self.boxes[core.index()].try_send(letter).map_err(|refused| match refused {
             flume::TrySendError::Full(_) => overloaded(),
             flume::TrySendError::Disconnected(_) => Failure::Stopping,
         })

@@ -22,8 +22,8 @@ use super::heartbeat::Heartbeats;
 use super::mail::{Arrival, Mail};
 use super::signal::Signal;
 use crate::protocol::types::{ActorId, CoreId, Instant};
-use crate::store::wal::writer::{Writer, WriterError};
-use crate::store::wal::{Life, SegmentId, SpareSegment};
+use crate::store::wal::writer::{Writer, prepare};
+use crate::store::wal::{Life, SegmentId};
 
 /// Between two beats while anything is under way, and while nothing is.
 const BEAT_BUSY: Duration = Duration::from_millis(10);
@@ -50,8 +50,6 @@ pub struct Setup {
     pub wal: PathBuf,
     /// The last number given to a segment, over all cores.
     pub numbers: Arc<AtomicU32>,
-    /// Segments that the engine knows already.
-    pub spares: Vec<SpareSegment>,
     /// The hearts of all cores.
     pub hearts: Arc<Heartbeats>,
     /// Silence after which a connection is dropped.
@@ -79,25 +77,9 @@ struct Shared {
     stop: Rc<Signal>,
 }
 
-/// Checks that the log's folder can be written as the log is.
-///
-/// # Errors
-/// [`WriterError`], as a message for the operator.
-pub async fn probe(wal: &std::path::Path) -> Result<(), WriterError> {
-    crate::store::wal::writer::probe(wal).await
-}
-
 /// Lives until the node is told to stop.
-///
-/// # Errors
-/// [`WriterError`] when the spare segments cannot be opened.
-pub async fn live(setup: Setup) -> Result<Rest, WriterError> {
-    let Setup { parts, mail, inbox, wal, numbers, spares, hearts, idle_max } = setup;
-    let writer = Writer::new(wal);
-    for spare in &spares {
-        writer.open(spare.id).await?;
-    }
-    let writer = Rc::new(writer);
+pub async fn live(setup: Setup) -> Rest {
+    let Setup { parts, mail, inbox, wal, numbers, hearts, idle_max } = setup;
     let (log, segments) = (Rc::new(Signal::default()), Rc::new(Signal::default()));
     let shared = Shared {
         id: parts.id,
@@ -110,11 +92,11 @@ pub async fn live(setup: Setup) -> Result<Rest, WriterError> {
     hearts.beat(shared.id);
     glommio::spawn_local(shared.clone().take_mail(mail)).detach();
     glommio::spawn_local(shared.clone().run_errands(inbox)).detach();
-    glommio::spawn_local(shared.clone().keep_log(Rc::clone(&writer), log, Arc::clone(&hearts))).detach();
-    glommio::spawn_local(shared.clone().keep_segments(writer, segments, numbers)).detach();
+    glommio::spawn_local(shared.clone().keep_log(Writer::new(&wal), log, Arc::clone(&hearts))).detach();
+    glommio::spawn_local(shared.clone().keep_segments(wal, segments, numbers)).detach();
     glommio::spawn_local(shared.clone().beat(hearts, idle_max)).detach();
     shared.stop.wait().await;
-    Ok(shared.drain().await)
+    shared.drain().await
 }
 
 impl Shared {
@@ -181,7 +163,7 @@ impl Shared {
     }
 
     /// Group commit without a timer: the next write begins when the last one has ended, and takes all that waits.
-    async fn keep_log(self, writer: Rc<Writer>, log: Rc<Signal>, hearts: Arc<Heartbeats>) {
+    async fn keep_log(self, mut writer: Writer, log: Rc<Signal>, hearts: Arc<Heartbeats>) {
         loop {
             let next = self.core.borrow_mut().next_write(|| Life(entropy::word()));
             let Some(write) = next else {
@@ -208,7 +190,7 @@ impl Shared {
         }
     }
 
-    async fn keep_segments(self, writer: Rc<Writer>, segments: Rc<Signal>, numbers: Arc<AtomicU32>) {
+    async fn keep_segments(self, wal: PathBuf, segments: Rc<Signal>, numbers: Arc<AtomicU32>) {
         loop {
             let wish = self.core.borrow_mut().next_segment();
             let Some(wish) = wish else {
@@ -216,7 +198,7 @@ impl Shared {
                 continue;
             };
             let id = SegmentId(numbers.fetch_add(1, Ordering::Relaxed) + 1);
-            let made = writer.prepare(id, wish.bytes).await;
+            let made = prepare(&wal, id, wish.bytes).await;
             if let Err(error) = &made {
                 tracing::error!(core = %self.id, %error, "no log segment could be made; it is tried again");
             }

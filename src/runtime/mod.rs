@@ -19,4 +19,5 @@ pub mod pages;
 pub mod probe;
 pub mod signal;
 pub mod slots;
+pub mod snapshots;
 pub mod storekeeper;

@@ -39,6 +39,7 @@ use crate::store::lsm::{Lsm, LsmError};
 use crate::store::recovery::{RecoveryError, recover};
 use crate::store::wal::log::LogConfig;
 use crate::store::wal::segment::{BLOCK, Header, NoHeader};
+use crate::store::wal::writer::probe as probe_log;
 use crate::store::wal::{ReplayError, SegmentFile, SegmentId, SpareSegment, replay};
 use crate::store::{Engine, EngineConfig, Place};
 use crate::wire::sets;
@@ -201,7 +202,7 @@ impl Node {
                 id,
                 clock,
                 shard: Shard::new(clock.instant(), birth),
-                engine: Engine::new(engine_config(&memory, ring, LogId { start, core: id }), spares.clone()),
+                engine: Engine::new(engine_config(&memory, ring, LogId { start, core: id }), spares),
                 ring,
                 cores,
                 info: NodeInfo { core: id, ..node.info.clone() },
@@ -216,7 +217,6 @@ impl Node {
                 inbox,
                 wal: wal.clone(),
                 numbers: Arc::clone(&numbers),
-                spares,
                 hearts: Arc::clone(&node.hearts),
                 idle_max: config.idle_max,
             };
@@ -492,11 +492,11 @@ fn start_executor(
         let (hand, handed) = flume::bounded::<Setup>(1);
         let wal = wal.to_owned();
         let begin = move || async move {
-            let probed = executor::probe(&wal).await.map_err(|error| error.to_string());
+            let probed = probe_log(&wal, core).await.map_err(|error| error.to_string());
             let usable = probed.is_ok();
             let told = up.send(probed).is_ok();
             match handed.recv_async().await {
-                Ok(setup) if usable && told => executor::live(setup).await.map_err(|error| error.to_string()),
+                Ok(setup) if usable && told => Ok(executor::live(setup).await),
                 _ => Err("it was not needed".to_owned()),
             }
         };

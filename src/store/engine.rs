@@ -83,8 +83,9 @@ pub enum Refusal {
     /// The disk is full. Reads go on; writes go on by themselves once there is room.
     #[error("the disk is full")]
     DiskFull,
-    /// A write to the log failed, and it is not written again. Reads go on; a restart may help, another disk will.
-    #[error("a write to the log failed: this core takes no more writes")]
+    /// A write to the log failed, and it is not written again; or a new segment cannot be made, which is tried again.
+    /// Reads go on; a restart may help, another disk will.
+    #[error("the log cannot be written: this core takes no writes")]
     Stopped,
 }
 

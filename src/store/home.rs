@@ -183,6 +183,8 @@ impl Home {
     /// [`HomeError`]; nothing was changed then.
     pub fn open(path: &Path, founding: Founding) -> Result<Home, HomeError> {
         fs::create_dir_all(path).map_err(|cause| io_error("cannot create", path, cause))?;
+        // glommio opens no relative paths.
+        let path = &fs::canonicalize(path).map_err(|cause| io_error("cannot look at", path, cause))?;
         let lock = lock(path)?;
         for folder in ["wal", "lsm"] {
             let folder = path.join(folder);

@@ -17,6 +17,7 @@ pub mod lsm;
 pub mod memory;
 
 pub mod recovery;
+pub mod snapshot;
 #[cfg(test)]
 mod samples;
 pub mod wal;

@@ -522,6 +522,55 @@ fn a_bit_that_turned_is_never_passed_over() {
     assert!(tally.rotten > 2_000 && tally.damaged > 200, "{tally:?}");
 }
 
+/// SEEDS fault 9: a torn tail stayed in the log, and what was written behind it was lost.
+#[test]
+fn what_is_written_after_a_torn_tail_survives_the_next_crash() {
+    let tally = tally(0..50, |seed| {
+        let mut world = World::new(seed);
+        for _ in 0..3 {
+            for _ in 0..3 {
+                world.end_writes();
+                (0..world.cores.len()).for_each(|at| world.wish_segment(at));
+                world.end_writes();
+                (0..20).for_each(|_| world.write());
+                (0..world.cores.len()).for_each(|at| world.begin_write(at));
+            }
+            world.crash();
+            world.recover().unwrap();
+        }
+        world.tally
+    });
+
+    assert!(tally.tails > 30, "{tally:?}");
+}
+
+/// SEEDS fault 10: what the tree had was replayed once more, and doubled siblings at each restart.
+#[test]
+fn what_was_ingested_and_not_yet_known_to_be_changes_nothing_when_it_is_replayed() {
+    for seed in 0..50 {
+        let mut world = World::new(seed);
+        (0..200).for_each(|_| world.step());
+        let chunks: Vec<Arc<crate::store::Chunk>> = world
+            .cores
+            .iter_mut()
+            .filter(|core| !core.ingesting)
+            .filter_map(|core| {
+                core.engine.checkpoint();
+                core.engine.next_chunk(world.now)
+            })
+            .collect();
+        chunks.into_iter().for_each(|chunk| world.tree.hand(chunk));
+        world.tree.ingest();
+        world.crash();
+        world.recover().unwrap();
+
+        let there = world.base.clone();
+        world.crash();
+        world.recover().unwrap();
+        assert_eq!(world.base, there, "a restart changes nothing");
+    }
+}
+
 /// The checker can fail: a disk that loses what it called durable does not get past it.
 #[test]
 fn a_disk_that_lies_is_found_out() {

@@ -103,7 +103,9 @@ impl Statement {
     /// Reads a statement by the life that it names itself. That is weaker than [`Statement::read`]: a client may have
     /// written a value that looks like one.
     pub fn read_of_any_life(bytes: &[u8]) -> Option<Statement> {
-        let payload = bytes.get(HEAD_BYTES..STATEMENT_BYTES)?;
+        // Nothing longer is even looked at: a boundary within a value may hold any length.
+        let bytes = bytes.get(..STATEMENT_BYTES)?;
+        let payload = &bytes[HEAD_BYTES..];
         let life = Life(u64::from_le_bytes(*payload.first_chunk()?));
         let (sequence, kind, length) = verify(bytes, life)?;
         if kind != STATEMENT || length != STATEMENT_PAYLOAD_BYTES {

@@ -1,0 +1,64 @@
+//! Whatever comes over a connection: a handshake, calls and answers, from a stranger. Nothing panics, and what is read is
+//! spelled again as something that reads the same.
+
+#![no_main]
+
+use bytes::BytesMut;
+use libfuzzer_sys::fuzz_target;
+use sloop::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX, Frame};
+use sloop::wire::hello::decode_greeting;
+use sloop::wire::{Hello, decode_answer, decode_call, encode_answer, encode_call, next_frame};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&way, bytes)) = bytes.split_first() else { return };
+    match way % 4 {
+        0 => {
+            let _ = decode_greeting(bytes);
+        }
+        1 => hello(bytes),
+        2 => frames(bytes, CALL_BYTES_MAX).into_iter().for_each(call),
+        _ => frames(bytes, ANSWER_BYTES_MAX).into_iter().for_each(answer),
+    }
+});
+
+fn hello(bytes: &[u8]) {
+    let Ok(Some((hello, taken))) = Hello::decode(bytes) else { return };
+    assert!(taken <= bytes.len());
+    let mut again = BytesMut::new();
+    hello.encode(&mut again);
+    let (read, all) = Hello::decode(&again).expect("we wrote it").expect("all of it is there");
+    assert_eq!((read, all), (hello, again.len()));
+}
+
+/// In two pieces, as a network may deliver them.
+fn frames(bytes: &[u8], max: usize) -> Vec<Frame> {
+    let (early, late) = bytes.split_at(bytes.len() / 2);
+    let mut buffer = BytesMut::from(early);
+    let mut found = vec![];
+    for late in [late, &[]] {
+        while let Ok(Some(frame)) = next_frame(&mut buffer, max) {
+            found.push(frame);
+        }
+        buffer.extend_from_slice(late);
+    }
+    found
+}
+
+fn call(frame: Frame) {
+    let id = frame.id;
+    let Ok(call) = decode_call(frame) else { return };
+    let mut again = BytesMut::new();
+    if encode_call(&mut again, id, &call).is_ok() {
+        let frame = next_frame(&mut again, CALL_BYTES_MAX).expect("we wrote it").expect("all of it is there");
+        assert_eq!(decode_call(frame).expect("we wrote it"), call);
+    }
+}
+
+fn answer(frame: Frame) {
+    let id = frame.id;
+    let Ok(answer) = decode_answer(frame) else { return };
+    let mut again = BytesMut::new();
+    encode_answer(&mut again, id, &answer);
+    let frame = next_frame(&mut again, ANSWER_BYTES_MAX).expect("we wrote it").expect("all of it is there");
+    assert_eq!(decode_answer(frame).expect("we wrote it"), answer);
+}

@@ -1,0 +1,80 @@
+//! Ports: taken with SO_REUSEADDR and never with SO_REUSEPORT, so that two nodes cannot share one without a word.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// Why a port could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error(
+        "{address} is taken by another program, perhaps another sloop: stop that one, or choose another address \
+         with --{setting}"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+        /// `listen` or `http`.
+        setting: &'static str,
+    },
+    /// Ordinary users get no ports below 1,024.
+    #[error("no permission to listen on {address}: choose a port from 1024 on with --{setting}")]
+    Denied {
+        /// The address.
+        address: SocketAddr,
+        /// `listen` or `http`.
+        setting: &'static str,
+    },
+    /// The address belongs to another machine.
+    #[error("this machine has no address {}: choose one that it has with --{setting}", address.ip())]
+    Elsewhere {
+        /// The address.
+        address: SocketAddr,
+        /// `listen` or `http`.
+        setting: &'static str,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {cause}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+}
+
+/// Takes the port of `setting`. The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).map_err(|cause| match cause.kind() {
+        io::ErrorKind::AddrInUse => BindError::Taken { address, setting },
+        io::ErrorKind::PermissionDenied => BindError::Denied { address, setting },
+        io::ErrorKind::AddrNotAvailable => BindError::Elsewhere { address, setting },
+        _ => BindError::Other { address, cause },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_not_shared_not_even_with_ourselves() {
+        let first = bind("listen", ([127, 0, 0, 1], 0).into()).unwrap();
+        let address = first.local_addr().unwrap();
+
+        let refused = bind("listen", address).unwrap_err();
+
+        assert!(refused.to_string().starts_with(&format!("{address} is taken by another program")), "{refused}");
+        drop(first);
+        assert!(bind("listen", address).is_ok());
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_named() {
+        let refused = bind("http", ([192, 0, 2, 1], 0).into()).unwrap_err();
+        assert_eq!(refused.to_string(), "this machine has no address 192.0.2.1: choose one that it has with --http");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod config;
+pub mod data;
 pub mod logs;
 pub mod serve;
 pub mod snapshot;
@@ -28,6 +29,13 @@ struct Sloop {
 enum Command {
     Serve(Box<config::Serve>),
     Config(config::Command),
+    Put(data::Put),
+    Get(data::Get),
+    Del(data::Del),
+    Siblings(data::Siblings),
+    Keys(data::Keys),
+    Dump(data::Dump),
+    Load(data::Load),
     Snapshot(snapshot::Command),
 }
 
@@ -36,6 +44,13 @@ impl Command {
         match self {
             Command::Serve(serve) => serve::run(serve.config()?),
             Command::Config(config) => Ok(config.run()?),
+            Command::Put(put) => put.run(),
+            Command::Get(get) => get.run(),
+            Command::Del(del) => del.run(),
+            Command::Siblings(siblings) => siblings.run(),
+            Command::Keys(keys) => keys.run(),
+            Command::Dump(dump) => dump.run(),
+            Command::Load(load) => load.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
         }
     }

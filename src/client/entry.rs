@@ -15,7 +15,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(key: Key, found: Found) -> Entry {
+    /// What [`Client::ask`](super::Client::ask) got for a get of `key`.
+    pub fn new(key: Key, found: Found) -> Entry {
         Entry { key, found }
     }
 

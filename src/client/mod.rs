@@ -58,7 +58,7 @@
 //!
 //! A request is tried until its deadline as long as that is safe: reads always; a write when it certainly was not done,
 //! or when it carries an operation id, under which a node does a write once. Every write gets such an id unless
-//! [`Options::operation_ids`] is off. It costs 16 bytes and a digest of 8 in the stored version, and an entry in the
+//! [`Options::operation_ids`] is off. It costs some 20 bytes and a digest of 8 in the stored version, and an entry in the
 //! node's memory of operations for ten minutes; a client that writes small values at a high rate and can live with a write
 //! being done twice may turn it off.
 
@@ -85,12 +85,15 @@ pub use self::entry::Entry;
 pub use self::error::Error;
 pub use self::listing::Listing;
 pub use self::options::Options;
-pub use crate::protocol::message::{Causality, Copies, Copy, Level, NodeInfo, Sibling, Terms, Written};
+pub use crate::protocol::message::{
+    Causality, Copies, Copy, Delete, Failure, Found, Get, Keys, Level, NodeInfo, Put, Reply, Request, Sibling, Terms,
+    Written,
+};
 pub use crate::protocol::types::{Key, OperationId, Value};
 
 use self::driver::Job;
 use self::ids::Ids;
-use crate::protocol::message::{Answer, Call, Delete, Get, Put, Reply, Request};
+use crate::protocol::message::{Answer, Call};
 
 /// What an operation of the client returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::testing::{Fault, Node};
 use super::*;
-use crate::protocol::message::Failure;
 
 const VALUE_MAX: usize = 10 * 1024 * 1024;
 

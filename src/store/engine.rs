@@ -32,8 +32,8 @@ use crate::protocol::types::{AppendId, Instant, Key, OperationId};
 /// some 50 microseconds of a core. All at once would hold up every request for as long as it takes.
 const SETTLED_AT_ONCE: usize = 256;
 
-/// Writes are refused while so many times `log_bytes_max` wait to be in the tree. One or two do while it keeps up; where
-/// it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
+/// Writes are refused while so many times `log_bytes_max` wait to be in the tree. One or two do while it keeps up;
+/// where it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
 const LOGS_BEHIND_MAX: u64 = 4;
 
 /// How the store of a core behaves. `memory` divides itself over the first three (docs/STORAGE.md).

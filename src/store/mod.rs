@@ -17,9 +17,9 @@ pub mod lsm;
 pub mod memory;
 
 pub mod recovery;
-pub mod snapshot;
 #[cfg(test)]
 mod samples;
+pub mod snapshot;
 pub mod wal;
 
 pub use chunk::Chunk;

@@ -7,5 +7,6 @@ pub mod http;
 pub mod listener;
 pub mod metrics;
 pub mod node;
+pub mod notify;
 #[cfg(test)]
 mod testing;

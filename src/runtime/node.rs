@@ -334,7 +334,13 @@ fn open(config: &NodeConfig, memory: &Memory) -> Result<Opened, StartError> {
     };
     let failed = |cause| StartError::Recovery { folder: config.data_dir.clone(), cause };
     let chunk = recover(&replayed, ring, home.identity.starts, base).map_err(failed)?;
-    tracing::info!(keys = chunk.sets().len(), bytes = chunk.bytes(), "replayed the logs of the last life");
+    if !chunk.sets().is_empty() {
+        tracing::info!(
+            keys = chunk.sets().len(),
+            bytes = chunk.bytes(),
+            "replayed what the last life left in its logs"
+        );
+    }
     lsm.ingest(&chunk, || {})?;
 
     let remembered = lsm.remembered()?.into_iter().map(|(place, known)| (place.key, known)).collect();

@@ -23,6 +23,8 @@ pub use flags::Serve;
 pub use layers::{Given, Layers, Origin};
 pub use machine::Machine;
 
+use crate::wire::hello::TOKEN_BYTES_MAX;
+
 /// Every setting, in the order in which they are shown: its name, and what it means.
 pub const SETTINGS: [(&str, &str); 14] = [
     ("name", "the node's name, as others see it"),
@@ -43,9 +45,6 @@ pub const SETTINGS: [(&str, &str); 14] = [
 
 /// Longest name. It stands in every welcome and beside every version that the node wrote.
 const NAME_BYTES_MAX: usize = 64;
-
-/// Longest token: the hello's bound.
-const TOKEN_BYTES_MAX: usize = 256;
 
 /// Least memory with which every part gets something to work with.
 const MEMORY_MIN: u64 = 64 << 20;
@@ -194,6 +193,7 @@ impl Config {
             origins: layers.origins(),
             warnings: layers.warnings().to_vec(),
         };
+        config.apart()?;
         config.closed_to_strangers()?;
         Ok(config)
     }
@@ -225,6 +225,18 @@ impl Config {
             "log_level" => text(&self.log_level),
             _token => None,
         }
+    }
+
+    /// Said here, because the port would seem to be taken by another program.
+    fn apart(&self) -> Result<(), ConfigError> {
+        if self.listen != self.http || self.listen.port() == 0 {
+            return Ok(());
+        }
+        Err(ConfigError::Unusable {
+            setting: "http",
+            reason: format!("{} is the address of the binary protocol too", self.http),
+            origin: self.origins.get("http").cloned().unwrap_or(Origin::Default),
+        })
     }
 
     fn closed_to_strangers(&self) -> Result<(), ConfigError> {

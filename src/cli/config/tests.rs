@@ -89,6 +89,15 @@ fn a_value_that_cannot_be_used_names_its_origin() {
 }
 
 #[test]
+fn both_listeners_cannot_have_one_address() {
+    assert_eq!(
+        refusal("listen = '127.0.0.1:7601'"),
+        "http: 127.0.0.1:7601 is the address of the binary protocol too (default)"
+    );
+    assert!(from_file("listen = '127.0.0.1:0'\nhttp = '127.0.0.1:0'").is_ok());
+}
+
+#[test]
 fn a_file_that_is_not_toml_is_refused_with_its_line() {
     assert!(refusal("name = 'a'\ncores = = 1\n").starts_with("s.toml line 2: "));
 }

@@ -63,6 +63,7 @@ fn a_state_is_read_on_its_whole_way_into_the_tree() {
     let chunk = engine.next_chunk(NOW).unwrap();
     assert_eq!(engine.lookup(&key("a")), found, "frozen");
     assert_eq!(chunk.position(), Some((log_id(1), AppendId(1))));
+    drop(chunk);
 
     engine.on_ingested();
     assert_eq!(engine.lookup(&key("a")), found, "settling");

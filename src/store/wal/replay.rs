@@ -40,7 +40,10 @@ pub struct Replay {
 
 /// The end of a log that was under way when the node stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("log of {log}: dropped an unfinished write from record {} on, {bytes} bytes or more, in {file} at byte {offset}", .from.0)]
+#[error(
+    "log of {log}: dropped an unfinished write from record {} on, {bytes} bytes or more, in {file} at byte {offset}",
+    .from.0
+)]
 pub struct Tail {
     /// The log.
     pub log: LogId,

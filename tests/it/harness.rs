@@ -1,0 +1,316 @@
+//! A node as a child process, and HTTP to it without any library.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Nothing here takes this long on a machine that is not broken, however busy it is.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A data directory that outlives its nodes.
+pub struct Home {
+    folder: TempDir,
+}
+
+/// A node that runs. It is killed when it is dropped.
+pub struct Node {
+    child: Child,
+    /// Where the binary protocol is spoken.
+    pub binary: SocketAddr,
+    /// Where HTTP is spoken.
+    pub http: SocketAddr,
+    said: JoinHandle<String>,
+}
+
+/// How a node ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// What it had said on standard error.
+    pub said: String,
+}
+
+impl Home {
+    pub fn new() -> Home {
+        let folder = tempfile::Builder::new().prefix("node-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        Home { folder: folder.expect("a folder for the node") }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn start(&self) -> Node {
+        self.start_with(&["--cores", "2"])
+    }
+
+    /// Starts a node, and waits until it says that it is ready.
+    pub fn start_with(&self, flags: &[&str]) -> Node {
+        let mut child = self.command(flags).stdout(Stdio::piped()).spawn().expect("the binary starts");
+        let said = read_all(child.stderr.take().expect("piped"));
+        let lines = read_lines(child.stdout.take().expect("piped"));
+        match lines.recv_timeout(LIMIT) {
+            Ok(line) => {
+                let after = |mark: &str| line.split(mark).nth(1).and_then(|rest| rest.split([',', ' ']).next());
+                let address = |mark| after(mark).and_then(|text| text.parse().ok());
+                let (binary, http) = (address("clients on "), address("http on http://"));
+                let (Some(binary), Some(http)) = (binary, http) else { panic!("no addresses in {line:?}") };
+                Node { child, binary, http, said }
+            }
+            Err(_) => {
+                child.kill().expect("a child can be killed");
+                panic!("the node did not become ready: {}", said.join().expect("a reader does not panic"));
+            }
+        }
+    }
+
+    /// A start that must fail: gives what the node says.
+    pub fn refused(&self, flags: &[&str]) -> Ended {
+        let mut child = self.command(flags).stdout(Stdio::null()).spawn().expect("the binary starts");
+        let said = read_all(child.stderr.take().expect("piped"));
+        let status = wait(&mut child);
+        Ended { status, said: said.join().expect("a reader does not panic") }
+    }
+
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sloop"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOOP_")) {
+            command.env_remove(name);
+        }
+        command.args(["serve", "--pin", "false", "--memory", "128MiB"]);
+        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
+            if !flags.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
+        command.arg("--data-dir").arg(self.data_dir()).args(flags);
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}
+
+impl Node {
+    /// kill -9, at whatever it is doing.
+    pub fn kill(mut self) -> Ended {
+        self.child.kill().expect("a child can be killed");
+        self.end()
+    }
+
+    /// SIGTERM, as systemd stops a node.
+    pub fn terminate(mut self) -> Ended {
+        self.signal(Signal::TERM);
+        self.end()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("a child can be signalled");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+
+    fn end(&mut self) -> Ended {
+        let status = wait(&mut self.child);
+        let nothing = std::thread::spawn(String::new);
+        let said = std::mem::replace(&mut self.said, nothing);
+        Ended { status, said: said.join().expect("a reader does not panic") }
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        request(self.http, "GET", path, &[], b"")
+    }
+
+    pub fn delete(&self, path: &str) -> Reply {
+        request(self.http, "DELETE", path, &[], b"")
+    }
+
+    /// A PUT of the seed's body.
+    pub fn put(&self, key: &str, value: &str) -> Value {
+        self.put_json(key, &json!({"valueBase64": base64(value)})).ok()
+    }
+
+    pub fn put_json(&self, key: &str, body: &Value) -> Reply {
+        request(self.http, "PUT", &format!("/kv/{key}"), &[], body.to_string().as_bytes())
+    }
+
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        request(self.http, method, path, headers, body)
+    }
+
+    /// All values of a key, sorted.
+    pub fn values(&self, key: &str) -> Vec<String> {
+        let reply = self.get(&format!("/kv/{key}"));
+        if reply.status == 404 {
+            return vec![];
+        }
+        let found = reply.ok();
+        let siblings = found["siblings"].as_array().expect("a list of siblings");
+        let mut values: Vec<String> = siblings.iter().map(|sibling| unbase64(&sibling["valueBase64"])).collect();
+        values.sort();
+        values
+    }
+
+    /// The node's own copies of a key, tombstones too.
+    pub fn copies(&self, key: &str) -> Vec<Value> {
+        let copies = self.get(&format!("/debug/siblings/{key}")).ok();
+        copies["siblings"].as_array().expect("a list of copies").clone()
+    }
+
+    /// The sum of a metric over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = String::from_utf8(self.get("/metrics").body).expect("metrics are text");
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
+        text.lines().filter(is_it).filter_map(value).sum()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It has ended already, or the test has failed: nobody listens any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a node said to one HTTP request.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body of a 200.
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+
+    /// The message of a refusal.
+    pub fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
+    }
+}
+
+/// One request on a connection of its own.
+pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) && !body.is_empty() {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    exchange(to, &[head.as_bytes(), b"\r\n", body].concat())
+}
+
+/// Any bytes on a connection of their own.
+pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
+    let mut stream = TcpStream::connect_timeout(&to, LIMIT).expect("the node listens");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit above zero");
+    // A node may refuse a body before it has read it whole.
+    let _ = stream.write_all(bytes);
+    let mut heard = vec![];
+    let _ = stream.read_to_end(&mut heard);
+    let end = heard.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.unwrap_or_else(|| panic!("no reply: {:?}", String::from_utf8_lossy(&heard)));
+    let head = String::from_utf8(heard[..end].to_vec()).expect("a head is text");
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status line");
+    let header = |line: &str| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
+    let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
+    let body = heard.split_off(end + 4);
+    let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
+    Reply { status, headers, body: if is_chunked { unchunk(&body) } else { body } }
+}
+
+fn unchunk(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = vec![];
+    while let Some(end) = body.windows(2).position(|two| two == b"\r\n") {
+        let digits = std::str::from_utf8(&body[..end]).expect("a length in digits");
+        let length = usize::from_str_radix(digits, 16).expect("a length in digits");
+        let Some(chunk) = body.get(end + 2..end + 2 + length) else { break };
+        whole.extend(chunk);
+        body = body.get(end + 2 + length + 2..).unwrap_or_default();
+    }
+    whole
+}
+
+pub fn base64(text: &str) -> String {
+    STANDARD.encode(text)
+}
+
+pub fn unbase64(value: &Value) -> String {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is not base64"));
+    String::from_utf8(STANDARD.decode(text).expect("base64")).expect("the tests write text")
+}
+
+/// Waits for a condition that nothing tells of.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        #[expect(clippy::disallowed_methods, reason = "between two looks at a condition")]
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Every file below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    eventually("the node ends", || {
+        status = child.try_wait().expect("a child can be asked");
+        status.is_some()
+    });
+    status.expect("it has ended")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a pipe is read beside the test, or the child would block on it")]
+fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut said = vec![];
+        let _ = from.read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a pipe is read beside the test, or the child would block on it")]
+fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            // Only the first line is waited for; the rest is read so that the node never blocks.
+            let _ = sender.send(line);
+        }
+    });
+    lines
+}

@@ -154,16 +154,17 @@ async fn run(
 async fn serve(mut stream: TcpStream, token: Token, welcome: Welcome, orders: mpsc::Sender<Order>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut read = BytesMut::new();
-    let hello = loop {
-        if let Some((hello, taken)) = Hello::decode(&read).map_err(io::Error::other)? {
-            drop(read.split_to(taken));
-            break hello;
-        }
-        if stream.read_buf(&mut read).await? == 0 {
-            return Ok(());
+    let greeting = loop {
+        match Hello::decode(&read) {
+            Err(error) => break Err(error.into()),
+            Ok(Some((hello, taken))) => {
+                drop(read.split_to(taken));
+                break greet(&hello, &token, welcome);
+            }
+            Ok(None) if stream.read_buf(&mut read).await? == 0 => return Ok(()),
+            Ok(None) => {}
         }
     };
-    let greeting = greet(&hello, &token, welcome);
     let mut out = BytesMut::new();
     encode_greeting(&mut out, &greeting);
     stream.write_all_buf(&mut out).await?;

@@ -20,8 +20,8 @@ use crate::protocol::message::Failure;
 use crate::runtime::connection::CALLS_MAX;
 use crate::runtime::mail::Arrival;
 use crate::runtime::slots::{Slot, Slots};
-use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::WireError;
+use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::hello::{
     Features, Greeting, HELLO_BYTES_MAX, Hello, Kind, Limits, VERSIONS, Welcome, encode_greeting,
 };

@@ -1,6 +1,6 @@
 //! `sloop get`, `sloop siblings`, `sloop keys`.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
 use argh::FromArgs;
@@ -51,7 +51,13 @@ impl Get {
     /// # Errors
     /// [`Failed`] when the key is not found or the node refuses.
     pub fn run(mut self) -> Result<Said, Failed> {
-        run(Target::take(&mut self.addr, &mut self.token, &mut self.deadline), |client| self.ask(client))
+        let (target, raw) = (Target::take(&mut self.addr, &mut self.token, &mut self.deadline), !self.json);
+        let mut said = run(target, |client| self.ask(client))?;
+        if raw && io::stdout().is_terminal() {
+            // For people: the prompt comes on a line of its own. Files and pipes get the value exactly.
+            said.line("");
+        }
+        Ok(said)
     }
 
     pub(super) async fn ask(self, client: Client) -> Result<Told, Failed> {
@@ -66,7 +72,7 @@ impl Get {
     fn tell(self, entry: &Entry) -> Told {
         let mut told = Told::default();
         if self.context {
-            told.said.line(&BASE64.encode(entry.context()));
+            told.said.bytes(BASE64.encode(entry.context()).as_bytes());
             return told;
         }
         if self.json {
@@ -98,6 +104,7 @@ fn entry_json(entry: &Entry) -> Json {
     };
     let fields = json!({
         "found": !entry.is_absent(),
+        "valueBase64": entry.latest().map(|sibling| BASE64.encode(sibling.value.as_bytes())),
         "siblings": entry.siblings().iter().map(sibling).collect::<Vec<_>>(),
         "context": BASE64.encode(entry.context()),
         "level": level_fields(entry.level()),

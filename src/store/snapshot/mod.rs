@@ -11,12 +11,12 @@
 //! Little-endian. The digest begins at 0 and takes each block in: seahash(digest, seahash(body)). No time, no name, no
 //! cluster and no memory of operations stands in it. Nothing stands behind the end; without its end it is partial.
 
+mod write;
+mod read;
 #[cfg(feature = "daemon")]
 pub mod folder;
-mod read;
 #[cfg(test)]
 mod tests;
-mod write;
 
 use std::fmt;
 use std::io;

@@ -4,10 +4,10 @@
 //! could not goes to standard error. A reader that goes away (`sloop keys | head`) is no error.
 
 mod arguments;
-pub mod config;
-pub mod data;
-pub mod logs;
 pub mod serve;
+pub mod config;
+pub mod logs;
+pub mod data;
 pub mod snapshot;
 
 use std::ffi::OsString;

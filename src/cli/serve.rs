@@ -24,6 +24,9 @@ use crate::runtime::node::{Node, NodeConfig};
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
 
+/// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
+const BLOCKING_THREADS_MAX: usize = 2;
+
 /// Runs a node.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub fn run(config: Config) -> Result<Said, Failed> {
     logs::start(&config);
     abort_on_panic();
     listener::allow_descriptors(config.connections_max);
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     let (binary, web) = (listener::bind("listen", config.listen)?, listener::bind("http", config.http)?);
     let metrics = Arc::new(Metrics::recording());
     let node = Node::start(&node_config(&config), |core| metrics.core(core))?;

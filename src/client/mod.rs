@@ -63,17 +63,16 @@
 //! the node's memory of operations for ten minutes; a client that writes small values at a high rate and can live
 //! with a write being done twice may turn it off.
 
-mod batch;
+mod options;
 mod connection;
 mod driver;
-mod entry;
-mod error;
 mod ids;
-mod listing;
-mod options;
 mod retry;
+mod entry;
+mod batch;
+mod listing;
+mod error;
 pub mod testing;
-
 #[cfg(test)]
 mod tests;
 

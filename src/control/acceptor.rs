@@ -20,6 +20,7 @@ use crate::protocol::message::Failure;
 use crate::runtime::connection::CALLS_MAX;
 use crate::runtime::mail::Arrival;
 use crate::runtime::slots::{Slot, Slots};
+use crate::wire::WireError;
 use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::hello::{
     Features, Greeting, HELLO_BYTES_MAX, Hello, Kind, Limits, VERSIONS, Welcome, encode_greeting,
@@ -41,6 +42,9 @@ enum Turned {
     Broken(#[from] io::Error),
     #[error("it said nothing that ends within {} s", HELLO_TIME_MAX.as_secs())]
     Silent,
+    /// Who speaks another protocol would not understand ours, so it gets no answer (docs/PROTOCOL.md).
+    #[error("it is no client of ours: {0}")]
+    Stranger(WireError),
     #[error(transparent)]
     Refused(#[from] Failure),
 }
@@ -160,7 +164,7 @@ async fn hear(socket: &mut TcpStream, read: &mut BytesMut) -> Result<Hello, Turn
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             Ok(None) => {}
-            Err(error) => return Err(malformed(&error.to_string()).into()),
+            Err(error) => return Err(Turned::Stranger(error)),
         }
     }
 }
@@ -291,9 +295,16 @@ mod tests {
 
         let peer = Hello { kind: Kind::Peer, ..hello() };
         assert!(matches!(port.refusal(&spelt(&peer)).await, Failure::Malformed { .. }));
+    }
 
-        let http = port.refusal(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert!(matches!(http, Failure::Malformed { .. }));
+    #[tokio::test]
+    async fn who_speaks_another_protocol_gets_no_answer() {
+        let port = Port::open(8);
+        let mut stranger = TcpStream::connect(port.address).await.unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let answer = stranger.read(&mut [0; 64]).await;
+        assert!(matches!(answer, Ok(0) | Err(_)), "{answer:?}");
+        assert_eq!(port.slots.open(), 0);
     }
 
     #[tokio::test]

@@ -61,8 +61,8 @@ pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, B
 /// Descriptors that are not connections of clients: the LSM tree's files, segments, rings, HTTP.
 const DESCRIPTORS_ELSEWHERE: u64 = 1_500;
 
-/// Raises the number of descriptors that this process may have to what it may be raised to. Many systems begin at 1,024,
-/// which is less than the connections that are allowed. Says so in the log when it is still too few.
+/// Raises the number of descriptors that this process may have to what it may be raised to. Many systems begin at
+/// 1,024, which is less than the connections that are allowed. Says so in the log when it is still too few.
 pub fn allow_descriptors(connections_max: u32) {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });

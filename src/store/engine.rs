@@ -32,6 +32,10 @@ use crate::protocol::types::{AppendId, Instant, Key, OperationId};
 /// some 50 microseconds of a core. All at once would hold up every request for as long as it takes.
 const SETTLED_AT_ONCE: usize = 256;
 
+/// Writes are refused while so many times `log_bytes_max` wait to be in the tree. One or two do while it keeps up;
+/// where it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
+const LOGS_BEHIND_MAX: u64 = 4;
+
 /// How the store of a core behaves. `memory` divides itself over the first three (docs/STORAGE.md).
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
@@ -46,7 +50,7 @@ pub struct EngineConfig {
     /// The overlay is frozen when it is this old, so that an idle node has little to replay.
     pub chunk_age: Duration,
     /// The overlay is frozen when this much of the log was written since the last time: few keys, often overwritten.
-    /// A restart replays at most this much twice.
+    /// A restart replays a few times this much at most.
     pub log_bytes_max: u64,
     /// Time until another try after an ingestion failed.
     pub retry: Duration,
@@ -237,13 +241,14 @@ impl Engine {
             return Err(Refusal::DiskFull);
         }
         let queued = self.log.queue_bytes();
-        let held = queued + self.overlay.bytes() + self.frozen_bytes();
-        match self.config {
-            EngineConfig { queue_bytes_max: max, .. } if max <= queued => {
-                Err(Refusal::Overloaded { held: queued, max })
-            }
-            EngineConfig { overlay_bytes_max: max, .. } if max <= held => Err(Refusal::Overloaded { held, max }),
-            _ => Ok(()),
+        let bounds = [
+            (queued, self.config.queue_bytes_max),
+            (queued + self.overlay.bytes() + self.frozen_bytes(), self.config.overlay_bytes_max),
+            (self.log_bytes_behind(), LOGS_BEHIND_MAX * self.config.log_bytes_max),
+        ];
+        match bounds.into_iter().find(|(held, max)| max <= held) {
+            Some((held, max)) => Err(Refusal::Overloaded { held, max }),
+            None => Ok(()),
         }
     }
 
@@ -383,7 +388,7 @@ impl Engine {
             cache_bytes: self.cache.bytes(),
             cache_hits,
             cache_misses,
-            log_bytes: self.log_bytes + self.log_bytes_frozen,
+            log_bytes: self.log_bytes_behind(),
             segments_used,
             segments_spare,
             batch_records: self.batch_records,
@@ -449,6 +454,10 @@ impl Engine {
             }
         }
         self.settling = Some(settling);
+    }
+
+    fn log_bytes_behind(&self) -> u64 {
+        self.log_bytes + self.log_bytes_frozen
     }
 
     fn frozen_bytes(&self) -> u64 {

@@ -184,6 +184,29 @@ fn writes_are_refused_with_numbers_while_too_much_waits() {
 }
 
 #[test]
+fn a_tree_that_refuses_bounds_the_log_of_a_key_that_is_often_overwritten() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    engine.checkpoint();
+    engine.next_chunk(NOW).unwrap();
+    engine.on_ingest_failed(NOW, false);
+
+    let mut turns = 0;
+    while engine.admit().is_ok() {
+        write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+        if let Some(wish) = engine.next_segment(NOW) {
+            turns += 1;
+            engine.on_segment_ready(SpareSegment { id: SegmentId(10 + turns), bytes: wish.bytes });
+        }
+    }
+    assert!(matches!(engine.admit(), Err(Refusal::Overloaded { held: 131_072.., max: 131_072 })));
+    assert!(engine.next_chunk(NOW + SECOND).is_some());
+    engine.on_ingested();
+    assert_eq!(engine.next_chunk(NOW).map(|_| engine.on_ingested()), Some(()));
+    assert_eq!(engine.admit(), Ok(()));
+}
+
+#[test]
 fn after_a_failed_write_reads_go_on_and_writes_do_not() {
     let (mut engine, mut shard) = (engine(), Shard::new());
     let durable = shard.put("a", b"1", &Siblings::default());

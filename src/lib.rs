@@ -13,16 +13,16 @@
 //! `control` shows the node to people and machines over HTTP, `client` asks it, `cli` speaks to people.
 //! `docs/ARCHITECTURE.md` is the map.
 
+pub mod protocol;
+pub mod wire;
+#[cfg(feature = "sim")]
+pub mod verify;
+pub mod store;
 #[cfg(feature = "daemon")]
-pub mod cli;
+pub mod runtime;
+#[cfg(feature = "daemon")]
+pub mod control;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "daemon")]
-pub mod control;
-pub mod protocol;
-#[cfg(feature = "daemon")]
-pub mod runtime;
-pub mod store;
-#[cfg(feature = "sim")]
-pub mod verify;
-pub mod wire;
+pub mod cli;

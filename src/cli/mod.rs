@@ -4,9 +4,10 @@
 //! could not goes to standard error. A reader that goes away (`sloop keys | head`) is no error.
 
 mod arguments;
+pub mod serve;
 pub mod config;
 pub mod logs;
-pub mod serve;
+pub mod data;
 pub mod snapshot;
 
 use std::ffi::OsString;
@@ -28,6 +29,13 @@ struct Sloop {
 enum Command {
     Serve(Box<config::Serve>),
     Config(config::Command),
+    Put(data::Put),
+    Get(data::Get),
+    Del(data::Del),
+    Siblings(data::Siblings),
+    Keys(data::Keys),
+    Dump(data::Dump),
+    Load(data::Load),
     Snapshot(snapshot::Command),
 }
 
@@ -36,6 +44,13 @@ impl Command {
         match self {
             Command::Serve(serve) => serve::run(serve.config()?),
             Command::Config(config) => Ok(config.run()?),
+            Command::Put(put) => put.run(),
+            Command::Get(get) => get.run(),
+            Command::Del(del) => del.run(),
+            Command::Siblings(siblings) => siblings.run(),
+            Command::Keys(keys) => keys.run(),
+            Command::Dump(dump) => dump.run(),
+            Command::Load(load) => load.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
         }
     }

@@ -19,9 +19,13 @@ use crate::control::http::{self, server};
 use crate::control::listener;
 use crate::control::metrics::Metrics;
 use crate::control::node::Node as Shown;
+use crate::control::notify::Notify;
 use crate::runtime::node::{Node, NodeConfig};
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
+
+/// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
+const BLOCKING_THREADS_MAX: usize = 2;
 
 /// Runs a node.
 ///
@@ -30,7 +34,8 @@ use crate::runtime::snapshots;
 pub fn run(config: Config) -> Result<Said, Failed> {
     logs::start(&config);
     abort_on_panic();
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    listener::allow_descriptors(config.connections_max);
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     let (binary, web) = (listener::bind("listen", config.listen)?, listener::bind("http", config.http)?);
     let metrics = Arc::new(Metrics::recording());
     let node = Node::start(&node_config(&config), |core| metrics.core(core))?;
@@ -46,16 +51,25 @@ pub fn run(config: Config) -> Result<Said, Failed> {
         config.cores,
         data_dir.display(),
     );
-    say(ready.as_bytes())?;
+    let notify = Notify::here();
     runtime.block_on(async move {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Only now would a signal end the node cleanly.
+        say(ready.as_bytes())?;
+        notify.ready();
         let serving = async {
-            tokio::join!(acceptor.serve(binary), server::serve(web, http::router(shown.clone())), metrics.upkeep(),)
+            tokio::join!(
+                acceptor.serve(binary),
+                server::serve(web, http::router(shown.clone())),
+                metrics.upkeep(),
+                notify.watch(Arc::clone(&shown.hearts)),
+            )
         };
         tokio::select! {
             (accepted, served, ..) = serving => { accepted?; served? }
             () = either(&mut terminate, &mut interrupt) => {}
         }
+        notify.stopping();
         tracing::info!("stopping: ending what is under way; a second signal ends at once");
         tokio::select! {
             stopped = stop(node) => stopped,
@@ -96,7 +110,6 @@ fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>
 
 async fn stop(node: Node) -> Result<(), Failed> {
     let (done, stopped) = oneshot::channel();
-    #[expect(clippy::disallowed_methods, reason = "stopping blocks, and the control thread must hear a second signal")]
     std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
         // Whoever waited has ended the process.
         let _ = done.send(node.stop());

@@ -17,18 +17,18 @@ impl Ids {
         Ok(Ids { drawn, count: AtomicU64::new(0) })
     }
 
+    /// A name of some 18 letters and digits, so that it reads well where the versions of a key are shown.
     pub(super) fn next(&self) -> OperationId {
-        let id = OperationId::new(self.fresh().to_vec());
-        id.expect("16 bytes are within the bounds of an operation id")
+        let name = format!("{:016x}-{:x}", self.drawn, self.count());
+        OperationId::new(name).expect("two numbers in hexadecimal digits take 33 bytes at most")
     }
 
     /// A number from 0 to 1 that differs from client to client and from call to call; not for secrets.
     pub(super) fn fraction(&self) -> f64 {
-        f64::from(seahash::hash(&self.fresh()) as u32) / f64::from(u32::MAX)
+        f64::from(seahash::hash(&(self.drawn ^ self.count()).to_le_bytes()) as u32) / f64::from(u32::MAX)
     }
 
-    fn fresh(&self) -> [u8; 16] {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        (u128::from(count) << 64 | u128::from(self.drawn)).to_le_bytes()
+    fn count(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed)
     }
 }

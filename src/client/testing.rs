@@ -1,8 +1,9 @@
 //! A node for tests: the real protocol over a real socket, with memory for a disk.
 //!
-//! It decides with the same state machine as a node and speaks the same bytes, so what a client learns here holds there;
-//! it keeps nothing, has one core and one copy of each key. What came together is answered last first: a client must not
-//! rely on the order. And it can be told to fail in the ways that are hard to bring about with a real node:
+//! It decides with the same state machine as a node and speaks the same bytes, so what a client learns here holds
+//! there; it keeps nothing, has one core and one copy of each key. What came together is answered last first: a
+//! client must not rely on the order. And it can be told to fail in the ways that are hard to bring about with a real
+//! node:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,8 +13,8 @@
 //! let node = Node::start().await?;
 //! let client = Client::connect(node.addr()).await?;
 //!
-//! // The write is done, but the connection breaks before its answer. The client tries again under the same operation id,
-//! // and the node remembers: one write, not two.
+//! // The write is done, but the connection breaks before its answer. The client tries again under the same operation
+//! // id, and the node remembers: one write, not two.
 //! node.inject(Fault::LoseAnswer).await;
 //! let written = client.put("counter", "1").await?;
 //! assert!(written.remembered);
@@ -154,16 +155,17 @@ async fn run(
 async fn serve(mut stream: TcpStream, token: Token, welcome: Welcome, orders: mpsc::Sender<Order>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut read = BytesMut::new();
-    let hello = loop {
-        if let Some((hello, taken)) = Hello::decode(&read).map_err(io::Error::other)? {
-            drop(read.split_to(taken));
-            break hello;
-        }
-        if stream.read_buf(&mut read).await? == 0 {
-            return Ok(());
+    let greeting = loop {
+        match Hello::decode(&read) {
+            Err(error) => break Err(error.into()),
+            Ok(Some((hello, taken))) => {
+                drop(read.split_to(taken));
+                break greet(&hello, &token, welcome);
+            }
+            Ok(None) if stream.read_buf(&mut read).await? == 0 => return Ok(()),
+            Ok(None) => {}
         }
     };
-    let greeting = greet(&hello, &token, welcome);
     let mut out = BytesMut::new();
     encode_greeting(&mut out, &greeting);
     stream.write_all_buf(&mut out).await?;

@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout};
 
 use super::testing::{Fault, Node};
 use super::*;
-use crate::protocol::message::Failure;
+use crate::protocol::types::{ClusterId, CoreId};
+use crate::wire::hello::{Features, Limits, Welcome, encode_greeting};
 
 const VALUE_MAX: usize = 10 * 1024 * 1024;
 
@@ -185,11 +189,11 @@ async fn a_wrong_token_is_refused_at_the_door() {
 
 #[tokio::test]
 async fn a_stranger_behind_the_port_is_named_as_such() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
     });
     let error = Client::connect(addr).await.unwrap_err();
     assert!(error.to_string().contains("not a sloop handshake"), "{error}");
@@ -323,37 +327,51 @@ async fn a_listing_names_every_key_once() {
     assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), keys);
 }
 
+/// A node that welcomes one client and never says another word; ends when the client closes the connection.
+async fn mute() -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let welcome = Welcome {
+        version: 1,
+        features: Features::default(),
+        cluster: ClusterId(1),
+        core: CoreId(0),
+        cores: 1,
+        salt: 0,
+        partitions: 1,
+        limits: Limits { request_bytes: 1_000, answer_bytes: 1_000, in_flight: 1 },
+        node: String::new(),
+    };
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut greeting = BytesMut::new();
+        encode_greeting(&mut greeting, &Ok(welcome));
+        stream.write_all(&greeting).await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    (addr, task)
+}
+
 #[tokio::test]
 async fn the_last_client_closes_the_connection() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap().to_string();
-    let closed = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut greeting = bytes::BytesMut::new();
-        crate::wire::hello::encode_greeting(
-            &mut greeting,
-            &Ok(crate::wire::hello::Welcome {
-                version: 1,
-                features: crate::wire::hello::Features::default(),
-                cluster: crate::protocol::types::ClusterId(1),
-                core: crate::protocol::types::CoreId(0),
-                cores: 1,
-                salt: 0,
-                partitions: 1,
-                limits: crate::wire::hello::Limits { request_bytes: 1, answer_bytes: 1, in_flight: 1 },
-                node: String::new(),
-            }),
-        );
-        tokio::io::AsyncWriteExt::write_all(&mut stream, &greeting).await.unwrap();
-        let mut heard = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.unwrap();
-    });
+    let (addr, closed) = mute().await;
     let client = Client::connect(addr).await.unwrap();
     let other = client.clone();
     drop(client);
     assert!(!closed.is_finished());
     drop(other);
     closed.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_has_gone_silent_is_left() {
+    let (addr, closed) = mute().await;
+    let mut options = Options::new(addr);
+    options.deadline = Duration::from_millis(20);
+    let client = options.connect().await.unwrap();
+    assert!(matches!(client.ping().await, Err(Error::Deadline { .. })));
+    timeout(Duration::from_secs(20), closed).await.expect("the connection is closed").unwrap();
+    assert!(matches!(client.ping().await, Err(Error::Connection { sent: false, .. })), "and looks for another node");
 }
 
 /// The proof that docs/PROTOCOL.md suffices: a client of another language, written from it alone, holds the node behind

@@ -28,7 +28,7 @@ use crate::wire::hello::{
 /// Strangers at the door. Who comes when so many stand there waits in the kernel's queue.
 const STRANGERS_MAX: usize = 256;
 
-/// Time for a hello to come and its answer to go.
+/// Time for a hello to come; and as much again for its answer to go.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What a failed accept waits for: no descriptor is free, and one may be in a moment.
@@ -39,8 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 enum Turned {
     #[error("it broke off: {0}")]
     Broken(#[from] io::Error),
-    #[error("it said nothing that ends within {} s", HELLO_TIME_MAX.as_secs())]
-    Silent,
+    #[error("it does not read what it was told")]
+    Deaf,
     #[error(transparent)]
     Refused(#[from] Failure),
 }
@@ -81,9 +81,9 @@ impl Acceptor {
     }
 
     async fn receive(self, socket: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
-        let outcome = match timeout(HELLO_TIME_MAX, self.greet(socket, peer)).await {
+        let outcome = match timeout(2 * HELLO_TIME_MAX, self.greet(socket, peer)).await {
             Ok(outcome) => outcome,
-            Err(_late) => Err(Turned::Silent),
+            Err(_late) => Err(Turned::Deaf),
         };
         if let Err(turned) = &outcome {
             tracing::debug!(%peer, reason = %turned, "a connection was turned away");
@@ -93,7 +93,11 @@ impl Acceptor {
 
     async fn greet(&self, mut socket: TcpStream, peer: SocketAddr) -> Result<(), Turned> {
         let mut read = BytesMut::with_capacity(HELLO_BYTES_MAX);
-        match self.judge(&mut socket, &mut read).await {
+        let judged = match timeout(HELLO_TIME_MAX, self.judge(&mut socket, &mut read)).await {
+            Ok(judged) => judged,
+            Err(_late) => Err(malformed(&format!("no whole hello within {} s", HELLO_TIME_MAX.as_secs())).into()),
+        };
+        match judged {
             Ok((hello, slot)) => {
                 say(&mut socket, &Ok(self.welcome(&hello, &slot))).await?;
                 let socket = socket.into_std()?;

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Why a port could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has it.
     #[error(
-        "{address} is taken by another program, perhaps another sloop: stop that one, or choose another address \
+        "{address} is in use by another program, perhaps another sloop: stop that one, or choose another address \
          with --{setting}"
     )]
     Taken {
@@ -56,6 +58,25 @@ pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, B
     })
 }
 
+/// Descriptors that are not connections of clients: the LSM tree's files, segments, rings, HTTP.
+const DESCRIPTORS_ELSEWHERE: u64 = 1_500;
+
+/// Raises the number of descriptors that this process may have to what it may be raised to. Many systems begin at
+/// 1,024, which is less than the connections that are allowed. Says so in the log when it is still too few.
+pub fn allow_descriptors(connections_max: u32) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let allowed = if raised.is_ok() { limit.maximum } else { limit.current };
+    let wanted = DESCRIPTORS_ELSEWHERE + u64::from(connections_max);
+    if let Some(allowed) = allowed.filter(|&allowed| allowed < wanted) {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "too few descriptors for connections_max: raise the limit (ulimit -n, LimitNOFILE) or lower the setting"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +88,7 @@ mod tests {
 
         let refused = bind("listen", address).unwrap_err();
 
-        assert!(refused.to_string().starts_with(&format!("{address} is taken by another program")), "{refused}");
+        assert!(refused.to_string().starts_with(&format!("{address} is in use by another program")), "{refused}");
         drop(first);
         assert!(bind("listen", address).is_ok());
     }

@@ -1,11 +1,12 @@
 //! SHOWS. The node to people and machines, on one thread of its own: HTTP, metrics, and the acceptor of the binary
 //! port. It reaches the cores through one bounded [`Door`](crate::runtime::door::Door) and never holds them up.
 
+pub mod node;
+pub mod listener;
 pub mod acceptor;
 pub mod guard;
 pub mod http;
-pub mod listener;
 pub mod metrics;
-pub mod node;
+pub mod notify;
 #[cfg(test)]
 mod testing;

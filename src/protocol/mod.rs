@@ -4,12 +4,12 @@
 //! [`io::Input`], what goes out is an [`io::Effect`]; the same inputs give the same effects, on every machine.
 //! `runtime` (and one day the simulator) carries the effects out and hands their ends back as inputs.
 
-pub mod causality;
-pub mod config;
-pub mod coordinator;
-pub mod io;
-pub mod message;
-pub mod replica;
-pub mod ring;
-pub mod shard;
 pub mod types;
+pub mod config;
+pub mod causality;
+pub mod ring;
+pub mod message;
+pub mod io;
+pub mod shard;
+pub mod coordinator;
+pub mod replica;

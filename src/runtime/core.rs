@@ -59,6 +59,20 @@ pub enum Errand {
     Finished(Finished),
     /// Take no more, finish what is under way.
     Stop,
+    /// Every core has finished: end.
+    End,
+}
+
+/// A core serves, then finishes what is under way, then ends together with all others: until then it still tells
+/// the others that it takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Requests are taken.
+    Serving,
+    /// None is taken; what is under way goes on.
+    Stopping,
+    /// Nothing is done any more.
+    Ended,
 }
 
 /// Whom a request came from.
@@ -126,7 +140,7 @@ pub struct Core {
     replies_bytes: usize,
     /// Something was appended in this turn.
     appended: bool,
-    stopping: bool,
+    phase: Phase,
 }
 
 impl Core {
@@ -148,7 +162,7 @@ impl Core {
             dirty: Vec::new(),
             replies_bytes: 0,
             appended: false,
-            stopping: false,
+            phase: Phase::Serving,
         }
     }
 
@@ -216,7 +230,8 @@ impl Core {
             }
             Errand::Answered { ticket, outcome } => self.on_outcome(ticket, outcome),
             Errand::Finished(finished) => self.on_finished(finished),
-            Errand::Stop => self.stopping = true,
+            Errand::Stop => self.phase = Phase::Stopping,
+            Errand::End => self.phase = Phase::Ended,
         }
     }
 
@@ -273,9 +288,9 @@ impl Core {
         !self.pending.is_empty() || !self.gathers.is_empty() || self.parts.engine.stats().queue_records > 0
     }
 
-    /// Whether the core was told to stop.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping
+    /// What the core was told to do.
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// The actor and its last counter.
@@ -361,7 +376,7 @@ impl Core {
 
     fn ask_here(&mut self, origin: Origin, request: Request, deadline: Instant) {
         let id = self.enter(origin, &request);
-        if self.stopping {
+        if self.phase != Phase::Serving {
             return self.on_outcome(id, Err(Failure::Stopping));
         }
         if request.is_write()

@@ -1,7 +1,7 @@
 //! The control thread's one bounded door to the shards.
 //!
-//! HTTP must never cost the binary protocol anything: what is under way through the door is bounded, what finds no room is
-//! refused at once, and no ask outlives its deadline, whether its core is slow, stuck or gone. Polled on the control
+//! HTTP must never cost the binary protocol anything: what is under way through the door is bounded, what finds no room
+//! is refused at once, and no ask outlives its deadline, whether its core is slow, stuck or gone. Polled on the control
 //! thread's tokio runtime only.
 
 use std::sync::Arc;

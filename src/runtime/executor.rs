@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use glommio::timer::sleep;
 
 use super::connection::{self, Connection, End};
-use super::core::{Core, Errand, Parts};
+use super::core::{Core, Errand, Parts, Phase};
 use super::entropy;
 use super::heartbeat::Heartbeats;
 use super::mail::{Arrival, Mail};
@@ -33,7 +33,7 @@ const BEAT_IDLE: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What is under way when the node is told to stop may take this long to end.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Letters and errands that are taken in one turn, so that connections get theirs.
 const TAKEN_A_TURN: usize = 256;
@@ -54,11 +54,15 @@ pub struct Setup {
     pub hearts: Arc<Heartbeats>,
     /// Silence after which a connection is dropped.
     pub idle_max: Duration,
+    /// Told once what was under way has ended.
+    pub rest: flume::Sender<Rest>,
 }
 
 /// How a core ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Rest {
+    /// Which core.
+    pub core: CoreId,
     /// Its actor and the actor's last counter.
     pub actor: (ActorId, u64),
     /// Whether everything that was under way has ended.
@@ -77,9 +81,9 @@ struct Shared {
     stop: Rc<Signal>,
 }
 
-/// Lives until the node is told to stop.
-pub async fn live(setup: Setup) -> Rest {
-    let Setup { parts, mail, inbox, wal, numbers, hearts, idle_max } = setup;
+/// Lives until the node has stopped.
+pub async fn live(setup: Setup) {
+    let Setup { parts, mail, inbox, wal, numbers, hearts, idle_max, rest } = setup;
     let (log, segments) = (Rc::new(Signal::default()), Rc::new(Signal::default()));
     let shared = Shared {
         id: parts.id,
@@ -96,7 +100,11 @@ pub async fn live(setup: Setup) -> Rest {
     glommio::spawn_local(shared.clone().keep_segments(wal, segments, numbers)).detach();
     glommio::spawn_local(shared.clone().beat(hearts, idle_max)).detach();
     shared.stop.wait().await;
-    shared.drain().await
+    // A node that waits no longer ends without the mark.
+    let _ = rest.send(shared.drain().await);
+    while shared.core.borrow().phase() != Phase::Ended {
+        shared.stop.wait().await;
+    }
 }
 
 impl Shared {
@@ -156,7 +164,7 @@ impl Shared {
                 core.on_errand(errand);
             }
             core.flush();
-            if core.is_stopping() {
+            if core.phase() != Phase::Serving {
                 self.stop.raise();
             }
         }
@@ -180,7 +188,7 @@ impl Shared {
                     core.flush();
                 }
                 Err(error) => {
-                    tracing::error!(core = %self.id, %error, "the log failed: this core writes no more until a restart");
+                    tracing::error!(core = %self.id, %error, "the log failed: this core writes no more until restarted");
                     hearts.stop_writes(self.id);
                     core.on_write_failed(ActorId(entropy::word()));
                     core.flush();
@@ -240,7 +248,7 @@ impl Shared {
     }
 
     /// Ends what is under way, and says how that went.
-    async fn drain(self) -> Rest {
+    async fn drain(&self) -> Rest {
         let begun = self.core.borrow().instant();
         let overdue = || self.core.borrow().instant().since(begun) > DRAIN_MAX;
         let at_rest = || {
@@ -252,6 +260,6 @@ impl Shared {
         }
         let drained = !self.core.borrow().is_busy();
         self.connections.borrow().values().for_each(|connection| connection.close());
-        Rest { actor: self.core.borrow().actor(), drained }
+        Rest { core: self.id, actor: self.core.borrow().actor(), drained }
     }
 }

@@ -4,20 +4,20 @@
 //! state; between cores there are messages, and no lock is taken on a request's path.
 
 pub mod clock;
-pub mod connection;
-pub mod core;
-pub mod door;
 pub mod entropy;
-pub mod executor;
-pub mod gather;
-pub mod heartbeat;
-pub mod mail;
 pub mod memory;
-pub mod metrics;
-pub mod node;
-pub mod pages;
 pub mod probe;
-pub mod signal;
+pub mod mail;
 pub mod slots;
-pub mod snapshots;
+pub mod heartbeat;
+pub mod metrics;
+pub mod signal;
+pub mod connection;
+pub mod gather;
+pub mod pages;
+pub mod core;
 pub mod storekeeper;
+pub mod executor;
+pub mod door;
+pub mod node;
+pub mod snapshots;

@@ -3,6 +3,7 @@
 //! Start: lock the directory, count the start, open the tree, replay what the logs of earlier starts still hold into
 //! it, and only then let cores serve. Stop: take nothing new, end what is under way, mark the clean stop last of all.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use super::clock::Clock;
 use super::core::{Errand, Parts};
 use super::door::Door;
 use super::entropy;
-use super::executor::{self, Rest, Setup};
+use super::executor::{self, DRAIN_MAX, Rest, Setup};
 use super::heartbeat::Heartbeats;
 use super::mail::{MAIL_MAX, Mail};
 use super::memory::{Memory, OVERLAY_AGE_MAX, TooLittle};
@@ -124,7 +125,8 @@ pub struct Node {
     hearts: Arc<Heartbeats>,
     mailboxes: Vec<flume::Sender<Mail>>,
     inboxes: Vec<flume::Sender<Errand>>,
-    executors: Vec<ExecutorJoinHandle<Result<Rest, String>>>,
+    executors: Vec<ExecutorJoinHandle<Result<(), String>>>,
+    rests: flume::Receiver<Rest>,
     jobs: Vec<flume::Sender<Job>>,
     storekeepers: Vec<std::thread::JoinHandle<()>>,
 }
@@ -169,6 +171,7 @@ impl Node {
         let (inboxes, errands): (Vec<_>, Vec<_>) = (0..config.cores).map(|_| flume::unbounded()).unzip();
         let numbers = Arc::new(AtomicU32::new(segment_last));
         let start = identity.starts;
+        let (rest, rests) = flume::unbounded();
         let wal = home.wal();
         let mut node = Node {
             lsm,
@@ -180,6 +183,7 @@ impl Node {
             mailboxes,
             inboxes,
             executors: Vec::new(),
+            rests,
             jobs: Vec::new(),
             storekeepers: Vec::new(),
             home,
@@ -219,6 +223,7 @@ impl Node {
                 numbers: Arc::clone(&numbers),
                 hearts: Arc::clone(&node.hearts),
                 idle_max: config.idle_max,
+                rest: rest.clone(),
             };
             node.executors.push(start_executor(id, config, &wal, setup)?);
         }
@@ -276,15 +281,13 @@ impl Node {
             // A core that is gone has nothing under way.
             let _ = inbox.send(Errand::Stop);
         }
-        let mut actors = Vec::new();
+        let actors = self.rested();
+        for inbox in &self.inboxes {
+            let _ = inbox.send(Errand::End);
+        }
         for (core, executor) in (0..).map(CoreId).zip(self.executors.drain(..)) {
             let failed = |reason: String| StartError::Executor { core, reason };
-            let rest = executor.join().map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-            if rest.drained {
-                actors.push(rest.actor);
-            } else {
-                tracing::warn!(%core, "not everything that was under way has ended: the stop is not marked as clean");
-            }
+            executor.join().map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         }
         for jobs in &self.jobs {
             let _ = jobs.send(Job::End);
@@ -295,12 +298,26 @@ impl Node {
         }
         self.lsm.close()?;
         if actors.len() == usize::from(self.cores.count) {
-            self.home.mark_clean(actors)?;
+            self.home.mark_clean(actors.into_values().collect())?;
         }
         Ok(())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where store threads are started, by name")]
+    /// The actors of the cores that have ended what was under way.
+    fn rested(&self) -> BTreeMap<CoreId, (ActorId, u64)> {
+        let mut actors = BTreeMap::new();
+        for _ in 0..self.cores.count {
+            match self.rests.recv_timeout(2 * DRAIN_MAX) {
+                Ok(Rest { core, actor, drained: true }) => drop(actors.insert(core, actor)),
+                Ok(Rest { core, .. }) => {
+                    tracing::warn!(%core, "not everything that was under way has ended: the stop is not clean");
+                }
+                Err(_) => tracing::warn!("a core hangs: the stop is not clean"),
+            }
+        }
+        actors
+    }
+
     fn start_storekeeper(&mut self, core: CoreId, clock: Clock) -> Result<flume::Sender<Job>, StartError> {
         let (sender, jobs) = flume::unbounded();
         let (ring, cores, lsm) = (self.ring, self.cores, self.lsm.clone());
@@ -334,7 +351,13 @@ fn open(config: &NodeConfig, memory: &Memory) -> Result<Opened, StartError> {
     };
     let failed = |cause| StartError::Recovery { folder: config.data_dir.clone(), cause };
     let chunk = recover(&replayed, ring, home.identity.starts, base).map_err(failed)?;
-    tracing::info!(keys = chunk.sets().len(), bytes = chunk.bytes(), "replayed the logs of the last life");
+    if !chunk.sets().is_empty() {
+        tracing::info!(
+            keys = chunk.sets().len(),
+            bytes = chunk.bytes(),
+            "replayed what the last life left in its logs"
+        );
+    }
     lsm.ingest(&chunk, || {})?;
 
     let remembered = lsm.remembered()?.into_iter().map(|(place, known)| (place.key, known)).collect();
@@ -485,7 +508,7 @@ fn start_executor(
     config: &NodeConfig,
     wal: &Path,
     setup: Setup,
-) -> Result<ExecutorJoinHandle<Result<Rest, String>>, StartError> {
+) -> Result<ExecutorJoinHandle<Result<(), String>>, StartError> {
     let mut failure = String::new();
     for _ in 0..RING_TRIES {
         let (up, is_up) = flume::bounded::<Result<(), String>>(1);
@@ -496,7 +519,10 @@ fn start_executor(
             let usable = probed.is_ok();
             let told = up.send(probed).is_ok();
             match handed.recv_async().await {
-                Ok(setup) if usable && told => Ok(executor::live(setup).await),
+                Ok(setup) if usable && told => {
+                    executor::live(setup).await;
+                    Ok(())
+                }
                 _ => Err("it was not needed".to_owned()),
             }
         };
@@ -518,7 +544,7 @@ fn start_executor(
     Err(StartError::Executor { core, reason: failure })
 }
 
-fn reason(joined: Result<Result<Rest, String>, GlommioError<()>>) -> String {
+fn reason(joined: Result<Result<(), String>, GlommioError<()>>) -> String {
     match joined {
         Ok(Ok(_)) => "it ended at once".to_owned(),
         Ok(Err(reason)) => reason,

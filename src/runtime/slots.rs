@@ -1,5 +1,5 @@
-//! How many connections are open, node-wide and by core: the bound that the acceptor keeps, and how it finds the core with the
-//! fewest.
+//! How many connections are open, node-wide and by core: the bound that the acceptor keeps, and how it finds the core
+//! with the fewest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

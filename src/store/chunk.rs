@@ -78,6 +78,13 @@ impl Chunk {
         &self.sets
     }
 
+    /// Takes out the first set.
+    pub fn pop_set(&mut self) -> Option<(Place, Arc<Siblings>)> {
+        let (place, set) = self.sets.pop_first()?;
+        self.bytes -= set_bytes(&place, &set);
+        Some((place, set))
+    }
+
     /// Up to where the log is in the tree with this chunk.
     pub fn position(&self) -> Option<(LogId, AppendId)> {
         self.position
@@ -165,16 +172,14 @@ mod tests {
             let dot = dot(counter);
             format!("01000000 {dot} 01000000 {dot} 01 0900000000000000 01000000 76")
         };
-        let third = dot(3);
+        let (third, none, named) = (dot(3), "00000000", "0200 6f70 0700000000000000");
         let expected = [
             format!(r"k\x00\x01a = {}", set(2)),
             format!(r"k\x00\x03b = {}", set(3)),
             "mclosed-below = 0200000000000000".to_owned(),
             r"mposition\x00\x00 = 02000000000000000300000000000000".to_owned(),
             r"o\x00\x01\x00\x01aop gone".to_owned(),
-            format!(
-                r"o\x00\x03\x00\x01bop = 0200 6f70 0700000000000000 {third} 0900000000000000 00000000 01000000 {third} 00000000"
-            ),
+            format!(r"o\x00\x03\x00\x01bop = {named} {third} 0900000000000000 {none} 01000000 {third} {none}"),
         ];
         let squeezed = |line: &str| line.replace(' ', "");
         let found: Vec<String> = entries.iter().map(|entry| squeezed(&shown(entry))).collect();

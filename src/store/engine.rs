@@ -28,9 +28,13 @@ use crate::protocol::io::Append;
 use crate::protocol::ring::Ring;
 use crate::protocol::types::{AppendId, Instant, Key, OperationId};
 
-/// Entries of an ingested chunk that go to the cache in one turn: some 50 microseconds of a core. All at once would
-/// hold up every request for as long as it takes.
+/// Entries of an ingested chunk that go to the cache in one turn, or are freed where the cache does not want them:
+/// some 50 microseconds of a core. All at once would hold up every request for as long as it takes.
 const SETTLED_AT_ONCE: usize = 256;
+
+/// Writes are refused while so many times `log_bytes_max` wait to be in the tree. One or two do while it keeps up;
+/// where it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
+const LOGS_BEHIND_MAX: u64 = 4;
 
 /// How the store of a core behaves. `memory` divides itself over the first three (docs/STORAGE.md).
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +50,7 @@ pub struct EngineConfig {
     /// The overlay is frozen when it is this old, so that an idle node has little to replay.
     pub chunk_age: Duration,
     /// The overlay is frozen when this much of the log was written since the last time: few keys, often overwritten.
-    /// A restart replays at most this much twice.
+    /// A restart replays a few times this much at most.
     pub log_bytes_max: u64,
     /// Time until another try after an ingestion failed.
     pub retry: Duration,
@@ -134,7 +138,8 @@ pub struct Engine {
     /// When the overlay was first seen to hold something.
     overlay_since: Option<Instant>,
     frozen: Option<Frozen>,
-    settling: Option<Settling>,
+    /// A chunk that is in the tree, on its way into the cache.
+    settling: Option<Arc<Chunk>>,
     cache: Cache,
     /// Fetches under way; true when a newer state of the key has become durable meanwhile.
     fetches: BTreeMap<Key, bool>,
@@ -159,13 +164,6 @@ struct Frozen {
 enum Ingestion {
     UnderWay,
     Failed { full: bool, until: Instant },
-}
-
-/// A chunk that is in the tree, on its way into the cache.
-struct Settling {
-    chunk: Arc<Chunk>,
-    /// The next place to go there.
-    next: Option<Place>,
 }
 
 impl Engine {
@@ -226,6 +224,11 @@ impl Engine {
         self.fetches.remove(key);
     }
 
+    /// Whether a write to the log has failed. What is appended from then on is dropped, and has failed too.
+    pub fn is_stopped(&self) -> bool {
+        self.log.is_stopped()
+    }
+
     /// Whether a write may be handed to the shard now.
     ///
     /// # Errors
@@ -238,13 +241,14 @@ impl Engine {
             return Err(Refusal::DiskFull);
         }
         let queued = self.log.queue_bytes();
-        let held = queued + self.overlay.bytes() + self.frozen_bytes();
-        match self.config {
-            EngineConfig { queue_bytes_max: max, .. } if max <= queued => {
-                Err(Refusal::Overloaded { held: queued, max })
-            }
-            EngineConfig { overlay_bytes_max: max, .. } if max <= held => Err(Refusal::Overloaded { held, max }),
-            _ => Ok(()),
+        let bounds = [
+            (queued, self.config.queue_bytes_max),
+            (queued + self.overlay.bytes() + self.frozen_bytes(), self.config.overlay_bytes_max),
+            (self.log_bytes_behind(), LOGS_BEHIND_MAX * self.config.log_bytes_max),
+        ];
+        match bounds.into_iter().find(|(held, max)| max <= held) {
+            Some((held, max)) => Err(Refusal::Overloaded { held, max }),
+            None => Ok(()),
         }
     }
 
@@ -329,7 +333,7 @@ impl Engine {
         self.position
     }
 
-    /// The chunk is in the tree, durably.
+    /// The chunk is in the tree, durably, and the store thread has let go of it.
     ///
     /// # Panics
     /// When none is under way.
@@ -339,8 +343,7 @@ impl Engine {
         self.position = position;
         self.log_bytes_frozen = 0;
         self.log.recycle(position);
-        let next = chunk.sets().first_key_value().map(|(place, _)| place.clone());
-        self.settling = Some(Settling { chunk, next });
+        self.settling = Some(chunk);
     }
 
     /// The chunk could not be ingested; it is handed out again after a while.
@@ -385,7 +388,7 @@ impl Engine {
             cache_bytes: self.cache.bytes(),
             cache_hits,
             cache_misses,
-            log_bytes: self.log_bytes + self.log_bytes_frozen,
+            log_bytes: self.log_bytes_behind(),
             segments_used,
             segments_spare,
             batch_records: self.batch_records,
@@ -401,8 +404,7 @@ impl Engine {
 
     fn in_chunks(&self, place: &Place) -> Option<&Arc<Siblings>> {
         let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
-        let settling = self.settling.as_ref().map(|settling| &*settling.chunk);
-        [Some(&self.overlay), frozen, settling].into_iter().flatten().find_map(|chunk| chunk.get(place))
+        [Some(&self.overlay), frozen, self.settling.as_deref()].into_iter().flatten().find_map(|chunk| chunk.get(place))
     }
 
     /// Lets readers see a record that has become durable.
@@ -435,23 +437,27 @@ impl Engine {
         chunk
     }
 
-    /// Moves some of the ingested chunk into the cache, and lets go of the chunk at its end. What a newer durable state
-    /// has replaced stays out.
+    /// Moves some of the ingested chunk into the cache. What a newer durable state has replaced stays out. Nothing
+    /// moves before the store thread has let go of the chunk.
     fn settle(&mut self) {
         let Some(mut settling) = self.settling.take() else {
             return;
         };
-        let Some(from) = settling.next.take() else {
-            return;
-        };
-        let mut rest = settling.chunk.sets().range(from..);
-        for (place, set) in rest.by_ref().take(SETTLED_AT_ONCE) {
-            if self.in_chunks(place).is_none() {
-                self.cache.insert(place.key.clone(), Some(set.clone()));
+        if let Some(chunk) = Arc::get_mut(&mut settling) {
+            for _ in 0..SETTLED_AT_ONCE {
+                let Some((place, set)) = chunk.pop_set() else {
+                    return;
+                };
+                if self.in_chunks(&place).is_none() {
+                    self.cache.insert(place.key, Some(set));
+                }
             }
         }
-        settling.next = rest.next().map(|(place, _)| place.clone());
         self.settling = Some(settling);
+    }
+
+    fn log_bytes_behind(&self) -> u64 {
+        self.log_bytes + self.log_bytes_frozen
     }
 
     fn frozen_bytes(&self) -> u64 {

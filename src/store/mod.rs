@@ -5,22 +5,21 @@
 //! all of this for one core, and [`recovery`] puts it together again after a crash. They are pure state machines: the
 //! runtime drives them with real files, and the tests drive them with the faulty disk of [`memory`].
 
-pub mod cache;
-pub mod chunk;
-pub mod engine;
 #[cfg(feature = "daemon")]
 pub mod home;
 pub mod layout;
+pub mod wal;
+pub mod chunk;
+pub mod cache;
+pub mod engine;
+pub mod recovery;
 #[cfg(feature = "daemon")]
 pub mod lsm;
+pub mod snapshot;
 #[cfg(feature = "sim")]
 pub mod memory;
-
-pub mod recovery;
-pub mod snapshot;
 #[cfg(test)]
 mod samples;
-pub mod wal;
 
 pub use chunk::Chunk;
 pub use engine::{Engine, EngineConfig, EngineStats, Lookup, Refusal};

@@ -4,14 +4,13 @@
 //! `docs/PROTOCOL.md` alone. Every length is checked against its bound, and against what is there, before anything is
 //! allocated for it.
 
-pub mod answer;
-pub mod call;
-pub mod failure;
-pub mod frame;
-pub mod hello;
 pub mod reader;
 pub mod sets;
-
+pub mod frame;
+pub mod hello;
+pub mod call;
+pub mod answer;
+pub mod failure;
 #[cfg(test)]
 mod tests;
 

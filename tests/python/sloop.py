@@ -384,4 +384,4 @@ class Client:
 
 def operation():
     """A name for a write, so that a retry of it is the same write."""
-    return os.urandom(16)
+    return os.urandom(8).hex().encode()

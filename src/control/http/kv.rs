@@ -18,7 +18,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMa
     let terms = request::terms(&uri, &headers, "r")?;
     match api.node.door.ask(Request::Get(Get { key: key.clone(), terms })).await? {
         Reply::Found(found) if wants_raw(&headers) => reply::found_raw(&found, &api.replies).await,
-        Reply::Found(found) => reply::found(&api.node, &key, &found, &api.replies).await,
+        Reply::Found(found) => reply::found(&api.node, &key, found, &api.replies).await,
         other => unreachable!("a GET was answered by {other:?}"),
     }
 }
@@ -32,7 +32,8 @@ pub(super) async fn put(
     let key = request::key(&uri, "/kv/")?;
     let terms = request::terms(&uri, &headers, "w")?;
     let (body, _taken) = request::body(&headers, body, &api.bodies).await?;
-    let Said { value, causality, operation } = request::put(&headers, body)?;
+    let said = reply::elsewhere(body.len(), move || request::put(&headers, body)).await?;
+    let Said { value, causality, operation } = said;
     let value = value.expect("a PUT without a value was refused");
     let put = Put { key, value, causality, operation, terms };
     write(&api, Request::Put(put)).await
@@ -55,7 +56,7 @@ pub(super) async fn siblings(State(api): State<Arc<Api>>, uri: Uri) -> Result<Re
     let key = request::key(&uri, "/debug/siblings/")?;
     request::no_query(&uri)?;
     match api.node.door.ask(Request::Siblings(key.clone())).await? {
-        Reply::Siblings(copies) => reply::siblings(&key, &copies, &api.replies).await,
+        Reply::Siblings(copies) => reply::siblings(key, copies, &api.replies).await,
         other => unreachable!("a siblings request was answered by {other:?}"),
     }
 }

@@ -151,8 +151,7 @@ pub(super) async fn body(headers: &HeaderMap, body: Body, budget: &Budget) -> Re
 pub(super) fn put(headers: &HeaderMap, body: Bytes) -> Result<Said, Refusal> {
     if is_raw(headers) {
         let value = Value::new(body).map_err(Failure::from)?;
-        let spoken = Spoken { op_id: text(headers, OPERATION)?.map(Cow::Borrowed), ..Spoken::default() };
-        return said(headers, spoken, Some(value));
+        return said(headers, Spoken::default(), Some(value));
     }
     let spoken = spoken(&body)?;
     let Some(base64) = spoken.value_base64.as_deref() else {
@@ -165,27 +164,34 @@ pub(super) fn put(headers: &HeaderMap, body: Bytes) -> Result<Said, Refusal> {
 
 /// What a DELETE says: nothing, or JSON without a value.
 pub(super) fn delete(headers: &HeaderMap, body: &Bytes) -> Result<Said, Refusal> {
-    let spoken = if body.is_empty() {
-        Spoken { op_id: text(headers, OPERATION)?.map(Cow::Borrowed), ..Spoken::default() }
-    } else {
-        spoken(body)?
-    };
+    let spoken = if body.is_empty() { Spoken::default() } else { spoken(body)? };
     match spoken.value_base64 {
         Some(_) => Err(Refusal::malformed("a DELETE has no valueBase64")),
         None => said(headers, spoken, None),
     }
 }
 
+/// Context and operation id may stand in the body or in a header, whatever form the body has.
 fn said(headers: &HeaderMap, spoken: Spoken<'_>, value: Option<Value>) -> Result<Said, Refusal> {
-    let shown = text(headers, CONTEXT)?;
-    let context = match (spoken.context.as_deref(), shown) {
-        (Some(in_body), Some(in_header)) if in_body != in_header => {
-            return Err(Refusal::malformed(format!("the body's context and {CONTEXT} differ: give one")));
+    let context = either("context", spoken.context.as_deref(), headers, CONTEXT)?;
+    let id = either("opId", spoken.op_id.as_deref(), headers, OPERATION)?;
+    let operation = id.map(|id| OperationId::new(id.to_owned())).transpose().map_err(Failure::from)?;
+    Ok(Said { value, causality: causality(context)?, operation })
+}
+
+fn either<'a>(
+    field: &str,
+    in_body: Option<&'a str>,
+    headers: &'a HeaderMap,
+    header: &str,
+) -> Result<Option<&'a str>, Refusal> {
+    let in_header = headers.get(header).map(|header| header.to_str()).transpose();
+    match (in_body, in_header.map_err(|_| Refusal::malformed(format!("{header} is not text")))?) {
+        (Some(one), Some(other)) if one != other => {
+            Err(Refusal::malformed(format!("the body's {field} and the header {header} differ: give one")))
         }
-        (in_body, in_header) => in_body.or(in_header),
-    };
-    let operation = spoken.op_id.map(|id| OperationId::new(id.into_owned())).transpose();
-    Ok(Said { value, causality: causality(context)?, operation: operation.map_err(Failure::from)? })
+        (in_body, in_header) => Ok(in_body.or(in_header)),
+    }
 }
 
 fn causality(context: Option<&str>) -> Result<Causality, Refusal> {
@@ -215,9 +221,4 @@ fn unbase64(what: &str, text: &str) -> Result<Vec<u8>, Refusal> {
 fn is_raw(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or("");
     content_type.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(RAW)
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Refusal> {
-    let text = headers.get(name).map(|header| header.to_str()).transpose();
-    text.map_err(|_| Refusal::malformed(format!("{name} is not text")))
 }

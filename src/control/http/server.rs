@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Most connections. Each has one request at a time, so this bounds requests too. Who comes when all are taken waits in the
-/// kernel's queue.
+/// Most connections. Each has one request at a time, so this bounds requests too. Who comes when all are taken waits
+/// in the kernel's queue.
 const CONNECTIONS_MAX: usize = 512;
 
 /// Time for a request's head to come, the wait for a next request on the same connection included.

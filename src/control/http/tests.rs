@@ -437,6 +437,12 @@ async fn a_retry_under_the_same_operation_id_is_one_write() {
     assert_eq!((&first["dot"], &first["remembered"]), (&again["dot"], &json!(false)));
     assert_eq!(again["remembered"], json!(true));
 
+    let shown = [("x-sloop-op-id", "once")];
+    let in_header = site.ask(Method::PUT, "/kv/a", &shown, r#"{"valueBase64":"aGk="}"#).await;
+    assert_eq!(in_header.json()["remembered"], json!(true));
+    let differs = site.ask(Method::PUT, "/kv/a", &[("x-sloop-op-id", "twice")], body.to_string()).await;
+    assert_eq!(differs.status, StatusCode::BAD_REQUEST);
+
     let other = site.put("/kv/a", &json!({"valueBase64": "", "opId": "once"})).await;
     assert_eq!(other.status, StatusCode::CONFLICT);
     assert!(other.error().contains("fresh id"));

@@ -8,12 +8,11 @@
 //! "Delta State Replicated Data Types" (2018), whose add-wins join this is; the kv679 losses of Riak for what must not
 //! happen with actors.
 
+mod version;
 mod clock;
-mod context;
 mod siblings;
 mod update;
-mod version;
-
+mod context;
 #[cfg(any(test, feature = "sim"))]
 pub mod naive;
 #[cfg(test)]

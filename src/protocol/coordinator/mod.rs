@@ -2,9 +2,9 @@
 //!
 //! A request waits in the shard's table until it is answered, exactly once: by what it asked for, or by its deadline.
 
+pub mod quorum;
 mod get;
 mod put;
-pub mod quorum;
 
 pub(in crate::protocol) use get::Reading;
 pub(in crate::protocol) use put::{Busy, Minting, Writing};

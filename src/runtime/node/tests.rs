@@ -87,6 +87,7 @@ fn list(node: &Node, prefix: &str, limit: u16) -> Vec<Key> {
 fn crash(node: Node) {
     for inbox in &node.inboxes {
         inbox.send(Errand::Stop).unwrap();
+        inbox.send(Errand::End).unwrap();
     }
     for executor in node.executors {
         executor.join().unwrap().unwrap();

@@ -63,6 +63,7 @@ fn a_state_is_read_on_its_whole_way_into_the_tree() {
     let chunk = engine.next_chunk(NOW).unwrap();
     assert_eq!(engine.lookup(&key("a")), found, "frozen");
     assert_eq!(chunk.position(), Some((log_id(1), AppendId(1))));
+    drop(chunk);
 
     engine.on_ingested();
     assert_eq!(engine.lookup(&key("a")), found, "settling");
@@ -179,6 +180,29 @@ fn writes_are_refused_with_numbers_while_too_much_waits() {
     self::write(&mut engine, shard.put("b", &[0; 3_500], &Siblings::default()));
     assert!(matches!(engine.admit(), Err(Refusal::Overloaded { max: 8_192, .. })));
     ingest(&mut engine);
+    assert_eq!(engine.admit(), Ok(()));
+}
+
+#[test]
+fn a_tree_that_refuses_bounds_the_log_of_a_key_that_is_often_overwritten() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    engine.checkpoint();
+    engine.next_chunk(NOW).unwrap();
+    engine.on_ingest_failed(NOW, false);
+
+    let mut turns = 0;
+    while engine.admit().is_ok() {
+        write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+        if let Some(wish) = engine.next_segment(NOW) {
+            turns += 1;
+            engine.on_segment_ready(SpareSegment { id: SegmentId(10 + turns), bytes: wish.bytes });
+        }
+    }
+    assert!(matches!(engine.admit(), Err(Refusal::Overloaded { held: 131_072.., max: 131_072 })));
+    assert!(engine.next_chunk(NOW + SECOND).is_some());
+    engine.on_ingested();
+    assert_eq!(engine.next_chunk(NOW).map(|_| engine.on_ingested()), Some(()));
     assert_eq!(engine.admit(), Ok(()));
 }
 

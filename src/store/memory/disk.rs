@@ -51,22 +51,17 @@ impl Disk {
     /// any number of blocks, or not even its name.
     pub fn crash(&mut self, rng: &mut Rng) {
         for pending in std::mem::take(&mut self.pending) {
-            let kept = [0, 100, 50, 90, 10][rng.below(5)];
-            match self.durable.get_mut(&pending.segment) {
-                Some(file) => {
-                    for (at, sector) in pending.bytes.chunks(SECTOR).enumerate() {
-                        if rng.percent(kept) {
-                            put_at(file, pending.offset + at * SECTOR, sector);
-                        }
-                    }
-                }
-                None if rng.percent(kept) => {
-                    let length = rng.below(pending.bytes.len() / SECTOR + 1) * SECTOR;
-                    self.durable.insert(pending.segment, pending.bytes[..length].to_vec());
-                }
-                None => {}
-            }
+            self.tear(&pending, rng);
         }
+    }
+
+    /// The write under way to this segment fails, and leaves behind what a crash would.
+    pub fn fail(&mut self, segment: SegmentId, rng: &mut Rng) {
+        let pending = std::mem::take(&mut self.pending);
+        let (failed, others) = pending.into_iter().partition(|pending| pending.segment == segment);
+        self.pending = others;
+        let failed: Vec<Pending> = failed;
+        failed.iter().for_each(|pending| self.tear(pending, rng));
     }
 
     /// One bit of one file turns.
@@ -79,6 +74,24 @@ impl Disk {
     pub fn files(&self) -> Vec<SegmentFile> {
         let file = |(id, bytes): (&SegmentId, &Vec<u8>)| SegmentFile { id: *id, bytes: Bytes::copy_from_slice(bytes) };
         self.durable.iter().map(file).collect()
+    }
+
+    fn tear(&mut self, pending: &Pending, rng: &mut Rng) {
+        let kept = [0, 100, 50, 90, 10][rng.below(5)];
+        match self.durable.get_mut(&pending.segment) {
+            Some(file) => {
+                for (at, sector) in pending.bytes.chunks(SECTOR).enumerate() {
+                    if rng.percent(kept) {
+                        put_at(file, pending.offset + at * SECTOR, sector);
+                    }
+                }
+            }
+            None if rng.percent(kept) => {
+                let length = rng.below(pending.bytes.len() / SECTOR + 1) * SECTOR;
+                self.durable.insert(pending.segment, pending.bytes[..length].to_vec());
+            }
+            None => {}
+        }
     }
 
     fn put(&mut self, segment: SegmentId, offset: usize, bytes: Vec<u8>) {

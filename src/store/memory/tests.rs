@@ -17,7 +17,7 @@ use crate::protocol::io::Append;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::types::{ActorId, AppendId, CoreId, Dot, Instant, Key, LogId, OperationId, Value, WallTime};
-use crate::store::engine::{Engine, EngineConfig, Lookup};
+use crate::store::engine::{Engine, EngineConfig, Lookup, Refusal};
 use crate::store::layout::{self, Place};
 use crate::store::recovery::recover;
 use crate::store::wal::log::LogConfig;
@@ -48,6 +48,7 @@ struct Tally {
     ingested: usize,
     segments_reused: usize,
     fetches_overtaken: usize,
+    failed: usize,
     rotten: usize,
     damaged: usize,
 }
@@ -187,6 +188,7 @@ impl World {
         match self.rng.below(10) {
             0..=3 => self.write(),
             4 | 5 => self.begin_write(at),
+            6 if self.rng.percent(3) => self.fail_write(at),
             6 => self.end_writes(),
             7 => self.wish_segment(at),
             8 => self.tend_chunks(at),
@@ -274,6 +276,17 @@ impl World {
             self.tally.segments_reused += usize::from(reused);
             core.segments_seen.push(write.segment);
             self.disk.write(write);
+        }
+    }
+
+    /// The disk refuses a write: the core takes no more of them, and what it holds stays readable.
+    fn fail_write(&mut self, at: usize) {
+        let core = &mut self.cores[at];
+        if let Some(write) = core.writing.take() {
+            self.disk.fail(write.segment, &mut self.rng);
+            core.engine.on_write_failed();
+            assert_eq!(core.engine.admit(), Err(Refusal::Stopped));
+            self.tally.failed += 1;
         }
     }
 
@@ -480,6 +493,7 @@ fn tally(seeds: std::ops::Range<u64>, run: fn(u64) -> Tally) -> Tally {
         ingested: sum.ingested + one.ingested,
         segments_reused: sum.segments_reused + one.segments_reused,
         fetches_overtaken: sum.fetches_overtaken + one.fetches_overtaken,
+        failed: sum.failed + one.failed,
         rotten: sum.rotten + one.rotten,
         damaged: sum.damaged + one.damaged,
     })
@@ -499,6 +513,7 @@ fn every_crash_keeps_what_was_durable_and_brings_nothing_else() {
     assert!(tally.crashes == 4_000 && tally.crashes_in_recovery > 1_000, "{tally:?}");
     assert!(tally.tails > 300 && tally.replayed > 50_000 && tally.ingested > 5_000, "{tally:?}");
     assert!(tally.segments_reused > 300 && tally.fetches_overtaken > 30, "{tally:?}");
+    assert!(tally.failed > 100, "{tally:?}");
 }
 
 #[test]

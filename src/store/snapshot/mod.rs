@@ -9,14 +9,14 @@
 //! end     2 u8  keys u64  blocks u64  digest u64                          crc32c u32 over all before it
 //! ```
 //! Little-endian. The digest begins at 0 and takes each block in: seahash(digest, seahash(body)). No time, no name, no
-//! cluster and no memory of operations stands in it. Nothing stands behind the end; a stream without its end is partial.
+//! cluster and no memory of operations stands in it. Nothing stands behind the end; without its end it is partial.
 
+mod write;
+mod read;
 #[cfg(feature = "daemon")]
 pub mod folder;
-mod read;
 #[cfg(test)]
 mod tests;
-mod write;
 
 use std::fmt;
 use std::io;
@@ -73,7 +73,7 @@ pub enum SnapshotError {
     Foreign,
     /// A newer sloop wrote it.
     #[error(
-        "the snapshot has format {format}, this sloop reads format {FORMAT}: use the sloop that wrote it, or a newer one"
+        "the snapshot has format {format}, this sloop reads format {FORMAT}: use the sloop that wrote it or a newer one"
     )]
     Newer {
         /// The format found.

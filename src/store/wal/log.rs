@@ -130,17 +130,18 @@ impl Log {
         }
     }
 
-    /// Takes a record into the queue. What comes after the log has stopped is dropped: its failure was already told.
+    /// Takes a record into the queue. What comes after the log has stopped is dropped: it has failed.
     ///
     /// # Panics
     /// When it is not the next in order.
     pub fn append(&mut self, append: Append) {
+        if self.stopped {
+            return;
+        }
         assert_eq!(append.id, self.appended.next(), "records are appended in order");
         self.appended = append.id;
-        if !self.stopped {
-            self.queue_bytes += memory(&append);
-            self.queue.push_back(append);
-        }
+        self.queue_bytes += memory(&append);
+        self.queue.push_back(append);
     }
 
     /// The next write, of as much as waits and fits. None while one is under way, while nothing waits, and while there

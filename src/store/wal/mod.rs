@@ -6,9 +6,9 @@
 //! glommio.
 
 pub mod log;
+pub mod segment;
 pub mod record;
 pub mod replay;
-pub mod segment;
 #[cfg(feature = "daemon")]
 pub mod writer;
 

@@ -40,7 +40,10 @@ pub struct Replay {
 
 /// The end of a log that was under way when the node stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("log of {log}: dropped an unfinished write from record {} on, {bytes} bytes or more, in {file} at byte {offset}", .from.0)]
+#[error(
+    "log of {log}: dropped an unfinished write from record {} on, {bytes} bytes or more, in {file} at byte {offset}",
+    .from.0
+)]
 pub struct Tail {
     /// The log.
     pub log: LogId,
@@ -277,6 +280,10 @@ mod tests {
 
     /// The segments of one log: four blocks each, so a header and up to three small writes.
     fn written(log: LogId, first_file: u32, writes: &[usize]) -> Vec<SegmentFile> {
+        written_in(Life(77), log, first_file, writes)
+    }
+
+    fn written_in(life: Life, log: LogId, first_file: u32, writes: &[usize]) -> Vec<SegmentFile> {
         let config = LogConfig {
             id: log,
             write_bytes_max: 8 * BLOCK,
@@ -291,7 +298,7 @@ mod tests {
         let mut shard = Shard::new();
         for records in writes {
             (0..*records).for_each(|_| log.append(shard.put("k", b"value", &Siblings::default())));
-            let write = log.next_write(|| Life(77)).unwrap();
+            let write = log.next_write(|| life).unwrap();
             let (file, at) = (&mut files[(write.segment.0 - first_file) as usize], write.offset as usize);
             file[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
             log.on_written(write);
@@ -408,21 +415,20 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_of_an_old_life_never_comes_back() {
-        let old = written(log_id(1), 0, &[1, 1, 1]);
-        let mut files = written(log_id(2), 0, &[1]);
-        // The new life's first write covers two blocks; behind it the old life's last two writes still stand.
-        let mut bytes = files[0].bytes.to_vec();
-        bytes[2 * BLOCK..].copy_from_slice(&old[0].bytes[2 * BLOCK..]);
-        let header = Header { life: Life(78), ..Header::read(&bytes).unwrap() };
-        let mut block = Vec::new();
-        header.put(&mut block);
-        bytes[..BLOCK].copy_from_slice(&block);
+    fn what_an_old_life_left_behind_never_verifies() {
+        let old = written_in(Life(77), log_id(1), 0, &[12, 12]);
+        let mut files = written_in(Life(78), log_id(2), 0, &[12]);
+        // Of the new life's only write, just the header and one sector of records reached the disk: the old records
+        // behind it have the right numbers and stand in the right places.
+        let mut bytes = old[0].bytes.to_vec();
+        let kept = BLOCK + 512;
+        bytes[..kept].copy_from_slice(&files[0].bytes[..kept]);
         files[0].bytes = bytes.into();
 
         let replayed = replay(&files, &Known::default()).unwrap();
-        assert_eq!(replayed.logs[&log_id(2)], vec![], "nothing of life 77 verifies in life 78");
-        assert_eq!(replayed.tails, vec![]);
+        let records = replayed.logs[&log_id(2)].len();
+        assert!((1..12).contains(&records), "{records}");
+        assert_eq!(replayed.tails[0].from, AppendId(records as u64 + 1));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub enum WriteError {
     },
     /// The directory cannot hold a log. Nothing was kept in it.
     #[error(
-        "the file system of {} does not do direct I/O ({cause}): choose a data directory on ext4, xfs or another that does",
+        "the file system of {} does not do direct I/O ({cause}): choose a data directory on ext4 or xfs",
         .directory.display()
     )]
     NoDirectIo {

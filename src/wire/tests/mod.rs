@@ -150,7 +150,11 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_is_never_a_panic(call in call(), answer in answer(), set in set(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+    fn a_changed_byte_is_never_a_panic(
+        (call, answer, set) in (call(), answer(), set()),
+        at in any::<prop::sample::Index>(),
+        to in any::<u8>(),
+    ) {
         let change = |mut bytes: BytesMut| {
             let at = at.index(bytes.len());
             bytes[at] = to;

@@ -6,6 +6,7 @@
 //! one starts with another number of cores.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
@@ -13,12 +14,13 @@ use bytes::Bytes;
 use sloop::client::{Causality, Client, Error, Options};
 use sloop::protocol::message::{Copies, Delete, Found, Get, Put, Reply, Request, Terms, Written};
 use sloop::protocol::types::{Key, Value};
+use sloop::verify::judge::Broken;
 use sloop::verify::{Action, Event, History, Name, Outcome, Replaces, Shown, judge};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-use crate::harness::{Home, Node};
+use crate::harness::{Home, Node, files};
 
 const CLIENTS: u32 = 16;
 const KEYS: u64 = 6;
@@ -50,6 +52,22 @@ fn after_kill_9_every_acknowledged_write_is_there_and_nothing_else() {
     println!("{rounds} rounds, {operations} operations, {acknowledged} acknowledged writes, seed {seed}");
     let said: Vec<String> = judge(&history).iter().map(ToString::to_string).collect();
     assert!(said.is_empty(), "seed {seed}:\n{}", said.join("\n"));
+}
+
+/// A test that cannot fail shows nothing: a node whose log was taken away is caught.
+#[test]
+fn a_node_that_has_lost_its_log_is_caught() {
+    let home = Home::new();
+    let mut history = History::default();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(live(home.start(), 1, 200, &mut Dice(1), &mut history));
+    for segment in files(&home.data_dir().join("wal")) {
+        fs::remove_file(segment).unwrap();
+    }
+    let node = home.start();
+    runtime.block_on(check(node.binary, 0, &mut history));
+    let broken: BTreeSet<Broken> = judge(&history).into_iter().map(|violation| violation.promise).collect();
+    assert!(broken.contains(&Broken::Lost), "{broken:?}");
 }
 
 fn setting(name: &str, default: u64) -> u64 {

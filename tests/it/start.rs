@@ -75,7 +75,7 @@ fn a_taken_port_is_named() {
         let home = Home::new();
         let ended = home.refused(&[flag, &address]);
         assert_eq!(ended.status.code(), Some(1));
-        assert!(ended.said.contains(&address) && ended.said.contains("taken"), "{}", ended.said);
+        assert!(ended.said.contains(&address) && ended.said.contains("in use"), "{}", ended.said);
         assert!(!home.data_dir().exists(), "the data directory was not touched");
     }
 }

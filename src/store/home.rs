@@ -185,14 +185,14 @@ impl Home {
         fs::create_dir_all(path).map_err(|cause| io_error("cannot create", path, cause))?;
         // glommio opens no relative paths.
         let path = &fs::canonicalize(path).map_err(|cause| io_error("cannot look at", path, cause))?;
+        // What is not ours is left as it is, without even a lock in it.
+        if !path.join("node").exists() && !is_empty(path)? {
+            let reason = "it holds other files".to_owned();
+            return Err(HomeError::Foreign { path: path.to_owned(), reason });
+        }
         let lock = lock(path)?;
         for folder in ["wal", "lsm"] {
             let folder = path.join(folder);
-            let exists = folder.is_dir();
-            if !exists && !path.join("node").exists() && !is_empty(path)? {
-                let reason = "it holds other files".to_owned();
-                return Err(HomeError::Foreign { path: path.to_owned(), reason });
-            }
             fs::create_dir_all(&folder).map_err(|cause| io_error("cannot create", &folder, cause))?;
         }
         let file = path.join("node");

@@ -347,7 +347,9 @@ fn a_large_frame_is_taken_where_it_stands() {
     assert!(1_000_000 < buffer.capacity(), "there is room for the rest at once");
     let start = buffer.as_ptr();
     buffer.put_slice(&whole);
+    assert_eq!(buffer.as_ptr(), start, "it is not moved while it comes");
     buffer.put_slice(&next);
+    let start = buffer.as_ptr();
 
     let frame = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap();
     assert_eq!(frame.body.as_ptr(), start.wrapping_add(13));

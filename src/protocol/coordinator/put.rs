@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::quorum::{Quorum, Verdict};
-use crate::protocol::causality::{Context, Minted, Operation, Siblings, Supersedes, Write};
+use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::io::{Append, Effect, Effects, Unreadable};
 use crate::protocol::message::{Causality, Delete, Failure, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
@@ -123,9 +123,16 @@ impl Shard {
         let supersedes = match causality {
             Causality::Blind => Supersedes::Held,
             Causality::Sibling => Supersedes::Nothing,
-            Causality::Context(token) => Supersedes::Seen(Context::open(&token, self.cluster, &key)?),
+            Causality::Context(token) => Supersedes::Seen(self.opened(&token, &key)?),
         };
         Ok(Minting { key, value, supersedes, operation, quorum })
+    }
+
+    /// No reply has given out a context that names writes to come, and a set that took it in would hide them.
+    fn opened(&self, token: &[u8], key: &Key) -> Result<Context, Failure> {
+        let context = Context::open(token, self.cluster, key)?;
+        let next = Dot { actor: self.actor, counter: self.counter + 1 };
+        if context.covers(next) { Err(ContextError::Damaged { bytes: token.len() }.into()) } else { Ok(context) }
     }
 
     fn mint_when_loaded(&mut self, now: Now, id: RequestId, key: Key, effects: &mut Effects) {

@@ -6,7 +6,8 @@
 //!                  └── its deadline ──▶ answer with numbers
 //! ```
 //! Invariants: a request is answered exactly once, by its deadline and one tick; dots are minted in order and used
-//! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is durable.
+//! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is
+//! durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

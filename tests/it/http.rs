@@ -256,8 +256,8 @@ fn metrics_count_what_was_done() {
     assert!(node.metric("sloop_operations_total") >= 10.0);
 }
 
-/// A context is checked for its way, not for its author: one that names writes that never were would hide those to come,
-/// and the node must neither believe it nor fall over it.
+/// A context is checked for damage, not for its author: one that names writes that never were would hide those to
+/// come, and the node must neither believe it nor fall over it.
 #[test]
 fn a_forged_context_is_refused_and_the_node_goes_on() {
     let home = Home::new();

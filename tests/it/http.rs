@@ -1,6 +1,9 @@
 //! SEEDS section 1, line by line, against the real node: each endpoint with the seed's fields, and bad input with the
 //! stated code and a message that helps.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -275,4 +278,19 @@ fn a_forged_context_is_refused_and_the_node_goes_on() {
         node.put("k", "w");
     }
     assert!(node.is_running());
+}
+
+/// Where promtool is installed (Debian: prometheus), it has the last word on the format.
+#[test]
+fn promtool_accepts_the_metrics() {
+    let home = Home::new();
+    let node = home.start();
+    node.put("k", "v");
+    let tool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut tool) = tool else {
+        return println!("promtool is not installed: the metrics were not checked");
+    };
+    tool.stdin.take().unwrap().write_all(&node.get("/metrics").body).unwrap();
+    let said = tool.wait_with_output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }

@@ -75,6 +75,12 @@ impl Context {
         self.vector.covers(dot) || self.dots.contains(&dot)
     }
 
+    /// The highest counter of `actor` that was seen; 0 for none.
+    pub fn newest_of(&self, actor: ActorId) -> u64 {
+        let apart = self.dots.iter().filter(|dot| dot.actor == actor).map(|dot| dot.counter);
+        apart.fold(self.vector.get(actor), u64::max)
+    }
+
     /// A context from its parts, as a decoder finds them.
     pub fn from_parts(vector: VersionVector, dots: impl IntoIterator<Item = Dot>) -> Context {
         Context { vector, dots: dots.into_iter().collect() }

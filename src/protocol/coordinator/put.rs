@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::quorum::{Quorum, Verdict};
-use crate::protocol::causality::{Context, Minted, Operation, Siblings, Supersedes, Write};
+use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::io::{Append, Effect, Effects, Unreadable};
 use crate::protocol::message::{Causality, Delete, Failure, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
@@ -123,9 +123,19 @@ impl Shard {
         let supersedes = match causality {
             Causality::Blind => Supersedes::Held,
             Causality::Sibling => Supersedes::Nothing,
-            Causality::Context(token) => Supersedes::Seen(Context::open(&token, self.cluster, &key)?),
+            Causality::Context(token) => Supersedes::Seen(self.open(&token, &key)?),
         };
         Ok(Minting { key, value, supersedes, operation, quorum })
+    }
+
+    /// A context that has seen what this actor will only mint later was made up, or comes from a life that an old image
+    /// has undone. Taken into a set it would cover a dot before its use.
+    fn open(&self, token: &[u8], key: &Key) -> Result<Context, ContextError> {
+        let context = Context::open(token, self.cluster, key)?;
+        if self.counter < context.newest_of(self.actor) {
+            return Err(ContextError::Damaged { bytes: token.len() });
+        }
+        Ok(context)
     }
 
     fn mint_when_loaded(&mut self, now: Now, id: RequestId, key: Key, effects: &mut Effects) {

@@ -1,10 +1,11 @@
 //! The shard on virtual time: a store that is a map, a log that is a queue which syncs when the test says so.
 
 use super::*;
+use crate::protocol::causality::{Context, ContextError, VersionVector};
 use crate::protocol::config::{DEADLINE_DEFAULT, SIBLINGS_MAX};
 use crate::protocol::io::Append;
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
-use crate::protocol::types::{OperationId, Value, WallTime};
+use crate::protocol::types::{Dot, OperationId, Value, WallTime};
 
 /// One shard in a world of its own.
 struct World {
@@ -335,6 +336,23 @@ fn a_context_of_another_key_is_refused() {
     let id = world.ask(put_as("x", "2", Causality::Context(context), None));
     assert!(matches!(world.outcome(id), Err(Failure::Context(_))));
     assert_eq!(world.values("x"), ["1"]);
+}
+
+#[test]
+fn a_context_that_has_seen_what_is_not_minted_yet_is_refused() {
+    let mut world = World::new();
+    let dot = |counter| Dot { actor: ActorId(1), counter };
+    let future =
+        [Context::of([dot(100)].into_iter().collect()), Context::from_parts(VersionVector::default(), [dot(100)])];
+    for context in future {
+        let token = context.seal(ClusterId(7), &key("a"));
+        let id = world.ask(put_as("a", "1", Causality::Context(token), None));
+        assert!(matches!(world.outcome(id), Err(Failure::Context(ContextError::Damaged { .. }))));
+        world.written(put("a", "2"));
+    }
+    let newest = Context::of([dot(2)].into_iter().collect()).seal(ClusterId(7), &key("a"));
+    world.written(put_as("a", "3", Causality::Context(newest), None));
+    assert_eq!(world.values("a"), ["3"]);
 }
 
 #[test]

@@ -81,6 +81,11 @@ impl Context {
         apart.fold(self.vector.get(actor), u64::max)
     }
 
+    /// Bytes of its entries.
+    pub fn bytes(&self) -> usize {
+        DOT_BYTES * (self.vector.len() + self.dots.len())
+    }
+
     /// A context from its parts, as a decoder finds them.
     pub fn from_parts(vector: VersionVector, dots: impl IntoIterator<Item = Dot>) -> Context {
         Context { vector, dots: dots.into_iter().collect() }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::quorum::{Quorum, Verdict};
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
+use crate::protocol::config::MINTING_BYTES_MAX;
 use crate::protocol::io::{Append, Effect, Effects, Unreadable};
 use crate::protocol::message::{Causality, Delete, Failure, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
-use crate::protocol::shard::{Load, Shard, Waiting};
+use crate::protocol::shard::{Load, Shard, Waiting, overloaded};
 use crate::protocol::types::{ActorId, AppendId, Dot, Instant, Key, Now, RequestId, Value, WallTime};
 
 /// A write that is not minted yet.
@@ -40,6 +41,15 @@ pub(in crate::protocol) struct Writing {
 impl Minting {
     pub(in crate::protocol) fn quorum(&self) -> Quorum {
         self.quorum
+    }
+
+    /// Bytes of memory that it holds, but for a fixed part.
+    pub(in crate::protocol) fn bytes(&self) -> usize {
+        let context = match &self.supersedes {
+            Supersedes::Held | Supersedes::Nothing => 0,
+            Supersedes::Seen(context) => context.bytes(),
+        };
+        self.key.as_bytes().len() + self.value.as_ref().map_or(0, Value::len) + context
     }
 }
 
@@ -117,6 +127,9 @@ impl Shard {
     fn minting(&self, asked: Asked) -> Result<Minting, Failure> {
         if self.stopped {
             return Err(Failure::WritesStopped { core: self.core });
+        }
+        if self.minting_bytes >= MINTING_BYTES_MAX {
+            return Err(overloaded());
         }
         let Asked { key, value, causality, operation, terms } = asked;
         let quorum = self.copies.write(terms.quorum)?;

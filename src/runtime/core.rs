@@ -7,7 +7,7 @@
 //!            └───────── answers ────────────┴── what ended ◀───────────┘
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::connection::Connection;
+use super::door::GRACE;
 use super::gather::Gather;
 use super::mail::Knock;
 use super::metrics::{CoreMetrics, OperationKind};
@@ -90,6 +91,8 @@ struct Pending {
     origin: Origin,
     kind: OperationKind,
     begun: Instant,
+    /// When it ends here whatever the core says that it was forwarded to.
+    given_up: Option<Instant>,
 }
 
 /// Everything that a core is made of.
@@ -129,6 +132,8 @@ pub struct Core {
     inputs: VecDeque<Input>,
     pending: BTreeMap<RequestId, Pending>,
     requests: u64,
+    /// Forwarded requests by the time when they are given up.
+    forwarded: BTreeSet<(Instant, RequestId)>,
     gathers: BTreeMap<u64, Gather>,
     gathers_begun: u64,
     /// Loads by the key that the store thread is fetching for them.
@@ -154,6 +159,7 @@ impl Core {
             inputs: VecDeque::new(),
             pending: BTreeMap::new(),
             requests: 0,
+            forwarded: BTreeSet::new(),
             gathers: BTreeMap::new(),
             gathers_begun: 0,
             fetching: BTreeMap::new(),
@@ -228,7 +234,11 @@ impl Core {
             Errand::Forward { from, ticket, request, deadline } => {
                 self.ask_here(Origin::Core(from, ticket), request, deadline);
             }
-            Errand::Answered { ticket, outcome } => self.on_outcome(ticket, outcome),
+            // One that was given up has its answer.
+            Errand::Answered { ticket, outcome } if self.pending.contains_key(&ticket) => {
+                self.on_outcome(ticket, outcome);
+            }
+            Errand::Answered { .. } => {}
             Errand::Finished(finished) => self.on_finished(finished),
             Errand::Stop => self.phase = Phase::Stopping,
             Errand::End => self.phase = Phase::Ended,
@@ -278,6 +288,7 @@ impl Core {
     /// Time goes by: deadlines, old operations, an overlay that has become old.
     pub fn on_tick(&mut self) {
         self.feed(Input::Tick);
+        self.give_up();
         self.begin_chunk();
         self.segments.raise();
         self.show();
@@ -333,6 +344,14 @@ impl Core {
         &self.parts.metrics
     }
 
+    /// A core that says nothing may have done it all the same: that is what an unmet quorum says.
+    fn give_up(&mut self) {
+        let now = self.parts.clock.instant();
+        while let Some((_, ticket)) = self.forwarded.first().copied().filter(|(until, _)| *until <= now) {
+            self.on_outcome(ticket, Err(Failure::QuorumNotMet { needed: 1, got: 0 }));
+        }
+    }
+
     fn owner(&self, request: &Request) -> CoreId {
         let key = request.key().expect("all but a listing have a key");
         self.parts.cores.of(self.parts.ring.partition(key))
@@ -367,7 +386,7 @@ impl Core {
         if core == self.parts.id {
             return self.ask_here(origin, request, deadline);
         }
-        let ticket = self.enter(origin, &request);
+        let ticket = self.enter(origin, &request, Some(deadline + GRACE));
         let errand = Errand::Forward { from: self.parts.id, ticket, request, deadline };
         if self.parts.mesh[core.index()].send(errand).is_err() {
             self.on_outcome(ticket, Err(Failure::Stopping));
@@ -375,7 +394,7 @@ impl Core {
     }
 
     fn ask_here(&mut self, origin: Origin, request: Request, deadline: Instant) {
-        let id = self.enter(origin, &request);
+        let id = self.enter(origin, &request, None);
         if self.phase != Phase::Serving {
             return self.on_outcome(id, Err(Failure::Stopping));
         }
@@ -397,11 +416,12 @@ impl Core {
         }
     }
 
-    fn enter(&mut self, origin: Origin, request: &Request) -> RequestId {
+    fn enter(&mut self, origin: Origin, request: &Request, given_up: Option<Instant>) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
         let kind = OperationKind::of(request);
-        self.pending.insert(id, Pending { origin, kind, begun: self.parts.clock.instant() });
+        self.forwarded.extend(given_up.map(|until| (until, id)));
+        self.pending.insert(id, Pending { origin, kind, begun: self.parts.clock.instant(), given_up });
         id
     }
 
@@ -551,7 +571,10 @@ impl Core {
 
     /// A request has ended, here or where it was forwarded to.
     fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
-        let Pending { origin, kind, begun } = self.pending.remove(&id).expect("a request ends once");
+        let Pending { origin, kind, begun, given_up } = self.pending.remove(&id).expect("a request ends once");
+        if let Some(until) = given_up {
+            self.forwarded.remove(&(until, id));
+        }
         if !matches!(origin, Origin::Core(..)) {
             self.parts.metrics.operation(kind, &outcome, self.parts.clock.instant().since(begun));
         }
@@ -615,3 +638,6 @@ fn patience(request: &Request) -> Duration {
         ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,12 +127,17 @@ impl Storekeeper {
 
     fn ingest(&self, chunk: &Chunk, later: &mut VecDeque<Job>) {
         let begun = self.clock.instant();
-        while self.lsm.level_0_is_deep() && !self.jobs.is_disconnected() {
+        while self.lsm.level_0_is_deep() {
             match self.jobs.recv_timeout(WAIT) {
                 Ok(Job::Fetch(keys)) => self.fetch(keys),
+                // The core has ended: what the chunk holds is in its log.
+                Ok(Job::End) | Err(flume::RecvTimeoutError::Disconnected) => return later.push_front(Job::End),
                 Ok(long) => later.push_back(long),
-                Err(_) => {}
+                Err(flume::RecvTimeoutError::Timeout) => {}
             }
+        }
+        if self.lsm.compaction_has_ended() {
+            tracing::error!(core = %self.core, "compaction failed and has ended: restart the node when the disk is well");
         }
         let outcome = self.lsm.ingest(chunk, || self.serve_reads(later));
         if let Err(failed) = &outcome {

@@ -139,7 +139,14 @@ impl Lsm {
 
     /// Whether a chunk should wait for compaction.
     pub fn level_0_is_deep(&self) -> bool {
-        self.data.l0_table_count() > LEVEL_0_TABLES_MAX
+        self.data.l0_table_count() > LEVEL_0_TABLES_MAX && !self.compaction_has_ended()
+    }
+
+    /// Whether compaction has ended until the next start: fjall's worker ends at its first failure, such as a full disk.
+    /// Reads and ingestion go on, and each chunk costs every read another look.
+    pub fn compaction_has_ended(&self) -> bool {
+        // Nothing was ever put into the journal that this would write.
+        matches!(self.database.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned))
     }
 
     /// What the tree knows of the logs.
@@ -232,7 +239,11 @@ impl Lsm {
     /// # Errors
     /// [`LsmError`].
     pub fn close(self) -> Result<(), LsmError> {
-        self.database.persist(PersistMode::SyncAll).map_err(|cause| self.error("cannot close", cause))
+        match self.database.persist(PersistMode::SyncAll) {
+            // What was ingested is durable, and nothing else is there.
+            Ok(()) | Err(fjall::Error::Poisoned) => Ok(()),
+            Err(cause) => Err(self.error("cannot close", cause)),
+        }
     }
 
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<Siblings, LsmError> {
@@ -271,3 +282,6 @@ fn page(mut found: Vec<Key>, limit: usize) -> Page {
     found.truncate(limit);
     Page { keys: found, more }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -194,13 +195,12 @@ impl Lsm {
         let mut newer: BTreeMap<Place, bool> = newer.into_iter().collect();
         let mut found = Vec::new();
         for partition in (first.0..ring.partitions()).map(Partition).filter(|partition| mine(*partition)) {
-            let from = layout::set_keys_from(partition, &keys.prefix);
-            for (at, entry) in self.data.prefix(&from).enumerate() {
+            let Some(range) = page_range(partition, &keys.prefix, after.as_ref()) else {
+                continue;
+            };
+            for (at, entry) in self.data.range(range).enumerate() {
                 let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
                 let place = Place::from_set_key(&key).map_err(|cause| self.foreign(cause))?;
-                if after.as_ref().is_some_and(|after| place <= *after) {
-                    continue;
-                }
                 while let Some(before) = newer.first_entry().filter(|before| *before.key() < place) {
                     found.extend(taken_if_live(before.remove_entry()));
                 }
@@ -271,6 +271,21 @@ fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
         _ => "",
     };
     LsmError::Fjall { doing, path: path.to_owned(), cause, hint }
+}
+
+/// Where the sets of a partition stand whose keys begin with `prefix` and come behind `after`.
+fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+    let from = layout::set_keys_from(partition, prefix);
+    let mut behind = from.clone();
+    while behind.pop_if(|last| *last == u8::MAX).is_some() {}
+    *behind.last_mut().expect("the first byte of a set's key is not the highest") += 1;
+    let after = after.map(Place::set_key).filter(|after| from <= *after);
+    let begin = match after {
+        Some(after) if behind <= after => return None,
+        Some(after) => Bound::Excluded(after),
+        None => Bound::Included(from),
+    };
+    Some((begin, Bound::Excluded(behind)))
 }
 
 fn taken_if_live((place, live): (Place, bool)) -> Option<Key> {

@@ -34,3 +34,21 @@ fn a_compaction_that_has_ended_holds_neither_chunks_up_nor_the_stop() {
     assert!(lsm.get(&place).unwrap().is_some());
     lsm.close().unwrap();
 }
+
+#[test]
+fn a_page_begins_behind_the_last_key_of_the_page_before() {
+    let partition = Partition(0xffff);
+    let place =
+        |partition, name: &'static [u8]| Place { partition: Partition(partition), key: Key::new(name).unwrap() };
+    let range = |prefix: &[u8], after: Option<Place>| page_range(partition, prefix, after.as_ref());
+    let (all, some) = (Bound::Excluded(b"l".to_vec()), Bound::Excluded(b"k\xff\xffb".to_vec()));
+
+    assert_eq!(range(b"", None), Some((Bound::Included(b"k\xff\xff".to_vec()), all.clone())));
+    assert_eq!(range(b"a", None), Some((Bound::Included(b"k\xff\xffa".to_vec()), some.clone())));
+    let behind = place(0xffff, b"a\xff");
+    assert_eq!(range(b"a", Some(behind)), Some((Bound::Excluded(b"k\xff\xffa\xff".to_vec()), some.clone())));
+    let before = place(0xfffe, b"b");
+    assert_eq!(range(b"a", Some(before)), Some((Bound::Included(b"k\xff\xffa".to_vec()), some)));
+    assert_eq!(range(b"a", Some(place(0xffff, b"b"))), None, "nothing is left of the prefix");
+    assert_eq!(range(b"\xff", None), Some((Bound::Included(b"k\xff\xff\xff".to_vec()), all)));
+}

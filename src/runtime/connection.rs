@@ -158,7 +158,7 @@ impl Connection {
     /// Whether it has been slow or silent for too long.
     pub fn is_overdue(&self, now: Instant, idle_max: Duration) -> bool {
         let stalled = |since: &Cell<Option<Instant>>| since.get().is_some_and(|since| now.since(since) > STALL_MAX);
-        let idle = self.under_way.get() == 0 && now.since(self.read_at.get()) > idle_max;
+        let idle = self.is_answered() && now.since(self.read_at.get()) > idle_max;
         stalled(&self.frame_since) || stalled(&self.answers_since) || idle
     }
 

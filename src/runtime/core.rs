@@ -26,7 +26,7 @@ use super::storekeeper::{Finished, Job};
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
 use crate::protocol::io::{Effect, Effects, Input, Unreadable};
-use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Request, Terms};
+use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Reply, Request, Terms};
 use crate::protocol::ring::{Cores, Partition, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
@@ -408,9 +408,7 @@ impl Core {
 
     fn refused(&self, refusal: Refusal) -> Failure {
         match refusal {
-            Refusal::Overloaded { .. } => Failure::Overloaded {
-                retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second"),
-            },
+            Refusal::Overloaded { .. } => overloaded(),
             Refusal::DiskFull => Failure::DiskFull,
             Refusal::Stopped => Failure::WritesStopped { core: self.parts.id },
         }
@@ -598,7 +596,14 @@ impl Core {
     }
 
     fn send(&mut self, connection: &Rc<Connection>, id: CallId, answer: &Answer) {
-        self.replies_bytes += connection.answer(id, answer);
+        let bytes = match answer {
+            // Reads that were cold bring all their values at once: what finds no room is read again.
+            Answer::One(Ok(Reply::Found(_) | Reply::Siblings(_))) if self.replies_are_full() => {
+                connection.answer(id, &Answer::One(Err(overloaded())))
+            }
+            answer => connection.answer(id, answer),
+        };
+        self.replies_bytes += bytes;
         if connection.becomes_dirty() {
             self.dirty.push(Rc::clone(connection));
         }
@@ -619,6 +624,10 @@ impl Core {
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
     }
+}
+
+fn overloaded() -> Failure {
+    Failure::Overloaded { retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second") }
 }
 
 fn unreadable_store() -> Failure {

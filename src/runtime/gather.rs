@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use super::connection::Connection;
 use super::pages;
-use crate::protocol::message::{Answer, Keys, Outcome, Reply};
+use crate::protocol::message::{Answer, Failure, Keys, Outcome, Reply};
 use crate::protocol::ring::Ring;
-use crate::wire::frame::CallId;
+use crate::wire::frame::{ANSWER_BYTES_MAX, CallId};
 
 /// Outcomes that come in any order.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Gather {
     id: CallId,
     outcomes: Vec<Option<Outcome>>,
     missing: usize,
+    /// Bytes of values that may still come: what does not fit in the answer is not held until the others are there.
+    room: usize,
     becomes: Becomes,
 }
 
@@ -27,18 +29,29 @@ enum Becomes {
 impl Gather {
     /// A batch of `count` requests, each of which stands alone.
     pub fn batch(connection: Rc<Connection>, id: CallId, count: usize) -> Gather {
-        Gather { connection, id, outcomes: vec![None; count], missing: count, becomes: Becomes::Batch }
+        Gather::new(connection, id, count, Becomes::Batch)
     }
 
     /// A page of keys out of the pages of `cores` cores.
     pub fn pages(connection: Rc<Connection>, id: CallId, ring: Ring, keys: &Keys, cores: usize) -> Gather {
         let becomes = Becomes::Listing { ring, limit: usize::from(keys.limit) };
-        Gather { connection, id, outcomes: vec![None; cores], missing: cores, becomes }
+        Gather::new(connection, id, cores, becomes)
+    }
+
+    fn new(connection: Rc<Connection>, id: CallId, parts: usize, becomes: Becomes) -> Gather {
+        Gather { connection, id, outcomes: vec![None; parts], missing: parts, room: ANSWER_BYTES_MAX, becomes }
     }
 
     /// Takes one outcome in and says whether it was the last.
     pub fn on_outcome(&mut self, at: usize, outcome: Outcome) -> bool {
-        let before = self.outcomes[at].replace(outcome);
+        let bytes = value_bytes(&outcome);
+        let fitting = if bytes <= self.room {
+            self.room -= bytes;
+            outcome
+        } else {
+            Err(Failure::ReplyTooLarge { bytes: bytes as u64, max: ANSWER_BYTES_MAX as u64 })
+        };
+        let before = self.outcomes[at].replace(fitting);
         assert!(before.is_none(), "part {at} ended twice");
         self.missing -= 1;
         self.missing == 0
@@ -52,6 +65,13 @@ impl Gather {
             Becomes::Listing { ring, limit } => Answer::One(listing(ring, limit, outcomes)),
         };
         (self.connection, self.id, answer)
+    }
+}
+
+fn value_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Ok(Reply::Found(found)) => found.siblings.iter().map(|sibling| sibling.value.len()).sum(),
+        _ => 0,
     }
 }
 

@@ -40,7 +40,7 @@ pub enum Job {
 /// What the store thread has done.
 #[derive(Debug)]
 pub enum Finished {
-    /// The keys of one fetch.
+    /// The keys of one fetch, or the next of them.
     Fetched {
         /// What was found, in the order of the fetch.
         fetched: Vec<(Key, Result<Option<Arc<Siblings>>, Unreadable>)>,
@@ -80,6 +80,9 @@ pub struct Storekeeper {
     /// What is done goes out here.
     pub inbox: flume::Sender<Errand>,
 }
+
+/// Bytes of sets that are read before they are told: the keys of one fetch may hold more than memory does.
+const TOLD_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long level 0 may keep a chunk waiting between two looks for reads.
 const WAIT: Duration = Duration::from_millis(5);
@@ -121,8 +124,17 @@ impl Storekeeper {
             let found = self.lsm.get(&place).map_err(|error| unreadable(&error));
             (place.key, found.map(|set| set.map(Arc::new)))
         };
-        let fetched = keys.into_iter().map(read).collect();
-        self.tell(Finished::Fetched { fetched, took: self.clock.instant().since(begun) });
+        let mut keys = keys.into_iter().map(read);
+        let (mut fetched, mut bytes) = (Vec::new(), 0);
+        while let Some((key, found)) = keys.next() {
+            bytes += found.as_ref().map_or(0, |set| set.as_ref().map_or(0, |set| set.bytes()));
+            fetched.push((key, found));
+            if keys.len() == 0 || bytes >= TOLD_BYTES {
+                let took = self.clock.instant().since(begun);
+                self.tell(Finished::Fetched { fetched: std::mem::take(&mut fetched), took });
+                bytes = 0;
+            }
+        }
     }
 
     fn ingest(&self, chunk: &Chunk, later: &mut VecDeque<Job>) {

@@ -271,6 +271,34 @@ fn calls_that_came_in_one_go_are_all_answered_when_their_answers_do_not_fit_at_o
 }
 
 #[test]
+fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = || {
+        let config = NodeConfig { memory: 96 * 1024 * 1024, ..config(dir.path(), 1) };
+        Node::start(&config, |core| CoreMetrics::new(&NoopRecorder, core)).unwrap()
+    };
+    let names: Vec<String> = (0..8).map(|n| format!("large {n}")).collect();
+    let value = "x".repeat(8 * 1024 * 1024);
+    let node = small();
+    names.iter().for_each(|name| put(&node, name, &value));
+    node.stop().unwrap();
+
+    let node = small();
+    let mut client = Client::connect(&node);
+    let get = |name: &String| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));
+    client.call((1..).zip(names.iter().map(get)));
+    let answers: Vec<Answer> = names.iter().map_while(|_| Some(client.answer()?.1)).collect();
+    let found = answers.iter().filter(|answer| matches!(answer, Answer::One(Ok(Reply::Found(_))))).count();
+    let refused =
+        answers.iter().filter(|answer| matches!(answer, Answer::One(Err(Failure::Overloaded { .. })))).count();
+    assert!(found >= 1 && refused >= 1 && found + refused == names.len(), "{found} found, {refused} refused");
+
+    client.call([(9, get(&names[7]))]);
+    assert!(matches!(client.answer(), Some((9, Answer::One(Ok(_))))), "there is room again");
+    node.stop().unwrap();
+}
+
+#[test]
 fn a_call_under_the_id_of_no_call_ends_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path(), 1);

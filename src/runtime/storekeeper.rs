@@ -149,7 +149,8 @@ impl Storekeeper {
             }
         }
         if self.lsm.compaction_has_ended() {
-            tracing::error!(core = %self.core, "compaction failed and has ended: restart the node when the disk is well");
+            let core = self.core;
+            tracing::error!(%core, "compaction failed and has ended: restart the node when the disk is well");
         }
         let outcome = self.lsm.ingest(chunk, || self.serve_reads(later));
         if let Err(failed) = &outcome {

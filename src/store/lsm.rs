@@ -143,8 +143,8 @@ impl Lsm {
         self.data.l0_table_count() > LEVEL_0_TABLES_MAX && !self.compaction_has_ended()
     }
 
-    /// Whether compaction has ended until the next start: fjall's worker ends at its first failure, such as a full disk.
-    /// Reads and ingestion go on, and each chunk costs every read another look.
+    /// Whether compaction has ended until the next start: fjall's worker ends at its first failure, such as a full
+    /// disk. Reads and ingestion go on, and each chunk costs every read another look.
     pub fn compaction_has_ended(&self) -> bool {
         // Nothing was ever put into the journal that this would write.
         matches!(self.database.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned))
@@ -273,8 +273,11 @@ fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
     LsmError::Fjall { doing, path: path.to_owned(), cause, hint }
 }
 
+/// A range of the tree's keys.
+type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// Where the sets of a partition stand whose keys begin with `prefix` and come behind `after`.
-fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Option<KeyRange> {
     let from = layout::set_keys_from(partition, prefix);
     let mut behind = from.clone();
     while behind.pop_if(|last| *last == u8::MAX).is_some() {}

@@ -23,8 +23,8 @@ impl Client {
         zip(keys, replies, entry)
     }
 
-    /// Writes many keys as [`Client::put`] does. Each stands alone: the results are in the order of the pairs, some may be
-    /// errors while the others are written.
+    /// Writes many keys as [`Client::put`] does. Each stands alone: the results are in the order of the pairs, some
+    /// may be errors while the others are written.
     pub async fn put_many<K: AsRef<[u8]>, V: Into<Bytes>>(
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,

@@ -52,8 +52,8 @@ impl Entry {
         self.found.level
     }
 
-    /// What a write of this reader replaces. One that has seen an absent key replaces nothing: what another client wrote
-    /// since stays.
+    /// What a write of this reader replaces. One that has seen an absent key replaces nothing: what another client
+    /// wrote since stays.
     pub(super) fn causality(&self) -> Causality {
         Causality::Context(self.found.context.clone())
     }

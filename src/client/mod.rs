@@ -22,14 +22,14 @@
 //! # Reading, changing, writing
 //!
 //! Two clients that write one key at the same time leave two *siblings*; none is lost, and a reader gets both. What a
-//! write replaces is said by its context, and contexts come from reads: an [`Entry`] carries the context of its own key,
-//! so a write with it replaces exactly the siblings that the entry shows. [`Client::update`] does both steps:
+//! write replaces is said by its context, and contexts come from reads: an [`Entry`] carries the context of its own
+//! key, so a write with it replaces exactly the siblings that the entry shows. [`Client::update`] does both steps:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # use std::collections::BTreeSet;
-//! # use sloop::client::{Client, testing};
+//! # use sloop::client::{Client, Sibling, testing};
 //! # let node = testing::Node::start().await?;
 //! # let client = Client::connect(node.addr()).await?;
 //! client.put("cart", "apples").await?;
@@ -42,7 +42,8 @@
 //! // The change sees all siblings, and its value replaces just these.
 //! client
 //!     .update("cart", |siblings| {
-//!         let carts: Vec<_> = siblings.iter().map(|sibling| String::from_utf8_lossy(sibling.value.as_bytes())).collect();
+//!         let text = |sibling: &Sibling| String::from_utf8_lossy(sibling.value.as_bytes()).into_owned();
+//!         let carts: Vec<String> = siblings.iter().map(text).collect();
 //!         let fruits: BTreeSet<&str> = carts.iter().flat_map(|cart| cart.split(',')).collect();
 //!         Vec::from_iter(fruits).join(",")
 //!     })
@@ -58,9 +59,9 @@
 //!
 //! A request is tried until its deadline as long as that is safe: reads always; a write when it certainly was not done,
 //! or when it carries an operation id, under which a node does a write once. Every write gets such an id unless
-//! [`Options::operation_ids`] is off. It costs some 20 bytes and a digest of 8 in the stored version, and an entry in the
-//! node's memory of operations for ten minutes; a client that writes small values at a high rate and can live with a write
-//! being done twice may turn it off.
+//! [`Options::operation_ids`] is off. It costs some 20 bytes and a digest of 8 in the stored version, and an entry in
+//! the node's memory of operations for ten minutes; a client that writes small values at a high rate and can live
+//! with a write being done twice may turn it off.
 
 mod options;
 mod connection;

@@ -32,12 +32,13 @@ pub struct Options {
     pub token: Token,
     /// The core to talk to; `None` lets the node choose.
     pub core: Option<CoreId>,
-    /// Time that an operation has, retries included. The node is told of nine tenths of it, so that its own answer, which
-    /// carries numbers, comes first.
+    /// Time that an operation has, retries included. The node is told of nine tenths of it, so that its own answer,
+    /// which carries numbers, comes first.
     pub deadline: Duration,
     /// Time that one node has to take a connection and answer the hello.
     pub connect_timeout: Duration,
-    /// Whether each write gets a random operation id, which makes it safe to retry (see the module's page for the cost).
+    /// Whether each write gets a random operation id, which makes it safe to retry (see the module's page for the
+    /// cost).
     pub operation_ids: bool,
 }
 

@@ -1,8 +1,9 @@
 //! A node for tests: the real protocol over a real socket, with memory for a disk.
 //!
-//! It decides with the same state machine as a node and speaks the same bytes, so what a client learns here holds there;
-//! it keeps nothing, has one core and one copy of each key. What came together is answered last first: a client must not
-//! rely on the order. And it can be told to fail in the ways that are hard to bring about with a real node:
+//! It decides with the same state machine as a node and speaks the same bytes, so what a client learns here holds
+//! there; it keeps nothing, has one core and one copy of each key. What came together is answered last first: a
+//! client must not rely on the order. And it can be told to fail in the ways that are hard to bring about with a real
+//! node:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,8 +13,8 @@
 //! let node = Node::start().await?;
 //! let client = Client::connect(node.addr()).await?;
 //!
-//! // The write is done, but the connection breaks before its answer. The client tries again under the same operation id,
-//! // and the node remembers: one write, not two.
+//! // The write is done, but the connection breaks before its answer. The client tries again under the same operation
+//! // id, and the node remembers: one write, not two.
 //! node.inject(Fault::LoseAnswer).await;
 //! let written = client.put("counter", "1").await?;
 //! assert!(written.remembered);

@@ -371,7 +371,6 @@ async fn a_node_that_has_gone_silent_is_left() {
     let client = options.connect().await.unwrap();
     assert!(matches!(client.ping().await, Err(Error::Deadline { .. })));
     timeout(Duration::from_secs(20), closed).await.expect("the connection is closed").unwrap();
-    assert!(matches!(client.ping().await, Err(Error::Connection { sent: false, .. })), "and looks for another node");
 }
 
 /// The proof that docs/PROTOCOL.md suffices: a client of another language, written from it alone, holds the node behind

@@ -20,7 +20,6 @@ use crate::protocol::message::Failure;
 use crate::runtime::connection::CALLS_MAX;
 use crate::runtime::mail::Arrival;
 use crate::runtime::slots::{Slot, Slots};
-use crate::wire::WireError;
 use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::hello::{
     Features, Greeting, HELLO_BYTES_MAX, Hello, Kind, Limits, VERSIONS, Welcome, encode_greeting,
@@ -29,7 +28,7 @@ use crate::wire::hello::{
 /// Strangers at the door. Who comes when so many stand there waits in the kernel's queue.
 const STRANGERS_MAX: usize = 256;
 
-/// Time for a hello to come and its answer to go.
+/// Time for a hello to come; and as much again for its answer to go.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What a failed accept waits for: no descriptor is free, and one may be in a moment.
@@ -40,11 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 enum Turned {
     #[error("it broke off: {0}")]
     Broken(#[from] io::Error),
-    #[error("it said nothing that ends within {} s", HELLO_TIME_MAX.as_secs())]
-    Silent,
-    /// Who speaks another protocol would not understand ours, so it gets no answer (docs/PROTOCOL.md).
-    #[error("it is no client of ours: {0}")]
-    Stranger(WireError),
+    #[error("it does not read what it was told")]
+    Deaf,
     #[error(transparent)]
     Refused(#[from] Failure),
 }
@@ -85,9 +81,9 @@ impl Acceptor {
     }
 
     async fn receive(self, socket: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
-        let outcome = match timeout(HELLO_TIME_MAX, self.greet(socket, peer)).await {
+        let outcome = match timeout(2 * HELLO_TIME_MAX, self.greet(socket, peer)).await {
             Ok(outcome) => outcome,
-            Err(_late) => Err(Turned::Silent),
+            Err(_late) => Err(Turned::Deaf),
         };
         if let Err(turned) = &outcome {
             tracing::debug!(%peer, reason = %turned, "a connection was turned away");
@@ -97,7 +93,11 @@ impl Acceptor {
 
     async fn greet(&self, mut socket: TcpStream, peer: SocketAddr) -> Result<(), Turned> {
         let mut read = BytesMut::with_capacity(HELLO_BYTES_MAX);
-        match self.judge(&mut socket, &mut read).await {
+        let judged = match timeout(HELLO_TIME_MAX, self.judge(&mut socket, &mut read)).await {
+            Ok(judged) => judged,
+            Err(_late) => Err(malformed(&format!("no whole hello within {} s", HELLO_TIME_MAX.as_secs())).into()),
+        };
+        match judged {
             Ok((hello, slot)) => {
                 say(&mut socket, &Ok(self.welcome(&hello, &slot))).await?;
                 let socket = socket.into_std()?;
@@ -164,7 +164,7 @@ async fn hear(socket: &mut TcpStream, read: &mut BytesMut) -> Result<Hello, Turn
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             Ok(None) => {}
-            Err(error) => return Err(Turned::Stranger(error)),
+            Err(error) => return Err(malformed(&error.to_string()).into()),
         }
     }
 }
@@ -295,16 +295,9 @@ mod tests {
 
         let peer = Hello { kind: Kind::Peer, ..hello() };
         assert!(matches!(port.refusal(&spelt(&peer)).await, Failure::Malformed { .. }));
-    }
 
-    #[tokio::test]
-    async fn who_speaks_another_protocol_gets_no_answer() {
-        let port = Port::open(8);
-        let mut stranger = TcpStream::connect(port.address).await.unwrap();
-        stranger.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let answer = stranger.read(&mut [0; 64]).await;
-        assert!(matches!(answer, Ok(0) | Err(_)), "{answer:?}");
-        assert_eq!(port.slots.open(), 0);
+        let http = port.refusal(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(matches!(http, Failure::Malformed { .. }));
     }
 
     #[tokio::test]

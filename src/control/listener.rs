@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub enum BindError {
     /// Somebody else has it.
     #[error(
-        "{address} is taken by another program, perhaps another sloop: stop that one, or choose another address \
+        "{address} is in use by another program, perhaps another sloop: stop that one, or choose another address \
          with --{setting}"
     )]
     Taken {
@@ -88,7 +88,7 @@ mod tests {
 
         let refused = bind("listen", address).unwrap_err();
 
-        assert!(refused.to_string().starts_with(&format!("{address} is taken by another program")), "{refused}");
+        assert!(refused.to_string().starts_with(&format!("{address} is in use by another program")), "{refused}");
         drop(first);
         assert!(bind("listen", address).is_ok());
     }

@@ -336,8 +336,8 @@ pub enum Failure {
         /// Connections that are allowed.
         max: u32,
     },
-    /// A failure that only a newer node knows; never made by this one. The hundreds of its code say what happened to the
-    /// state (docs/PROTOCOL.md).
+    /// A failure that only a newer node knows; never made by this one. The hundreds of its code say what happened to
+    /// the state (docs/PROTOCOL.md).
     #[error("{text} (code {code})")]
     Other {
         /// Which one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Least memory that a core can work with: a largest value on its way in, in the overlay and on its way out.
-const CORE_BYTES_MIN: u64 = 96 * MIB;
+pub const CORE_BYTES_MIN: u64 = 96 * MIB;
 const MIB: u64 = 1024 * 1024;
 
 /// A frozen overlay becomes one chunk for the LSM tree. Below 8 MiB level 0 fills with crumbs; above 64 MiB a restart

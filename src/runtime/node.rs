@@ -329,7 +329,6 @@ impl Node {
         rests
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where store threads are started, by name")]
     fn start_storekeeper(&mut self, core: CoreId, clock: Clock) -> Result<flume::Sender<Job>, StartError> {
         let (sender, jobs) = flume::unbounded();
         let (ring, cores, lsm) = (self.ring, self.cores, self.lsm.clone());

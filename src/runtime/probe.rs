@@ -8,8 +8,8 @@ use std::io;
 pub enum Refused {
     /// A system setting or a container's filter forbids it.
     #[error(
-        "the kernel forbids io_uring to this process (EPERM): set sysctl kernel.io_uring_disabled=0, or allow io_uring in \
-         the container's seccomp profile"
+        "the kernel forbids io_uring to this process (EPERM): set sysctl kernel.io_uring_disabled=0, or allow io_uring \
+         in the container's seccomp profile"
     )]
     Forbidden,
     /// The kernel has none.

@@ -37,13 +37,16 @@ pub enum Job {
     End,
 }
 
+/// What was found under a key.
+pub type Fetched = (Key, Result<Option<Arc<Siblings>>, Unreadable>);
+
 /// What the store thread has done.
 #[derive(Debug)]
 pub enum Finished {
     /// The keys of one fetch, or the next of them.
     Fetched {
         /// What was found, in the order of the fetch.
-        fetched: Vec<(Key, Result<Option<Arc<Siblings>>, Unreadable>)>,
+        fetched: Vec<Fetched>,
         /// How long the reading took.
         took: Duration,
     },

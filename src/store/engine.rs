@@ -422,7 +422,10 @@ impl Engine {
 
     fn is_chunk_due(&self, now: Instant) -> bool {
         let old = self.overlay_since.is_some_and(|since| self.config.chunk_age <= now.since(since));
-        old || self.config.chunk_bytes <= self.overlay.bytes()
+        // Where no segment can be made any more, those behind the tree's position are the room that there is.
+        let cramped = self.log.segment_failure() == Some(true) && !self.overlay.is_empty();
+        old || cramped
+            || self.config.chunk_bytes <= self.overlay.bytes()
             || self.config.log_bytes_max <= self.log_bytes
             || self.position < self.checkpoint
     }

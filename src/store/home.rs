@@ -154,8 +154,8 @@ pub struct Start {
 }
 
 impl Home {
-    /// Opens a directory, founds it if it is empty, and counts this start. Gives the actor and its last counter for each
-    /// core: the old ones after a clean stop with the same number of cores in the same place, fresh ones otherwise.
+    /// Opens a directory, founds it if it is empty, and counts this start. Gives the actor and its last counter for
+    /// each core: the old ones after a clean stop with the same number of cores in the same place, fresh ones otherwise.
     ///
     /// # Errors
     /// [`HomeError`]; nothing was changed then.
@@ -185,14 +185,14 @@ impl Home {
         fs::create_dir_all(path).map_err(|cause| io_error("cannot create", path, cause))?;
         // glommio opens no relative paths.
         let path = &fs::canonicalize(path).map_err(|cause| io_error("cannot look at", path, cause))?;
+        // What is not ours is left as it is, without even a lock in it.
+        if !path.join("node").exists() && !is_empty(path)? {
+            let reason = "it holds other files".to_owned();
+            return Err(HomeError::Foreign { path: path.to_owned(), reason });
+        }
         let lock = lock(path)?;
         for folder in ["wal", "lsm"] {
             let folder = path.join(folder);
-            let exists = folder.is_dir();
-            if !exists && !path.join("node").exists() && !is_empty(path)? {
-                let reason = "it holds other files".to_owned();
-                return Err(HomeError::Foreign { path: path.to_owned(), reason });
-            }
             fs::create_dir_all(&folder).map_err(|cause| io_error("cannot create", &folder, cause))?;
         }
         let file = path.join("node");
@@ -492,9 +492,10 @@ mod tests {
         identity.starts = 2;
         identity.clean = Some(vec![(ActorId(3), 4)]);
         identity.actors = vec![ActorId(3)];
-        let golden = "534c4f4f504e4f44010000000700000000000000000000000000000008000000000000000000000000000000000409000000\
-                      0000000002000000000000000000000000000000000000000000000001010000000300000000000000040000000000000001\
-                      0000000300000000000000";
+        let golden = "534c4f4f504e4f440100000007000000000000000000000000000000\
+                      08000000000000000000000000000000000409000000000000000200000000000000\
+                      0000000000000000000000000000000001010000000300000000000000040000000000\
+                      0000010000000300000000000000";
         let bytes = encode(&identity);
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), golden);
         assert_eq!(decode(Path::new("node"), bytes).unwrap(), identity);

@@ -74,6 +74,8 @@ struct Case<'a> {
     dots: BTreeMap<Dot, usize>,
     /// Dots of tombstones that may belong to any delete whose outcome is unknown.
     tombstones: BTreeSet<Dot>,
+    /// What each write may have replaced.
+    replaced: Vec<Vec<usize>>,
     reads: Vec<Read<'a>>,
     violations: Vec<Violation>,
 }
@@ -103,6 +105,7 @@ impl<'a> Case<'a> {
             writes: vec![],
             dots: BTreeMap::new(),
             tombstones: BTreeSet::new(),
+            replaced: vec![],
             reads: vec![],
             violations: vec![],
         };
@@ -133,6 +136,7 @@ impl<'a> Case<'a> {
         self.name_shown();
         self.check_replies();
         self.find_gone();
+        self.replaced = (0..self.writes.len()).map(|at| self.may_have_replaced(at)).collect();
         for read in 0..self.reads.len() {
             self.check_lost(read);
             self.check_came_back(read);
@@ -233,33 +237,20 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The replies that the context of one has grown from, itself first: that of a write goes on from the one that the
-    /// write carried.
-    fn behind(&self, name: Name) -> impl Iterator<Item = &'a Operation> {
-        let get = |name: Name| self.operations.get(&name).copied();
-        std::iter::successors(get(name), move |operation| match (&operation.action, &operation.outcome) {
-            (Action::Write { replaces: Replaces::Shown(before), .. }, Outcome::Written { .. }) => get(*before),
-            _ => None,
-        })
-    }
-
-    /// The versions that the context of a reply has certainly seen.
+    /// The versions that the context of a reply has certainly seen. That of a write has seen more, but nothing that its
+    /// write did not find replaced already.
     fn shown_by(&self, name: Name) -> BTreeSet<Dot> {
-        let mut shown = BTreeSet::new();
-        for operation in self.behind(name) {
-            match &operation.outcome {
-                Outcome::Shown { versions, .. } => shown.extend(versions.iter().map(|version| version.dot)),
-                Outcome::Written { dot, superseded } => shown.extend(superseded.iter().chain([dot])),
-                Outcome::Refused | Outcome::Unknown => {}
-            }
+        match self.operations.get(&name).map(|operation| &operation.outcome) {
+            Some(Outcome::Shown { versions, .. }) => versions.iter().map(|version| version.dot).collect(),
+            Some(Outcome::Written { dot, superseded }) => superseded.iter().chain([dot]).copied().collect(),
+            Some(Outcome::Refused | Outcome::Unknown) | None => BTreeSet::new(),
         }
-        shown
     }
 
     /// The deletes that it may have seen besides: a GET does not show tombstones, and its context covers them.
     fn hidden_from(&self, name: Name) -> impl Iterator<Item = usize> {
-        let hides = |operation: &&Operation| matches!(operation.outcome, Outcome::Shown { tombstones: false, .. });
-        let before = self.behind(name).find(hides).map(|read| read.ended);
+        let hides = |operation: &&&Operation| matches!(operation.outcome, Outcome::Shown { tombstones: false, .. });
+        let before = self.operations.get(&name).filter(hides).map(|read| read.ended);
         (0..self.writes.len()).filter(move |at| {
             let write = &self.writes[*at];
             write.value.is_none() && before.is_some_and(|before| write.operation.begun < before)
@@ -293,18 +284,19 @@ impl<'a> Case<'a> {
     fn check_lost(&mut self, read: usize) {
         let explained = self.explained(&self.reads[read]);
         let Read { operation, .. } = self.reads[read];
-        let is_lost = |(at, write): &(usize, &Written<'_>)| write.certain < operation.begun && !explained.contains(at);
+        let is_lost = |(at, write): &(usize, &Written<'_>)| write.certain < operation.begun && !explained[*at];
         let lost: Vec<Dot> =
             self.writes.iter().enumerate().filter(is_lost).filter_map(|(_, write)| write.dot).collect();
         lost.into_iter().for_each(|dot| self.accuse(operation.name, dot, Broken::Lost));
     }
 
-    /// The writes that are there, by what a read shows, or that these may have replaced, step by step.
-    fn explained(&self, read: &Read<'_>) -> BTreeSet<usize> {
-        let shown = read.versions.iter().filter_map(|shown| self.dots.get(&shown.dot).copied());
-        let mut explained: BTreeSet<usize> = shown.collect();
+    /// For each write whether it is there, by what a read shows, or may have been replaced, step by step, by one that is.
+    fn explained(&self, read: &Read<'_>) -> Vec<bool> {
+        let mut explained = vec![false; self.writes.len()];
+        let mut next: Vec<usize> =
+            read.versions.iter().filter_map(|shown| self.dots.get(&shown.dot).copied()).collect();
         if read.versions.iter().any(|shown| self.tombstones.contains(&shown.dot)) {
-            explained.extend(self.unknown_deletes(read.operation));
+            next.extend(self.unknown_deletes(read.operation));
         }
         if !read.tombstones {
             let hidden = |write: &Written<'_>| {
@@ -312,11 +304,12 @@ impl<'a> Case<'a> {
                     && write.operation.begun < read.operation.ended
                     && write.operation.outcome != Outcome::Refused
             };
-            explained.extend((0..self.writes.len()).filter(|at| hidden(&self.writes[*at])));
+            next.extend((0..self.writes.len()).filter(|at| hidden(&self.writes[*at])));
         }
-        let mut next: Vec<usize> = explained.iter().copied().collect();
         while let Some(at) = next.pop() {
-            next.extend(self.may_have_replaced(at).into_iter().filter(|replaced| explained.insert(*replaced)));
+            if !std::mem::replace(&mut explained[at], true) {
+                next.extend(self.replaced[at].iter().filter(|replaced| !explained[**replaced]));
+            }
         }
         explained
     }

@@ -64,7 +64,8 @@ pub struct CallTooLarge {
 /// Writes one frame behind what is there.
 ///
 /// # Errors
-/// [`CallTooLarge`] when the frame would pass [`CALL_BYTES_MAX`], which only a batch or a context that no node gave out can.
+/// [`CallTooLarge`] when the frame would pass [`CALL_BYTES_MAX`], which only a batch or a context that no node gave
+/// out can.
 pub fn encode_call(out: &mut BytesMut, id: CallId, call: &Call) -> std::result::Result<(), CallTooLarge> {
     let bytes = FRAME_BYTES + call_bytes(call);
     if CALL_BYTES_MAX < bytes {

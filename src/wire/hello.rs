@@ -3,7 +3,8 @@
 //! ```text
 //! client  "SLOP", length u16, min u16, max u16, features u64, kind u8, core u16, token length u16, token
 //! node    "SLOP", length u16, 0 u8, version u16, features u64, cluster u128, core u16, cores u16, salt u64,
-//!                             partitions u16, request bytes u32, answer bytes u32, in flight u32, name length u16, name
+//!                             partitions u16, request bytes u32, answer bytes u32, in flight u32,
+//!                             name length u16, name
 //!    or   "SLOP", length u16, 1 u8, failure
 //! ```
 //! The length counts what stands behind it. Both messages must stay readable for every version that will ever be: what

@@ -153,8 +153,8 @@ impl Reader {
         String::from_utf8(bytes.to_vec()).map_err(|_| WireError::NotText { what })
     }
 
-    /// Gives `part`, which was read here and will be kept, a buffer of its own when it is the smaller half of the whole:
-    /// a short key must not hold a long value's memory for as long as something remembers the key.
+    /// Gives `part`, which was read here and will be kept, a buffer of its own when it is the smaller half of the
+    /// whole: a short key must not hold a long value's memory for as long as something remembers the key.
     pub fn kept(&self, part: Bytes) -> Bytes {
         if part.len() < self.whole / 2 { Bytes::copy_from_slice(&part) } else { part }
     }

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::harness::{Home, Node, base64, files, request};
 
 /// As many clients at once as there are jobs; gives what each got.
-#[expect(clippy::disallowed_methods, reason = "clients are concurrent, or there is nothing to show")]
 fn at_once<T: Send>(jobs: usize, job: impl Fn(usize) -> T + Sync) -> Vec<T> {
     scope(|scope| {
         let job = &job;

@@ -17,46 +17,46 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Nothing here takes this long on a machine that is not broken, however busy it is.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A data directory that outlives its nodes.
-pub struct Home {
+pub(crate) struct Home {
     folder: TempDir,
 }
 
 /// A node that runs. It is killed when it is dropped.
-pub struct Node {
+pub(crate) struct Node {
     child: Child,
     /// Where the binary protocol is spoken.
-    pub binary: SocketAddr,
+    pub(crate) binary: SocketAddr,
     /// Where HTTP is spoken.
-    pub http: SocketAddr,
-    said: JoinHandle<String>,
+    pub(crate) http: SocketAddr,
+    said: Option<JoinHandle<String>>,
 }
 
 /// How a node ended.
-pub struct Ended {
-    pub status: ExitStatus,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
     /// What it had said on standard error.
-    pub said: String,
+    pub(crate) said: String,
 }
 
 impl Home {
-    pub fn new() -> Home {
+    pub(crate) fn new() -> Home {
         let folder = tempfile::Builder::new().prefix("node-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         Home { folder: folder.expect("a folder for the node") }
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn start(&self) -> Node {
+    pub(crate) fn start(&self) -> Node {
         self.start_with(&["--cores", "2"])
     }
 
     /// Starts a node, and waits until it says that it is ready.
-    pub fn start_with(&self, flags: &[&str]) -> Node {
+    pub(crate) fn start_with(&self, flags: &[&str]) -> Node {
         let mut child = self.command(flags).stdout(Stdio::piped()).spawn().expect("the binary starts");
         let said = read_all(child.stderr.take().expect("piped"));
         let lines = read_lines(child.stdout.take().expect("piped"));
@@ -66,7 +66,7 @@ impl Home {
                 let address = |mark| after(mark).and_then(|text| text.parse().ok());
                 let (binary, http) = (address("clients on "), address("http on http://"));
                 let (Some(binary), Some(http)) = (binary, http) else { panic!("no addresses in {line:?}") };
-                Node { child, binary, http, said }
+                Node { child, binary, http, said: Some(said) }
             }
             Err(_) => {
                 child.kill().expect("a child can be killed");
@@ -76,7 +76,7 @@ impl Home {
     }
 
     /// A start that must fail: gives what the node says.
-    pub fn refused(&self, flags: &[&str]) -> Ended {
+    pub(crate) fn refused(&self, flags: &[&str]) -> Ended {
         let mut child = self.command(flags).stdout(Stdio::null()).spawn().expect("the binary starts");
         let said = read_all(child.stderr.take().expect("piped"));
         let status = wait(&mut child);
@@ -88,7 +88,7 @@ impl Home {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOOP_")) {
             command.env_remove(name);
         }
-        command.args(["serve", "--pin", "false", "--memory", "128MiB"]);
+        command.args(["serve", "--pin", "false", "--memory", "512MiB"]);
         for (flag, value) in [("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
             if !flags.contains(&flag) {
                 command.args([flag, value]);
@@ -102,56 +102,55 @@ impl Home {
 
 impl Node {
     /// kill -9, at whatever it is doing.
-    pub fn kill(mut self) -> Ended {
+    pub(crate) fn kill(mut self) -> Ended {
         self.child.kill().expect("a child can be killed");
         self.end()
     }
 
     /// SIGTERM, as systemd stops a node.
-    pub fn terminate(mut self) -> Ended {
+    pub(crate) fn terminate(mut self) -> Ended {
         self.signal(Signal::TERM);
         self.end()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a child can be signalled");
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be asked").is_none()
     }
 
     fn end(&mut self) -> Ended {
         let status = wait(&mut self.child);
-        let nothing = std::thread::spawn(String::new);
-        let said = std::mem::replace(&mut self.said, nothing);
+        let said = self.said.take().expect("a node ends once");
         Ended { status, said: said.join().expect("a reader does not panic") }
     }
 
-    pub fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         request(self.http, "GET", path, &[], b"")
     }
 
-    pub fn delete(&self, path: &str) -> Reply {
+    pub(crate) fn delete(&self, path: &str) -> Reply {
         request(self.http, "DELETE", path, &[], b"")
     }
 
     /// A PUT of the seed's body.
-    pub fn put(&self, key: &str, value: &str) -> Value {
+    pub(crate) fn put(&self, key: &str, value: &str) -> Value {
         self.put_json(key, &json!({"valueBase64": base64(value)})).ok()
     }
 
-    pub fn put_json(&self, key: &str, body: &Value) -> Reply {
+    pub(crate) fn put_json(&self, key: &str, body: &Value) -> Reply {
         request(self.http, "PUT", &format!("/kv/{key}"), &[], body.to_string().as_bytes())
     }
 
-    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
         request(self.http, method, path, headers, body)
     }
 
     /// All values of a key, sorted.
-    pub fn values(&self, key: &str) -> Vec<String> {
+    pub(crate) fn values(&self, key: &str) -> Vec<String> {
         let reply = self.get(&format!("/kv/{key}"));
         if reply.status == 404 {
             return vec![];
@@ -164,13 +163,13 @@ impl Node {
     }
 
     /// The node's own copies of a key, tombstones too.
-    pub fn copies(&self, key: &str) -> Vec<Value> {
+    pub(crate) fn copies(&self, key: &str) -> Vec<Value> {
         let copies = self.get(&format!("/debug/siblings/{key}")).ok();
         copies["siblings"].as_array().expect("a list of copies").clone()
     }
 
     /// The sum of a metric over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = String::from_utf8(self.get("/metrics").body).expect("metrics are text");
         let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
@@ -188,31 +187,31 @@ impl Drop for Node {
 
 /// What a node said to one HTTP request.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The body of a 200.
-    pub fn ok(&self) -> Value {
+    pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()
     }
 
     /// The message of a refusal.
-    pub fn error(&self) -> String {
+    pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
     }
 }
 
 /// One request on a connection of its own.
-pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+pub(crate) fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -224,7 +223,7 @@ pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)
 }
 
 /// Any bytes on a connection of their own.
-pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
+pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
     let mut stream = TcpStream::connect_timeout(&to, LIMIT).expect("the node listens");
     stream.set_read_timeout(Some(LIMIT)).expect("a limit above zero");
     // A node may refuse a body before it has read it whole.
@@ -255,17 +254,18 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
     whole
 }
 
-pub fn base64(text: &str) -> String {
+pub(crate) fn base64(text: &str) -> String {
     STANDARD.encode(text)
 }
 
-pub fn unbase64(value: &Value) -> String {
+pub(crate) fn unbase64(value: &Value) -> String {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is not base64"));
     String::from_utf8(STANDARD.decode(text).expect("base64")).expect("the tests write text")
 }
 
 /// Waits for a condition that nothing tells of.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+#[expect(clippy::disallowed_methods, reason = "a limit needs a clock")]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
@@ -275,7 +275,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Every file below a folder.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("a readable folder").path();

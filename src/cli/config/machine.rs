@@ -24,7 +24,7 @@ impl Machine {
         Machine {
             host: read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
             cores: u16::try_from(cpus).expect("at most 1,024"),
-            memory: total.unwrap_or(0).min(limit.unwrap_or(u64::MAX)),
+            memory: total.unwrap_or(u64::MAX).min(limit.unwrap_or(u64::MAX)),
         }
     }
 

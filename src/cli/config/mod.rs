@@ -23,6 +23,7 @@ pub use flags::Serve;
 pub use layers::{Given, Layers, Origin};
 pub use machine::Machine;
 
+use crate::runtime::memory::CORE_BYTES_MIN;
 use crate::wire::hello::TOKEN_BYTES_MAX;
 
 /// Every setting, in the order in which they are shown: its name, and what it means.
@@ -46,10 +47,7 @@ pub const SETTINGS: [(&str, &str); 14] = [
 /// Longest name. It stands in every welcome and beside every version that the node wrote.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Least memory with which every part gets something to work with.
-const MEMORY_MIN: u64 = 64 << 20;
-
-/// Memory that a node takes at most unless told otherwise.
+/// Memory that a node takes at most unless told otherwise, or unless its cores need more.
 const MEMORY_DEFAULT_MAX: u64 = 2 << 30;
 
 /// What a node runs with.
@@ -175,15 +173,21 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for a value that cannot be used, and for a listener that would be open to all.
     pub fn resolve(layers: &Layers, machine: &Machine) -> Result<Config, ConfigError> {
-        let memory_default = (machine.memory / 2).clamp(MEMORY_MIN, MEMORY_DEFAULT_MAX);
+        // What is not given follows from what is: fewer cores where memory is short, more memory where cores are many.
+        let memory = layers.read("memory", memory)?;
+        let room = memory.unwrap_or(machine.memory / 2) / CORE_BYTES_MIN;
+        let cores = layers.read("cores", |text| whole(text, 1..=1_024))?;
+        let cores = cores.unwrap_or_else(|| u16::try_from(room).unwrap_or(u16::MAX).clamp(1, machine.cores));
+        let least = CORE_BYTES_MIN * u64::from(cores);
+        let memory = memory.unwrap_or((machine.memory / 2).min(MEMORY_DEFAULT_MAX.max(2 * least)).max(least));
         let config = Config {
             name: layers.read("name", name)?.unwrap_or_else(|| machine.name()),
             data_dir: layers.read("data_dir", path)?.unwrap_or_else(|| "./sloop-data".into()),
             listen: layers.read("listen", address)?.unwrap_or(([127, 0, 0, 1], 7600).into()),
             http: layers.read("http", address)?.unwrap_or(([127, 0, 0, 1], 7601).into()),
-            cores: layers.read("cores", |text| whole(text, 1..=1_024))?.unwrap_or(machine.cores),
+            cores,
             pin: layers.read("pin", yes_or_no)?.unwrap_or(true),
-            memory: layers.read("memory", memory)?.unwrap_or(memory_default),
+            memory,
             token: token(layers)?,
             insecure: layers.read("insecure", yes_or_no)?.unwrap_or(false),
             connections_max: layers.read("connections_max", |text| whole(text, 1..=65_536))?.unwrap_or(4_096),
@@ -193,6 +197,7 @@ impl Config {
             origins: layers.origins(),
             warnings: layers.warnings().to_vec(),
         };
+        config.enough()?;
         config.apart()?;
         config.closed_to_strangers()?;
         Ok(config)
@@ -225,6 +230,19 @@ impl Config {
             "log_level" => text(&self.log_level),
             _token => None,
         }
+    }
+
+    fn enough(&self) -> Result<(), ConfigError> {
+        let least = CORE_BYTES_MIN * u64::from(self.cores);
+        if self.memory >= least {
+            return Ok(());
+        }
+        let (given, cores, least) = (bytes_shown(self.memory), self.cores, bytes_shown(least));
+        Err(ConfigError::Unusable {
+            setting: "memory",
+            reason: format!("{given} is too little for cores = {cores}: at least {least}, or fewer cores"),
+            origin: self.origins.get("memory").cloned().unwrap_or(Origin::Default),
+        })
     }
 
     /// Said here, because the port would seem to be taken by another program.
@@ -293,9 +311,6 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
 fn memory(text: &str) -> Result<u64, String> {
     let found: bytesize::ByteSize =
         text.parse().map_err(|_| format!("\"{text}\" is not a size such as \"64MiB\" or \"2GiB\""))?;
-    if found.0 < MEMORY_MIN {
-        return Err(format!("{text} is less than the least, {}", bytes_shown(MEMORY_MIN)));
-    }
     Ok(found.0)
 }
 

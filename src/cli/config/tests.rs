@@ -33,6 +33,20 @@ fn half_of_a_small_machine_is_the_most_that_is_taken_unasked() {
 }
 
 #[test]
+fn cores_and_memory_follow_from_each_other_where_one_is_given() {
+    let on = |machine: &Machine, text: &str| {
+        let mut layers = Layers::default();
+        layers.toml("s.toml".as_ref(), text).unwrap();
+        let config = Config::resolve(&layers, machine).unwrap();
+        (config.cores, config.memory)
+    };
+    assert_eq!(on(&machine(), "memory = '200MiB'"), (2, 200 << 20), "as many cores as the memory feeds");
+    assert_eq!(on(&Machine { cores: 32, memory: 256 << 30, ..machine() }, ""), (32, 6 << 30), "as much as they need");
+    assert_eq!(on(&Machine { memory: 512 << 20, ..machine() }, ""), (2, 256 << 20));
+    assert_eq!(on(&Machine { memory: 100 << 20, ..machine() }, ""), (1, 96 << 20));
+}
+
+#[test]
 fn a_host_whose_name_is_no_name_runs_as_node() {
     let odd = Machine { host: "böse kiste".to_owned(), ..machine() };
     assert_eq!(Config::resolve(&Layers::default(), &odd).unwrap().name, "node");
@@ -75,7 +89,10 @@ fn an_unknown_setting_names_file_line_and_the_nearest_known_one() {
 #[test]
 fn a_value_that_cannot_be_used_names_its_origin() {
     assert_eq!(refusal("\ncores = 0"), "cores: \"0\" is not a whole number from 1 to 1024 (s.toml line 2)");
-    assert_eq!(refusal("memory = '1MiB'"), "memory: 1MiB is less than the least, 64MiB (s.toml line 1)");
+    assert_eq!(
+        refusal("memory = '1MiB'"),
+        "memory: 1MiB is too little for cores = 1: at least 96MiB, or fewer cores (s.toml line 1)"
+    );
     assert_eq!(
         refusal("memory = 'lots'"),
         "memory: \"lots\" is not a size such as \"64MiB\" or \"2GiB\" (s.toml line 1)"
@@ -139,7 +156,7 @@ fn a_variable_that_sets_nothing_is_worth_a_warning() {
 
 #[test]
 fn what_is_shown_can_be_read_again() {
-    let config = from_file("cores = 3\nmemory = '65MiB'\nlog_format = 'json'\nname = 'x'\n").unwrap();
+    let config = from_file("cores = 3\nmemory = '650MiB'\nlog_format = 'json'\nname = 'x'\n").unwrap();
     let shown: String =
         config.shown().into_iter().filter_map(|(name, value, _)| Some(format!("{name} = {}\n", value?))).collect();
     let again = from_file(&shown).unwrap();

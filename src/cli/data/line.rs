@@ -1,10 +1,10 @@
 //! A dump: one JSON object a line.
 //!
 //! ```text
-//! {"sloop":"dump","format":1}                                               the first line
-//! {"key":"cart:17","siblings":[{"value":"apples","lwwMillis":1728000000000}]}   a line a key, in any order
-//! {"keyBase64":"/w==","siblings":[{"valueBase64":"AAEC"}]}                  what is not UTF-8 stands in base64
-//! {"keys":2}                                                                the last line: a dump without it was cut off
+//! {"sloop":"dump","format":1}                                      the first line
+//! {"key":"cart:17","siblings":[{"value":"apples","lwwMillis":7}]}  a line a key, in any order
+//! {"keyBase64":"/w==","siblings":[{"valueBase64":"AAEC"}]}         what is not UTF-8 stands in base64
+//! {"keys":2}                                                       the last line: a dump without it was cut off
 //! ```
 //! A key and a value are given in one of the two ways. `lwwMillis` is for people; a load writes at its own time.
 

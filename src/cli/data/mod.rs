@@ -1,7 +1,7 @@
 //! The commands that read and write keys: a thin layer over the client library.
 //!
-//! Values go to standard output as they are and nothing else does, so that `sloop get KEY > FILE` is exact; what a person
-//! should know beside it, above all that a key has several values, is a note on standard error. `--json` shows
+//! Values go to standard output as they are and nothing else does, so that `sloop get KEY > FILE` is exact; what a
+//! person should know beside it, above all that a key has several values, is a note on standard error. `--json` shows
 //! everything, in the words of the HTTP interface.
 
 mod dump;

@@ -15,7 +15,8 @@ use crate::protocol::types::WallTime;
 /// Longest beginning of a value on a line of `sloop siblings`.
 const PREVIEW_BYTES: usize = 60;
 
-/// Print a key's value. Where clients wrote it at the same time it has several: the latest is printed, and a note says so.
+/// Print a key's value. Where clients wrote it at the same time it has several: the latest is printed, and a note
+/// says so.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "get", help_triggers("-h", "--help"))]
 pub struct Get {
@@ -112,7 +113,8 @@ fn entry_json(entry: &Entry) -> Json {
     with(fields, key_fields(entry.key()))
 }
 
-/// List what one node keeps of a key: when each version was written, by which node, its name and size, the value's beginning.
+/// List what one node keeps of a key: when each version was written, by which node, its name and size, the value's
+/// beginning.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "siblings", help_triggers("-h", "--help"))]
 pub struct Siblings {

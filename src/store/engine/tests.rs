@@ -263,3 +263,30 @@ fn an_operation_is_remembered_with_its_write_and_forgotten_with_a_later_chunk() 
     assert_eq!(engine.next_chunk(NOW), None, "nothing is in a hurry");
     assert_eq!(values(&mut engine), [false]);
 }
+
+#[test]
+fn on_a_full_disk_a_small_segment_is_wished_for_and_the_overlay_goes_to_the_tree_for_the_room_behind_it() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    // Both spares come into use: the first is full, the second is written.
+    while engine.stats().segments_spare > 0 {
+        write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+        if engine.next_chunk(NOW).is_some() {
+            engine.on_ingested();
+        }
+    }
+    write(&mut engine, shard.put("a", b"2", &Siblings::default()));
+    assert!(engine.next_chunk(NOW).is_none(), "there is no hurry");
+
+    let wish = engine.next_segment(NOW).unwrap();
+    engine.on_segment_failed(NOW, true);
+    assert_eq!(engine.admit(), Err(Refusal::DiskFull));
+    assert!(engine.next_chunk(NOW).is_some());
+    engine.on_ingested();
+    assert_eq!(engine.admit(), Ok(()), "the segment behind is free again");
+
+    let later = NOW + SECOND;
+    while engine.stats().segments_spare > 0 {
+        write(&mut engine, shard.put("a", b"1", &Siblings::default()));
+    }
+    assert!(engine.next_segment(later).unwrap().bytes < wish.bytes);
+}

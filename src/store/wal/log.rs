@@ -203,8 +203,12 @@ impl Log {
         self.spares.push_back(spare);
     }
 
-    /// The wished segment could not be prepared; it is wished again after a while.
+    /// The wished segment could not be prepared; one is wished again after a while, on a full disk the smallest that
+    /// will do.
     pub fn on_segment_failed(&mut self, now: Instant, full: bool) {
+        if full {
+            self.segment_bytes_next = self.config.segment_bytes_min;
+        }
         let until = now + self.config.retry;
         self.preparing = Preparing::Failed { full, until };
     }

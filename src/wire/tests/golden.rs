@@ -1,5 +1,5 @@
-//! The bytes of every message, as they were when it was first sent or stored. Old bytes stay readable and new bytes stay
-//! the same: a line of `golden.txt` that changes is a new version of the protocol or of the format.
+//! The bytes of every message, as they were when it was first sent or stored. Old bytes stay readable and new bytes
+//! stay the same: a line of `golden.txt` that changes is a new version of the protocol or of the format.
 //!
 //! `SLOOP_GOLDEN=write cargo test golden` writes the file anew.
 

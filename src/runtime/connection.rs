@@ -172,8 +172,18 @@ impl Connection {
         self.reader.raise();
     }
 
+    /// Whether answers wait that it could take.
+    fn has_answers(&self) -> bool {
+        self.waiting_bytes.get() != 0
+    }
+
+    /// Whether more answers wait than one connection may leave unread.
+    pub fn is_behind(&self) -> bool {
+        self.waiting_bytes.get() > ANSWERS_BYTES_MAX
+    }
+
     fn is_full(&self) -> bool {
-        self.under_way.get() >= CALLS_MAX || self.waiting_bytes.get() > ANSWERS_BYTES_MAX
+        self.under_way.get() >= CALLS_MAX || self.is_behind()
     }
 }
 
@@ -218,9 +228,9 @@ pub async fn read(
     }
 }
 
-/// Waits for room for further answers; false when the connection was closed meanwhile.
+/// Waits for room for further answers, not for what other clients leave unread; false when the connection was closed meanwhile.
 async fn has_room(core: &RefCell<Core>, connection: &Connection) -> bool {
-    while connection.is_full() || core.borrow().replies_are_full() {
+    while connection.is_full() || (core.borrow().replies_are_full() && connection.has_answers()) {
         if connection.closed.get() {
             return false;
         }

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::clock::Clock;
 use super::connection::Connection;
 use super::door::GRACE;
-use super::gather::Gather;
+use super::gather::{self, Gather};
 use super::mail::Knock;
 use super::metrics::{CoreMetrics, OperationKind};
 use super::signal::Signal;
@@ -33,6 +33,10 @@ use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, Re
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
 use crate::store::{Engine, Lookup, Place, Refusal};
 use crate::wire::frame::CallId;
+
+/// Values of at most so many bytes are sent also where unread replies fill their memory, unless they would add to what
+/// their own client leaves unread.
+const VALUES_BYTES_SMALL: usize = 64 * 1024;
 
 /// What other cores and the store thread put into a core's inbox. Unbounded, because everything in it was asked for by
 /// a request that is counted where it came in.
@@ -596,14 +600,9 @@ impl Core {
     }
 
     fn send(&mut self, connection: &Rc<Connection>, id: CallId, answer: &Answer) {
-        let bytes = match answer {
-            // Reads that were cold bring all their values at once: what finds no room is read again.
-            Answer::One(Ok(Reply::Found(_) | Reply::Siblings(_))) if self.replies_are_full() => {
-                connection.answer(id, &Answer::One(Err(overloaded())))
-            }
-            answer => connection.answer(id, answer),
-        };
-        self.replies_bytes += bytes;
+        let cramped = self.replies_are_full() && (connection.is_behind() || VALUES_BYTES_SMALL < value_bytes(answer));
+        self.replies_bytes +=
+            if cramped { connection.answer(id, &refused_values(answer)) } else { connection.answer(id, answer) };
         if connection.becomes_dirty() {
             self.dirty.push(Rc::clone(connection));
         }
@@ -623,6 +622,28 @@ impl Core {
         metrics.queue_appends.set(stats.queue_records as f64);
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
+    }
+}
+
+/// Bytes of the values that an answer brings.
+fn value_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::One(outcome) => gather::value_bytes(outcome),
+        Answer::Many(outcomes) => outcomes.iter().map(gather::value_bytes).sum(),
+        Answer::Pong | Answer::Info(_) => 0,
+    }
+}
+
+/// The answer when its values find no room. They can be read again, and what was written is told in any case.
+fn refused_values(answer: &Answer) -> Answer {
+    let refused = |outcome: &Outcome| match outcome {
+        Ok(Reply::Found(_) | Reply::Siblings(_)) => Err(overloaded()),
+        other => other.clone(),
+    };
+    match answer {
+        Answer::One(outcome) => Answer::One(refused(outcome)),
+        Answer::Many(outcomes) => Answer::Many(outcomes.iter().map(refused).collect()),
+        other => other.clone(),
     }
 }
 

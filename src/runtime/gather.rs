@@ -68,10 +68,14 @@ impl Gather {
     }
 }
 
-fn value_bytes(outcome: &Outcome) -> usize {
+/// Bytes of the values that an outcome brings.
+pub fn value_bytes(outcome: &Outcome) -> usize {
     match outcome {
         Ok(Reply::Found(found)) => found.siblings.iter().map(|sibling| sibling.value.len()).sum(),
-        _ => 0,
+        Ok(Reply::Siblings(copies)) => {
+            copies.copies.iter().filter_map(|copy| copy.value.as_ref()).map(|value| value.len()).sum()
+        }
+        Ok(Reply::Written(_) | Reply::Keys(_)) | Err(_) => 0,
     }
 }
 

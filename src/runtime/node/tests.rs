@@ -102,7 +102,7 @@ impl Client {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         // Longer than any node takes, so that a test whose answer never comes ends.
-        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let slot = Slots::new(1, 1).take(None).unwrap();
         node.door().hand_over(Arrival { socket, leftover: Bytes::new(), peer, slot }).unwrap();
@@ -295,6 +295,29 @@ fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_fo
 
     client.call([(9, get(&names[7]))]);
     assert!(matches!(client.answer(), Some((9, Answer::One(Ok(_))))), "there is room again");
+    node.stop().unwrap();
+}
+
+#[test]
+fn clients_that_do_not_read_hold_up_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = NodeConfig { memory: 96 * 1024 * 1024, ..config(dir.path(), 1) };
+    let node = Node::start(&config, |core| CoreMetrics::new(&NoopRecorder, core)).unwrap();
+    put(&node, "large", &"x".repeat(10 * 1024 * 1024));
+    put(&node, "small", "x");
+    let get = |name: &str| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));
+
+    let mut slow: Vec<Client> = (0..4).map(|_| Client::connect(&node)).collect();
+    for client in &mut slow {
+        client.call([(1, get("large"))]);
+        assert_eq!(client.socket.peek(&mut [0]).unwrap(), 1, "the answer has begun");
+    }
+
+    let mut other = Client::connect(&node);
+    other.call([(1, get("small")), (2, get("large"))]);
+    assert!(matches!(other.answer(), Some((1, Answer::One(Ok(_))))));
+    assert!(matches!(other.answer(), Some((2, Answer::One(Err(Failure::Overloaded { .. }))))), "it finds no room");
+    drop(slow);
     node.stop().unwrap();
 }
 

@@ -20,6 +20,10 @@ use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
 use super::replica::{Operations, Remembered};
 use super::types::{ActorId, AppendId, ClusterId, CoreId, Instant, Key, LoadId, Now, RequestId};
 
+/// Operations that are forgotten in one tick: more than may come in between two, and some milliseconds of a core. Those
+/// that a start finds all grow old in the same moment.
+const FORGOTTEN_AT_ONCE: usize = 4_096;
+
 /// Who a shard is, and what it starts with.
 #[derive(Clone, Debug)]
 pub struct Birth {
@@ -212,7 +216,10 @@ impl Shard {
     }
 
     fn forget_old_operations(&mut self, now: Instant, effects: &mut Effects) {
-        while let Some((key, operation)) = self.operations.next_forgotten(now) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((key, operation)) = self.operations.next_forgotten(now) else {
+                return;
+            };
             effects.push(Effect::Forget { key, operation });
         }
     }

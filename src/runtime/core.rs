@@ -449,7 +449,8 @@ impl Core {
             }
             Effect::List { id, keys } => {
                 let overlay = self.newer_than_tree(&keys);
-                self.hand_over(Job::List { id, keys, overlay });
+                let deadline = self.parts.clock.instant() + DEADLINE_DEFAULT;
+                self.hand_over(Job::List { id, keys, overlay, deadline });
             }
             Effect::Forget { key, operation } => self.parts.engine.forget(&key, &operation),
             Effect::Reply { id, outcome } => self.on_outcome(id, outcome),

@@ -13,7 +13,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::io::Unreadable;
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::ring::{Cores, Ring};
-use crate::protocol::types::{CoreId, Key, RequestId};
+use crate::protocol::types::{CoreId, Instant, Key, RequestId};
 use crate::store::lsm::Lsm;
 use crate::store::{Chunk, Place};
 
@@ -30,6 +30,8 @@ pub enum Job {
         keys: Keys,
         /// The overlay's keys in that range, and whether they hold a value.
         overlay: Vec<(Place, bool)>,
+        /// When whoever asked has an answer in any case.
+        deadline: Instant,
     },
     /// Take in a chunk.
     Ingest(Arc<Chunk>),
@@ -97,7 +99,7 @@ impl Storekeeper {
         while let Some(job) = later.pop_front().or_else(|| self.jobs.recv().ok()) {
             match job {
                 Job::Fetch(keys) => self.fetch(keys),
-                Job::List { id, keys, overlay } => self.list(id, &keys, overlay, &mut later),
+                Job::List { id, keys, overlay, deadline } => self.list(id, &keys, overlay, deadline, &mut later),
                 Job::Ingest(chunk) => self.ingest(&chunk, &mut later),
                 Job::End => return,
             }
@@ -114,10 +116,27 @@ impl Storekeeper {
         }
     }
 
-    fn list(&self, id: RequestId, keys: &Keys, overlay: Vec<(Place, bool)>, later: &mut VecDeque<Job>) {
+    /// Where much was deleted a page may be far to find. Chunks wait behind it, so nobody looks longer than somebody
+    /// waits.
+    fn list(
+        &self,
+        id: RequestId,
+        keys: &Keys,
+        overlay: Vec<(Place, bool)>,
+        deadline: Instant,
+        later: &mut VecDeque<Job>,
+    ) {
         let mine = |partition| self.cores.of(partition) == self.core;
-        let page = self.lsm.list(self.ring, mine, keys, overlay, || self.serve_reads(later));
-        self.tell(Finished::Listed { id, page: page.map_err(|error| unreadable(&error)) });
+        let in_time = || {
+            self.serve_reads(later);
+            self.clock.instant() < deadline
+        };
+        let page = match self.lsm.list(self.ring, mine, keys, overlay, in_time) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) => Err(Unreadable { reason: "the page was not found by the deadline".to_owned() }),
+            Err(error) => Err(unreadable(&error)),
+        };
+        self.tell(Finished::Listed { id, page });
     }
 
     fn fetch(&self, keys: Vec<Key>) {

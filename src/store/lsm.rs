@@ -176,8 +176,8 @@ impl Lsm {
     }
 
     /// A page of the keys in partitions that are `mine`, as the tree and what is newer in memory hold them together:
-    /// `newer` are places in order, and whether they hold a value, at least as many as make a page. `between` is called
-    /// now and then.
+    /// `newer` are places in order, and whether they hold a value, at least as many as make a page. `go_on` is asked in
+    /// each partition and now and then; without it there is no page.
     ///
     /// # Errors
     /// [`LsmError`].
@@ -187,14 +187,17 @@ impl Lsm {
         mine: impl Fn(Partition) -> bool,
         keys: &Keys,
         newer: Vec<(Place, bool)>,
-        mut between: impl FnMut(),
-    ) -> Result<Page, LsmError> {
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Option<Page>, LsmError> {
         let limit = usize::from(keys.limit);
         let after = keys.after.as_ref().map(|key| Place::of(ring, key));
         let first = after.as_ref().map_or(Partition(0), |after| after.partition);
         let mut newer: BTreeMap<Place, bool> = newer.into_iter().collect();
         let mut found = Vec::new();
         for partition in (first.0..ring.partitions()).map(Partition).filter(|partition| mine(*partition)) {
+            if !go_on() {
+                return Ok(None);
+            }
             let Some(range) = page_range(partition, &keys.prefix, after.as_ref()) else {
                 continue;
             };
@@ -210,17 +213,17 @@ impl Lsm {
                     None => {}
                 }
                 if found.len() > limit {
-                    return Ok(page(found, limit));
+                    return Ok(Some(page(found, limit)));
                 }
-                if at % SLICE == SLICE - 1 {
-                    between();
+                if at % SLICE == SLICE - 1 && !go_on() {
+                    return Ok(None);
                 }
             }
             while let Some(rest) = newer.first_entry().filter(|rest| rest.key().partition == partition) {
                 found.extend(taken_if_live(rest.remove_entry()));
             }
         }
-        Ok(page(found, limit))
+        Ok(Some(page(found, limit)))
     }
 
     /// All sets as they are now, by place, whatever is written meanwhile.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::causality::{Context, ContextError, VersionVector};
-use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, SIBLINGS_MAX};
+use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
 use crate::protocol::io::Append;
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
 use crate::protocol::types::{Dot, OperationId, Value, WallTime};
@@ -443,6 +443,21 @@ fn listings_are_bounded_until_the_store_has_ended_them() {
     shard.handle(late, Input::Listed { id: RequestId(0), page: Ok(Page::default()) }, &mut effects);
     ask(&mut shard, LISTINGS_MAX + 1, &mut effects);
     assert!(matches!(&effects[..], [Effect::List { .. }]));
+}
+
+#[test]
+fn operations_that_grow_old_together_are_forgotten_a_few_in_each_tick() {
+    let mut world = World::new();
+    let once = FORGOTTEN_AT_ONCE;
+    for n in 0..=once {
+        world.ask(put_as("a", "1", Causality::Blind, Some(&n.to_string())));
+    }
+    world.sync();
+    world.now = world.now + OPERATION_MEMORY;
+    for left in [1, 0] {
+        world.feed(Input::Tick);
+        assert_eq!(world.shard.operations(), left);
+    }
 }
 
 #[test]

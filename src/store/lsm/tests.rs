@@ -52,3 +52,15 @@ fn a_page_begins_behind_the_last_key_of_the_page_before() {
     assert_eq!(range(b"a", Some(place(0xffff, b"b"))), None, "nothing is left of the prefix");
     assert_eq!(range(b"\xff", None), Some((Bound::Included(b"k\xff\xff\xff".to_vec()), all)));
 }
+
+#[test]
+fn a_page_that_nobody_waits_for_is_not_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    ingest(&lsm, "a");
+    let keys = Keys { prefix: Bytes::new(), after: None, limit: 10 };
+    let list = |go_on: &dyn Fn() -> bool| lsm.list(ring(), |_| true, &keys, vec![], go_on).unwrap();
+
+    assert_eq!(list(&|| true), Some(Page { keys: vec![key("a")], more: false }));
+    assert_eq!(list(&|| false), None);
+}

@@ -228,7 +228,8 @@ pub async fn read(
     }
 }
 
-/// Waits for room for further answers, not for what other clients leave unread; false when the connection was closed meanwhile.
+/// Waits for room for further answers, not for what other clients leave unread; false when the connection was closed
+/// meanwhile.
 async fn has_room(core: &RefCell<Core>, connection: &Connection) -> bool {
     while connection.is_full() || (core.borrow().replies_are_full() && connection.has_answers()) {
         if connection.closed.get() {

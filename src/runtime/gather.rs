@@ -15,8 +15,8 @@ pub struct Gather {
     id: CallId,
     outcomes: Vec<Option<Outcome>>,
     missing: usize,
-    /// Bytes of values that may still come: what does not fit in the answer is not held until the others are there.
-    room: usize,
+    /// Bytes of the values in `outcomes`.
+    held: usize,
     becomes: Becomes,
 }
 
@@ -39,22 +39,31 @@ impl Gather {
     }
 
     fn new(connection: Rc<Connection>, id: CallId, parts: usize, becomes: Becomes) -> Gather {
-        Gather { connection, id, outcomes: vec![None; parts], missing: parts, room: ANSWER_BYTES_MAX, becomes }
+        Gather { connection, id, outcomes: vec![None; parts], missing: parts, held: 0, becomes }
     }
 
     /// Takes one outcome in and says whether it was the last.
     pub fn on_outcome(&mut self, at: usize, outcome: Outcome) -> bool {
-        let bytes = value_bytes(&outcome);
-        let fitting = if bytes <= self.room {
-            self.room -= bytes;
-            outcome
-        } else {
-            Err(Failure::ReplyTooLarge { bytes: bytes as u64, max: ANSWER_BYTES_MAX as u64 })
-        };
-        let before = self.outcomes[at].replace(fitting);
+        self.held += value_bytes(&outcome);
+        let before = self.outcomes[at].replace(outcome);
         assert!(before.is_none(), "part {at} ended twice");
+        self.drop_what_does_not_fit();
         self.missing -= 1;
         self.missing == 0
+    }
+
+    /// What has no room in the answer is not held until the others are there; the first ones stay.
+    fn drop_what_does_not_fit(&mut self) {
+        for outcome in self.outcomes.iter_mut().rev().flatten() {
+            if self.held <= ANSWER_BYTES_MAX {
+                return;
+            }
+            let bytes = value_bytes(outcome);
+            if bytes != 0 {
+                self.held -= bytes;
+                *outcome = Err(Failure::ReplyTooLarge { bytes: bytes as u64, max: ANSWER_BYTES_MAX as u64 });
+            }
+        }
     }
 
     /// The answer, and whom it is for.

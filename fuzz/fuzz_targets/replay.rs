@@ -1,5 +1,5 @@
-//! Logs that a disk has spoiled. Nothing panics; nothing comes back that was not appended, or out of its order; and a log
-//! that was not spoiled comes back whole.
+//! Logs that a disk has spoiled. Nothing panics; nothing comes back that was not appended, or out of its order; and a
+//! log that was not spoiled comes back whole.
 //!
 //! The first byte chooses: a log that the log itself wrote and that edits then spoil, or records of any content under
 //! checksums that hold, which no edit would ever reach.

@@ -5,8 +5,9 @@
 //!                  │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
 //!                  └── its deadline ──▶ answer with numbers
 //! ```
-//! Invariants: a request is answered exactly once, by its deadline and one tick; dots are minted in order and used once;
-//! a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is durable.
+//! Invariants: a request is answered exactly once, by its deadline and one tick; dots are minted in order and used
+//! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is
+//! durable.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -188,7 +188,7 @@ impl Shared {
                     core.flush();
                 }
                 Err(error) => {
-                    tracing::error!(core = %self.id, %error, "the log failed: this core writes no more until restarted");
+                    tracing::error!(core = %self.id, %error, "the log failed: this core writes no more until restart");
                     hearts.stop_writes(self.id);
                     core.on_write_failed(ActorId(entropy::word()));
                     core.flush();

@@ -155,7 +155,8 @@ pub struct Start {
 
 impl Home {
     /// Opens a directory, founds it if it is empty, and counts this start. Gives the actor and its last counter for
-    /// each core: the old ones after a clean stop with the same number of cores in the same place, fresh ones otherwise.
+    /// each core: the old ones after a clean stop with the same number of cores in the same place, fresh ones
+    /// otherwise.
     ///
     /// # Errors
     /// [`HomeError`]; nothing was changed then.

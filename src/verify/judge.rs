@@ -290,7 +290,8 @@ impl<'a> Case<'a> {
         lost.into_iter().for_each(|dot| self.accuse(operation.name, dot, Broken::Lost));
     }
 
-    /// For each write whether it is there, by what a read shows, or may have been replaced, step by step, by one that is.
+    /// For each write whether it is there, by what a read shows, or may have been replaced, step by step, by one that
+    /// is.
     fn explained(&self, read: &Read<'_>) -> Vec<bool> {
         let mut explained = vec![false; self.writes.len()];
         let mut next: Vec<usize> =

@@ -1,4 +1,5 @@
-//! Clients of every kind against the real node: the Python one, written from docs/PROTOCOL.md alone, and the command line.
+//! Clients of every kind against the real node: the Python one, written from docs/PROTOCOL.md alone, and the command
+//! line.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

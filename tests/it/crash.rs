@@ -2,8 +2,8 @@
 //! were told.
 //!
 //! The clients put, delete and read a few keys, blind, with contexts and asking for siblings; half of them name their
-//! operations. A round ends when enough has been acknowledged: by a kill mostly, by a clean stop sometimes, and the next
-//! one starts with another number of cores.
+//! operations. A round ends when enough has been acknowledged: by a kill mostly, by a clean stop sometimes, and the
+//! next one starts with another number of cores.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,11 @@ use tokio::task::JoinSet;
 use crate::harness::{Home, Node, files};
 
 const CLIENTS: u32 = 16;
-const KEYS: u64 = 6;
+/// Keys that are written in one round.
+const KEYS: u32 = 6;
+/// Rounds after which the clients turn to other keys: the judge's work grows with the square of a key's history. The
+/// old keys are read once more at the end.
+const ROUNDS_OF_A_KEY: u32 = 10;
 const CHECKER: u32 = CLIENTS;
 
 /// One in so many rounds ends with a clean stop.
@@ -31,23 +35,24 @@ const CLEAN_ROUNDS: u32 = 5;
 
 #[test]
 fn after_kill_9_every_acknowledged_write_is_there_and_nothing_else() {
-    let rounds = setting("SLOOP_TEST_ROUNDS", 20);
+    let rounds = u32::try_from(setting("SLOOP_TEST_ROUNDS", 20)).unwrap();
     let seed = setting("SLOOP_TEST_SEED", 1);
     let mut dice = Dice(seed);
     let home = Home::new();
     let mut history = History::default();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
 
-    for round in 1..=u32::try_from(rounds).unwrap() {
+    for round in 1..=rounds {
         let cores = (1 + dice.below(3)).to_string();
         let node = home.start_with(&["--cores", &cores]);
-        runtime.block_on(check(node.binary, round, &mut history));
+        runtime.block_on(check(node.binary, round, keys(round), &mut history));
         let enough = 50 + dice.below(600);
         runtime.block_on(live(node, round, enough, &mut dice, &mut history));
     }
 
     let node = home.start();
-    runtime.block_on(check(node.binary, 0, &mut history));
+    let all = (0..=rounds / ROUNDS_OF_A_KEY).flat_map(|era| keys(era * ROUNDS_OF_A_KEY));
+    runtime.block_on(check(node.binary, 0, all, &mut history));
     let (operations, acknowledged) = history.totals();
     println!("{rounds} rounds, {operations} operations, {acknowledged} acknowledged writes, seed {seed}");
     let said: Vec<String> = judge(&history).iter().map(ToString::to_string).collect();
@@ -65,7 +70,7 @@ fn a_node_that_has_lost_its_log_is_caught() {
         fs::remove_file(segment).unwrap();
     }
     let node = home.start();
-    runtime.block_on(check(node.binary, 0, &mut history));
+    runtime.block_on(check(node.binary, 0, keys(1), &mut history));
     let broken: BTreeSet<Broken> = judge(&history).into_iter().map(|violation| violation.promise).collect();
     assert!(broken.contains(&Broken::Lost), "{broken:?}");
 }
@@ -134,13 +139,13 @@ fn record(event: Event, open: &mut BTreeSet<Name>, history: &mut History) {
     history.record(event);
 }
 
-/// Reads every key, by a GET and with its tombstones.
-async fn check(to: SocketAddr, round: u32, history: &mut History) {
+/// Reads keys, by a GET and with its tombstones.
+async fn check(to: SocketAddr, round: u32, keys: impl Iterator<Item = Key>, history: &mut History) {
     let (sender, mut events) = unbounded_channel();
     let mut checker = Worker::new(to, CHECKER, round, sender, true).await;
-    for n in 0..KEYS {
-        for request in [get(key(n)), Request::Siblings(key(n))] {
-            let told = checker.ask(key(n), Action::Read, request).await;
+    for key in keys {
+        for request in [get(key.clone()), Request::Siblings(key.clone())] {
+            let told = checker.ask(key.clone(), Action::Read, request).await;
             assert!(told.is_continue(), "a node that is up answers reads");
         }
     }
@@ -154,7 +159,7 @@ async fn check(to: SocketAddr, round: u32, history: &mut History) {
 async fn work(to: SocketAddr, client: u32, round: u32, mut dice: Dice, events: UnboundedSender<Event>) {
     let mut worker = Worker::new(to, client, round, events, client.is_multiple_of(2)).await;
     loop {
-        let key = key(dice.below(KEYS));
+        let key = keys(round).nth(usize::try_from(dice.below(KEYS.into())).unwrap()).unwrap();
         let (replaces, causality) = worker.chosen(&key, &mut dice);
         let (action, request) = match dice.below(10) {
             0..3 => (Action::Read, get(key.clone())),
@@ -260,8 +265,10 @@ impl Worker {
     }
 }
 
-fn key(n: u64) -> Key {
-    Key::new(format!("key-{n}")).unwrap()
+/// The keys of a round.
+fn keys(round: u32) -> impl Iterator<Item = Key> {
+    let era = round / ROUNDS_OF_A_KEY;
+    (0..KEYS).map(move |n| Key::new(format!("key-{era}-{n}")).unwrap())
 }
 
 fn get(key: Key) -> Request {

@@ -1,7 +1,11 @@
 //! SEEDS section 1, line by line, against the real node: each endpoint with the seed's fields, and bad input with the
 //! stated code and a message that helps.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use sloop::protocol::causality::Context;
+use sloop::protocol::types::{ActorId, ClusterId, Dot, Key};
 
 use crate::harness::{Home, Reply, base64, exchange, unbase64};
 
@@ -250,4 +254,25 @@ fn metrics_count_what_was_done() {
     assert!(node.metric("sloop_wal_records_total") >= 10.0);
     assert!(node.metric("sloop_wal_syncs_total") >= 1.0);
     assert!(node.metric("sloop_operations_total") >= 10.0);
+}
+
+/// A context is checked for damage, not for its author: one that names writes that never were would hide those to
+/// come, and the node must neither believe it nor fall over it.
+#[test]
+fn a_forged_context_is_refused_and_the_node_goes_on() {
+    let home = Home::new();
+    let mut node = home.start_with(&["--cores", "1"]);
+    let cluster = node.get("/admin/info").ok()["cluster"].as_str().map(|hex| u128::from_str_radix(hex, 16));
+    let cluster = ClusterId(cluster.unwrap().unwrap());
+    let dot = node.put("k", "v")["dot"].as_str().unwrap().to_owned();
+    let actor = ActorId(u64::from_str_radix(dot.split(':').next().unwrap(), 16).unwrap());
+    let key = Key::new("k").unwrap();
+
+    for counter in [3, u64::MAX] {
+        let context = Context::of([Dot { actor, counter }].into_iter().collect()).seal(cluster, &key);
+        let body = json!({"valueBase64": "", "context": STANDARD.encode(context)});
+        assert_refused(&node.put_json("k", &body), 400, "context");
+        node.put("k", "w");
+    }
+    assert!(node.is_running());
 }

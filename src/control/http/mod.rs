@@ -1,8 +1,8 @@
 //! The HTTP API (docs/HTTP.md): the seed's, field for field, and beside it contexts, raw values, quorums and
 //! deadlines by request.
 //!
-//! A request runs through [`server`] (connections and their time-outs), the guard, one handler of [`kv`] or [`admin`],
-//! and the door. Every failure becomes a [`refusal::Refusal`]: a status and `{"error": ..}` with a message that helps.
+//! A request runs through [`server`] (connections and their time-outs), the guard, one handler of `kv` or `admin`,
+//! and the door. Every failure becomes a `refusal::Refusal`: a status and `{"error": ..}` with a message that helps.
 
 pub mod server;
 mod request;

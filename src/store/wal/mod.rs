@@ -2,7 +2,7 @@
 //!
 //! A [`log`] is a row of [`segment`]s, each a file that was written full of zeros before its first use and is used
 //! again once all of it is in the LSM tree. It is written in group commits, each of which is one write of
-//! [`record`]s. [`replay`] reads the segments of all logs and tells a tail from damage; `writer` does the writing, on
+//! [`record`]s. [`replay()`] reads the segments of all logs and tells a tail from damage; `writer` does the writing, on
 //! glommio.
 
 pub mod log;

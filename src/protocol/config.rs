@@ -46,7 +46,7 @@ pub const OPERATION_MEMORY: Duration = Duration::from_secs(600);
 /// Most operation ids that a core remembers; the oldest goes first. With the bound in bytes, some 32 MiB a core.
 pub const OPERATIONS_MAX: usize = 65_536;
 
-/// Most bytes of keys and ids that the memory of operations holds on a core.
+/// Most bytes of keys, ids and clocks that the memory of operations holds on a core.
 pub const OPERATIONS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A request without a deadline of its own ends after this.
@@ -55,9 +55,18 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 /// No request may ask for more time than this: what waits holds memory.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
-/// Most requests that wait on one core, for the store or for the log. At 64 KiB of clock and reply each it bounds the
-/// tables; beyond it a request is refused as overloaded.
+/// Most requests that wait on one core, for the store or for the log, and most loads that the store owes it, also for
+/// requests whose deadline is over. At 64 KiB of clock and reply each it bounds the tables; beyond it a request is
+/// refused as overloaded.
 pub const WAITING_MAX: usize = 65_536;
+
+/// Most bytes of writes that wait on one core for the state that they are minted upon: three of the largest. A store
+/// that hangs must not fill the memory with what came in meanwhile.
+pub const MINTING_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Most listings under way on one core. Each holds a copy of the overlay's part of its range, and the store serves
+/// one at a time.
+pub const LISTINGS_MAX: usize = 16;
 
 /// What a refusal for lack of room tells the client to wait: about one group commit of a busy disk.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);

@@ -13,13 +13,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::causality::Siblings;
-use super::config::{RETRY_AFTER, WAITING_MAX};
+use super::config::{LISTINGS_MAX, RETRY_AFTER, WAITING_MAX};
 use super::coordinator::quorum::Copies;
 use super::coordinator::{Busy, Minting, Reading, Writing};
 use super::io::{Effect, Effects, Input, Unreadable};
 use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
 use super::replica::{Operations, Remembered};
 use super::types::{ActorId, AppendId, ClusterId, CoreId, Instant, Key, LoadId, Now, RequestId};
+
+/// Operations that are forgotten in one tick: more than may come in between two, and some milliseconds of a core. Those
+/// that a start finds all grow old in the same moment.
+const FORGOTTEN_AT_ONCE: usize = 4_096;
 
 /// Who a shard is, and what it starts with.
 #[derive(Clone, Debug)]
@@ -60,6 +64,10 @@ pub struct Shard {
     soonest: Option<Instant>,
     loads: BTreeMap<LoadId, Load>,
     loads_begun: u64,
+    /// Bytes of the writes in `waiting` that are not minted yet.
+    pub(super) minting_bytes: usize,
+    /// Listings that the store owes, also for requests whose deadline is over.
+    listings: usize,
     /// Keys with something under way.
     pub(super) busy: BTreeMap<Key, Busy>,
     /// Keys by the appends after which they may be at rest, in order.
@@ -107,6 +115,8 @@ impl Shard {
             soonest: None,
             loads: BTreeMap::new(),
             loads_begun: 0,
+            minting_bytes: 0,
+            listings: 0,
             busy: BTreeMap::new(),
             settling: VecDeque::new(),
             awaiting: BTreeSet::new(),
@@ -165,12 +175,17 @@ impl Shard {
     }
 
     fn on_keys(&mut self, id: RequestId, keys: Keys, deadline: Instant, effects: &mut Effects) {
+        if self.listings >= LISTINGS_MAX {
+            return Shard::refuse(id, overloaded(), effects);
+        }
         if self.wait(id, deadline, Waiting::List, effects) {
+            self.listings += 1;
             effects.push(Effect::List { id, keys });
         }
     }
 
     fn on_listed(&mut self, id: RequestId, page: Result<Page, Unreadable>, effects: &mut Effects) {
+        self.listings -= 1;
         let outcome = page.map(Reply::Keys).map_err(|unreadable| Failure::Unreadable { reason: unreadable.reason });
         self.answer(id, outcome, effects);
     }
@@ -187,20 +202,37 @@ impl Shard {
             self.answer(id, Err(failure), effects);
         }
         self.soonest = self.waiting.values().map(|(deadline, _)| *deadline).min();
+        self.forget_the_late();
+    }
+
+    /// What waits for the store or the log may wait for ever; who was answered does not wait with it.
+    fn forget_the_late(&mut self) {
+        let Shard { waiting, busy, awaiting, .. } = self;
+        awaiting.retain(|(_, id)| waiting.contains_key(id));
+        for busy in busy.values_mut() {
+            if let Busy::Loading(queue) = busy {
+                queue.retain(|id| waiting.contains_key(id));
+            }
+        }
     }
 
     fn forget_old_operations(&mut self, now: Instant, effects: &mut Effects) {
-        while let Some((key, operation)) = self.operations.next_forgotten(now) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((key, operation)) = self.operations.next_forgotten(now) else {
+                return;
+            };
             effects.push(Effect::Forget { key, operation });
         }
     }
 
     /// Enters a request into the table; refuses it when the table is full.
     pub(super) fn wait(&mut self, id: RequestId, deadline: Instant, waiting: Waiting, effects: &mut Effects) -> bool {
-        if self.waiting.len() >= WAITING_MAX {
-            let retry_after_ms = u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second");
-            Shard::refuse(id, Failure::Overloaded { retry_after_ms }, effects);
+        if self.waiting.len().max(self.loads.len()) >= WAITING_MAX {
+            Shard::refuse(id, overloaded(), effects);
             return false;
+        }
+        if let Waiting::Mint(minting) = &waiting {
+            self.minting_bytes += minting.bytes();
         }
         let before = self.waiting.insert(id, (deadline, waiting));
         assert!(before.is_none(), "request {id:?} came in twice");
@@ -214,7 +246,11 @@ impl Shard {
 
     /// Takes a request out of the table: the caller answers it or puts it back.
     pub(super) fn take(&mut self, id: RequestId) -> Option<(Instant, Waiting)> {
-        self.waiting.remove(&id)
+        let taken = self.waiting.remove(&id);
+        if let Some((_, Waiting::Mint(minting))) = &taken {
+            self.minting_bytes -= minting.bytes();
+        }
+        taken
     }
 
     /// The request now waits for something else, with the same deadline.
@@ -256,6 +292,12 @@ impl Waiting {
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
         }
     }
+}
+
+/// No room for more right now.
+pub(super) fn overloaded() -> Failure {
+    let retry_after_ms = u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second");
+    Failure::Overloaded { retry_after_ms }
 }
 
 #[cfg(test)]

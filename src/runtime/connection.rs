@@ -158,7 +158,7 @@ impl Connection {
     /// Whether it has been slow or silent for too long.
     pub fn is_overdue(&self, now: Instant, idle_max: Duration) -> bool {
         let stalled = |since: &Cell<Option<Instant>>| since.get().is_some_and(|since| now.since(since) > STALL_MAX);
-        let idle = self.under_way.get() == 0 && now.since(self.read_at.get()) > idle_max;
+        let idle = self.is_answered() && now.since(self.read_at.get()) > idle_max;
         stalled(&self.frame_since) || stalled(&self.answers_since) || idle
     }
 
@@ -172,8 +172,18 @@ impl Connection {
         self.reader.raise();
     }
 
+    /// Whether answers wait that it could take.
+    fn has_answers(&self) -> bool {
+        self.waiting_bytes.get() != 0
+    }
+
+    /// Whether more answers wait than one connection may leave unread.
+    pub fn is_behind(&self) -> bool {
+        self.waiting_bytes.get() > ANSWERS_BYTES_MAX
+    }
+
     fn is_full(&self) -> bool {
-        self.under_way.get() >= CALLS_MAX || self.waiting_bytes.get() > ANSWERS_BYTES_MAX
+        self.under_way.get() >= CALLS_MAX || self.is_behind()
     }
 }
 
@@ -197,25 +207,44 @@ pub async fn read(
                 glommio::executor().yield_task_queue_now().await;
                 continue;
             }
-            Ok(Turn::Drained) => core.borrow_mut().flush(),
-        }
-        while connection.is_full() || core.borrow().replies_are_full() {
-            if connection.closed.get() {
-                return End::Closed;
+            Ok(Turn::Full) => {
+                core.borrow_mut().flush();
+                if !has_room(core, connection).await {
+                    return End::Closed;
+                }
             }
-            connection.wait_for_room().await;
-        }
-        match receive(core, scratch, connection, &mut partial).await {
-            Ok(0) => return End::Closed,
-            Ok(_) => {}
-            Err(error) => return End::Lost(error),
+            Ok(Turn::Drained) => {
+                core.borrow_mut().flush();
+                if !has_room(core, connection).await {
+                    return End::Closed;
+                }
+                match receive(core, scratch, connection, &mut partial).await {
+                    Ok(0) => return End::Closed,
+                    Ok(_) => {}
+                    Err(error) => return End::Lost(error),
+                }
+            }
         }
     }
+}
+
+/// Waits for room for further answers, not for what other clients leave unread; false when the connection was closed
+/// meanwhile.
+async fn has_room(core: &RefCell<Core>, connection: &Connection) -> bool {
+    while connection.is_full() || (core.borrow().replies_are_full() && connection.has_answers()) {
+        if connection.closed.get() {
+            return false;
+        }
+        connection.wait_for_room().await;
+    }
+    true
 }
 
 enum Turn {
     /// No whole frame is left.
     Drained,
+    /// There may be more, but no room for their answers.
+    Full,
     /// There are more, but others wait for their turn.
     More,
 }
@@ -225,7 +254,7 @@ fn take_calls(core: &RefCell<Core>, connection: &Rc<Connection>, partial: &mut B
     let mut core = core.borrow_mut();
     for _ in 0..CALLS_A_TURN {
         if connection.is_full() {
-            return Ok(Turn::Drained);
+            return Ok(Turn::Full);
         }
         let Some(frame) = next_frame(partial, CALL_BYTES_MAX)? else {
             let since = if partial.is_empty() { None } else { connection.frame_since.get().or(Some(core.instant())) };
@@ -236,11 +265,11 @@ fn take_calls(core: &RefCell<Core>, connection: &Rc<Connection>, partial: &mut B
             return Ok(Turn::Drained);
         };
         connection.frame_since.set(None);
-        connection.under_way.set(connection.under_way.get() + 1);
         let id = frame.id;
         if id == CallId::NONE {
             return Err(Failure::Malformed { reason: "id 0 belongs to no call".to_owned() });
         }
+        connection.under_way.set(connection.under_way.get() + 1);
         match decode_call(frame) {
             Ok(call) => core.on_call(connection, id, call),
             Err(error) => core.on_malformed(connection, id, error.into()),

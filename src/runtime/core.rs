@@ -7,7 +7,7 @@
 //!            └───────── answers ────────────┴── what ended ◀───────────┘
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::connection::Connection;
-use super::gather::Gather;
+use super::door::GRACE;
+use super::gather::{self, Gather};
 use super::mail::Knock;
 use super::metrics::{CoreMetrics, OperationKind};
 use super::signal::Signal;
@@ -25,13 +26,17 @@ use super::storekeeper::{Finished, Job};
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
 use crate::protocol::io::{Effect, Effects, Input, Unreadable};
-use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Request, Terms};
+use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Reply, Request, Terms};
 use crate::protocol::ring::{Cores, Partition, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
 use crate::store::{Engine, Lookup, Place, Refusal};
 use crate::wire::frame::CallId;
+
+/// Values of at most so many bytes are sent also where unread replies fill their memory, unless they would add to what
+/// their own client leaves unread.
+const VALUES_BYTES_SMALL: usize = 64 * 1024;
 
 /// What other cores and the store thread put into a core's inbox. Unbounded, because everything in it was asked for by
 /// a request that is counted where it came in.
@@ -90,6 +95,8 @@ struct Pending {
     origin: Origin,
     kind: OperationKind,
     begun: Instant,
+    /// When it ends here whatever the core says that it was forwarded to.
+    given_up: Option<Instant>,
 }
 
 /// Everything that a core is made of.
@@ -129,6 +136,8 @@ pub struct Core {
     inputs: VecDeque<Input>,
     pending: BTreeMap<RequestId, Pending>,
     requests: u64,
+    /// Forwarded requests by the time when they are given up.
+    forwarded: BTreeSet<(Instant, RequestId)>,
     gathers: BTreeMap<u64, Gather>,
     gathers_begun: u64,
     /// Loads by the key that the store thread is fetching for them.
@@ -154,6 +163,7 @@ impl Core {
             inputs: VecDeque::new(),
             pending: BTreeMap::new(),
             requests: 0,
+            forwarded: BTreeSet::new(),
             gathers: BTreeMap::new(),
             gathers_begun: 0,
             fetching: BTreeMap::new(),
@@ -228,7 +238,11 @@ impl Core {
             Errand::Forward { from, ticket, request, deadline } => {
                 self.ask_here(Origin::Core(from, ticket), request, deadline);
             }
-            Errand::Answered { ticket, outcome } => self.on_outcome(ticket, outcome),
+            // One that was given up has its answer.
+            Errand::Answered { ticket, outcome } if self.pending.contains_key(&ticket) => {
+                self.on_outcome(ticket, outcome);
+            }
+            Errand::Answered { .. } => {}
             Errand::Finished(finished) => self.on_finished(finished),
             Errand::Stop => self.phase = Phase::Stopping,
             Errand::End => self.phase = Phase::Ended,
@@ -278,6 +292,7 @@ impl Core {
     /// Time goes by: deadlines, old operations, an overlay that has become old.
     pub fn on_tick(&mut self) {
         self.feed(Input::Tick);
+        self.give_up();
         self.begin_chunk();
         self.segments.raise();
         self.show();
@@ -333,6 +348,14 @@ impl Core {
         &self.parts.metrics
     }
 
+    /// A core that says nothing may have done it all the same: that is what an unmet quorum says.
+    fn give_up(&mut self) {
+        let now = self.parts.clock.instant();
+        while let Some((_, ticket)) = self.forwarded.first().copied().filter(|(until, _)| *until <= now) {
+            self.on_outcome(ticket, Err(Failure::QuorumNotMet { needed: 1, got: 0 }));
+        }
+    }
+
     fn owner(&self, request: &Request) -> CoreId {
         let key = request.key().expect("all but a listing have a key");
         self.parts.cores.of(self.parts.ring.partition(key))
@@ -367,7 +390,7 @@ impl Core {
         if core == self.parts.id {
             return self.ask_here(origin, request, deadline);
         }
-        let ticket = self.enter(origin, &request);
+        let ticket = self.enter(origin, &request, Some(deadline + GRACE));
         let errand = Errand::Forward { from: self.parts.id, ticket, request, deadline };
         if self.parts.mesh[core.index()].send(errand).is_err() {
             self.on_outcome(ticket, Err(Failure::Stopping));
@@ -375,7 +398,7 @@ impl Core {
     }
 
     fn ask_here(&mut self, origin: Origin, request: Request, deadline: Instant) {
-        let id = self.enter(origin, &request);
+        let id = self.enter(origin, &request, None);
         if self.phase != Phase::Serving {
             return self.on_outcome(id, Err(Failure::Stopping));
         }
@@ -389,19 +412,18 @@ impl Core {
 
     fn refused(&self, refusal: Refusal) -> Failure {
         match refusal {
-            Refusal::Overloaded { .. } => Failure::Overloaded {
-                retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second"),
-            },
+            Refusal::Overloaded { .. } => overloaded(),
             Refusal::DiskFull => Failure::DiskFull,
             Refusal::Stopped => Failure::WritesStopped { core: self.parts.id },
         }
     }
 
-    fn enter(&mut self, origin: Origin, request: &Request) -> RequestId {
+    fn enter(&mut self, origin: Origin, request: &Request, given_up: Option<Instant>) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
         let kind = OperationKind::of(request);
-        self.pending.insert(id, Pending { origin, kind, begun: self.parts.clock.instant() });
+        self.forwarded.extend(given_up.map(|until| (until, id)));
+        self.pending.insert(id, Pending { origin, kind, begun: self.parts.clock.instant(), given_up });
         id
     }
 
@@ -427,7 +449,8 @@ impl Core {
             }
             Effect::List { id, keys } => {
                 let overlay = self.newer_than_tree(&keys);
-                self.hand_over(Job::List { id, keys, overlay });
+                let deadline = self.parts.clock.instant() + DEADLINE_DEFAULT;
+                self.hand_over(Job::List { id, keys, overlay, deadline });
             }
             Effect::Forget { key, operation } => self.parts.engine.forget(&key, &operation),
             Effect::Reply { id, outcome } => self.on_outcome(id, outcome),
@@ -551,7 +574,10 @@ impl Core {
 
     /// A request has ended, here or where it was forwarded to.
     fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
-        let Pending { origin, kind, begun } = self.pending.remove(&id).expect("a request ends once");
+        let Pending { origin, kind, begun, given_up } = self.pending.remove(&id).expect("a request ends once");
+        if let Some(until) = given_up {
+            self.forwarded.remove(&(until, id));
+        }
         if !matches!(origin, Origin::Core(..)) {
             self.parts.metrics.operation(kind, &outcome, self.parts.clock.instant().since(begun));
         }
@@ -575,7 +601,9 @@ impl Core {
     }
 
     fn send(&mut self, connection: &Rc<Connection>, id: CallId, answer: &Answer) {
-        self.replies_bytes += connection.answer(id, answer);
+        let cramped = self.replies_are_full() && (connection.is_behind() || VALUES_BYTES_SMALL < value_bytes(answer));
+        self.replies_bytes +=
+            if cramped { connection.answer(id, &refused_values(answer)) } else { connection.answer(id, answer) };
         if connection.becomes_dirty() {
             self.dirty.push(Rc::clone(connection));
         }
@@ -598,6 +626,32 @@ impl Core {
     }
 }
 
+/// Bytes of the values that an answer brings.
+fn value_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::One(outcome) => gather::value_bytes(outcome),
+        Answer::Many(outcomes) => outcomes.iter().map(gather::value_bytes).sum(),
+        Answer::Pong | Answer::Info(_) => 0,
+    }
+}
+
+/// The answer when its values find no room. They can be read again, and what was written is told in any case.
+fn refused_values(answer: &Answer) -> Answer {
+    let refused = |outcome: &Outcome| match outcome {
+        Ok(Reply::Found(_) | Reply::Siblings(_)) => Err(overloaded()),
+        other => other.clone(),
+    };
+    match answer {
+        Answer::One(outcome) => Answer::One(refused(outcome)),
+        Answer::Many(outcomes) => Answer::Many(outcomes.iter().map(refused).collect()),
+        other => other.clone(),
+    }
+}
+
+fn overloaded() -> Failure {
+    Failure::Overloaded { retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second") }
+}
+
 fn unreadable_store() -> Failure {
     Failure::Unreadable { reason: "the chunk could not be ingested: see the log of the node".to_owned() }
 }
@@ -615,3 +669,6 @@ fn patience(request: &Request) -> Duration {
         ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::protocol::types::{CoreId, Key};
 pub const KNOCKS_MAX: usize = 1_024;
 
 /// What a core gets beyond a request's deadline to say itself how the request ended.
-const GRACE: Duration = Duration::from_millis(250);
+pub const GRACE: Duration = Duration::from_millis(250);
 
 /// A checkpoint writes out up to an overlay of every core; beyond this the disk is not coming back soon.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(120);

@@ -281,12 +281,16 @@ impl Node {
             // A core that is gone has nothing under way.
             let _ = inbox.send(Errand::Stop);
         }
-        let actors = self.rested();
+        let rests = self.rested();
         for inbox in &self.inboxes {
             let _ = inbox.send(Errand::End);
         }
         for (core, executor) in (0..).map(CoreId).zip(self.executors.drain(..)) {
             let failed = |reason: String| StartError::Executor { core, reason };
+            if !rests.contains_key(&core) {
+                // Waiting for it would hang as well. What it acknowledged is in its log.
+                return Err(failed("it hangs".to_owned()));
+            }
             executor.join().map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         }
         for jobs in &self.jobs {
@@ -297,25 +301,32 @@ impl Node {
             let _ = storekeeper.join();
         }
         self.lsm.close()?;
-        if actors.len() == usize::from(self.cores.count) {
-            self.home.mark_clean(actors.into_values().collect())?;
+        let drained = rests.into_values().map(|rest| rest.drained.then_some(rest.actor));
+        if let Some(actors) = drained.collect::<Option<Vec<_>>>() {
+            self.home.mark_clean(actors)?;
         }
         Ok(())
     }
 
-    /// The actors of the cores that have ended what was under way.
-    fn rested(&self) -> BTreeMap<CoreId, (ActorId, u64)> {
-        let mut actors = BTreeMap::new();
-        for _ in 0..self.cores.count {
+    /// How each core has ended what was under way; a core that hangs is missing.
+    fn rested(&self) -> BTreeMap<CoreId, Rest> {
+        let mut rests = BTreeMap::new();
+        while rests.len() < usize::from(self.cores.count) {
             match self.rests.recv_timeout(2 * DRAIN_MAX) {
-                Ok(Rest { core, actor, drained: true }) => drop(actors.insert(core, actor)),
-                Ok(Rest { core, .. }) => {
-                    tracing::warn!(%core, "not everything that was under way has ended: the stop is not clean");
+                Ok(rest) => {
+                    if !rest.drained {
+                        let core = rest.core;
+                        tracing::warn!(%core, "not everything that was under way has ended: the stop is not clean");
+                    }
+                    rests.insert(rest.core, rest);
                 }
-                Err(_) => tracing::warn!("a core hangs: the stop is not clean"),
+                Err(_) => {
+                    tracing::warn!("a core hangs: the stop is not clean");
+                    break;
+                }
             }
         }
-        actors
+        rests
     }
 
     fn start_storekeeper(&mut self, core: CoreId, clock: Clock) -> Result<flume::Sender<Job>, StartError> {
@@ -360,7 +371,10 @@ fn open(config: &NodeConfig, memory: &Memory) -> Result<Opened, StartError> {
     }
     lsm.ingest(&chunk, || {})?;
 
-    let remembered = lsm.remembered()?.into_iter().map(|(place, known)| (place.key, known)).collect();
+    let mut remembered: Vec<(Key, Remembered)> =
+        lsm.remembered()?.into_iter().map(|(place, known)| (place.key, known)).collect();
+    // The tree has them by key. Where the memory is full, the oldest are to go first.
+    remembered.sort_by_key(|(_, known)| known.written_at);
     keep_spares(&home.wal(), &mut found.spares, config.cores)?;
     Ok(Opened { home, lsm, ring, actors, spares: found.spares, remembered, segment_last: found.last })
 }
@@ -536,7 +550,12 @@ fn start_executor(
                 return Ok(executor);
             }
             Ok(Err(reason)) => return Err(StartError::Executor { core, reason }),
-            Err(_) => failure = reason(executor.join()),
+            Err(flume::RecvTimeoutError::Disconnected) => failure = reason(executor.join()),
+            // It may come up later, and ends then: what it waits for goes with this call.
+            Err(flume::RecvTimeoutError::Timeout) => {
+                let reason = format!("it is not up after {} s: is the disk stuck?", UP_MAX.as_secs());
+                return Err(StartError::Executor { core, reason });
+            }
         }
         #[expect(clippy::disallowed_methods, reason = "nothing tells when the kernel has taken the memory back")]
         std::thread::sleep(RING_WAIT);

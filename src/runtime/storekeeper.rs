@@ -13,7 +13,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::io::Unreadable;
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::ring::{Cores, Ring};
-use crate::protocol::types::{CoreId, Key, RequestId};
+use crate::protocol::types::{CoreId, Instant, Key, RequestId};
 use crate::store::lsm::Lsm;
 use crate::store::{Chunk, Place};
 
@@ -30,6 +30,8 @@ pub enum Job {
         keys: Keys,
         /// The overlay's keys in that range, and whether they hold a value.
         overlay: Vec<(Place, bool)>,
+        /// When whoever asked has an answer in any case.
+        deadline: Instant,
     },
     /// Take in a chunk.
     Ingest(Arc<Chunk>),
@@ -43,7 +45,7 @@ pub type Fetched = (Key, Result<Option<Arc<Siblings>>, Unreadable>);
 /// What the store thread has done.
 #[derive(Debug)]
 pub enum Finished {
-    /// The keys of one fetch.
+    /// The keys of one fetch, or the next of them.
     Fetched {
         /// What was found, in the order of the fetch.
         fetched: Vec<Fetched>,
@@ -84,6 +86,9 @@ pub struct Storekeeper {
     pub inbox: flume::Sender<Errand>,
 }
 
+/// Bytes of sets that are read before they are told: the keys of one fetch may hold more than memory does.
+const TOLD_BYTES: usize = 4 * 1024 * 1024;
+
 /// How long level 0 may keep a chunk waiting between two looks for reads.
 const WAIT: Duration = Duration::from_millis(5);
 
@@ -94,7 +99,7 @@ impl Storekeeper {
         while let Some(job) = later.pop_front().or_else(|| self.jobs.recv().ok()) {
             match job {
                 Job::Fetch(keys) => self.fetch(keys),
-                Job::List { id, keys, overlay } => self.list(id, &keys, overlay, &mut later),
+                Job::List { id, keys, overlay, deadline } => self.list(id, &keys, overlay, deadline, &mut later),
                 Job::Ingest(chunk) => self.ingest(&chunk, &mut later),
                 Job::End => return,
             }
@@ -111,10 +116,27 @@ impl Storekeeper {
         }
     }
 
-    fn list(&self, id: RequestId, keys: &Keys, overlay: Vec<(Place, bool)>, later: &mut VecDeque<Job>) {
+    /// Where much was deleted a page may be far to find. Chunks wait behind it, so nobody looks longer than somebody
+    /// waits.
+    fn list(
+        &self,
+        id: RequestId,
+        keys: &Keys,
+        overlay: Vec<(Place, bool)>,
+        deadline: Instant,
+        later: &mut VecDeque<Job>,
+    ) {
         let mine = |partition| self.cores.of(partition) == self.core;
-        let page = self.lsm.list(self.ring, mine, keys, overlay, || self.serve_reads(later));
-        self.tell(Finished::Listed { id, page: page.map_err(|error| unreadable(&error)) });
+        let in_time = || {
+            self.serve_reads(later);
+            self.clock.instant() < deadline
+        };
+        let page = match self.lsm.list(self.ring, mine, keys, overlay, in_time) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) => Err(Unreadable { reason: "the page was not found by the deadline".to_owned() }),
+            Err(error) => Err(unreadable(&error)),
+        };
+        self.tell(Finished::Listed { id, page });
     }
 
     fn fetch(&self, keys: Vec<Key>) {
@@ -124,18 +146,33 @@ impl Storekeeper {
             let found = self.lsm.get(&place).map_err(|error| unreadable(&error));
             (place.key, found.map(|set| set.map(Arc::new)))
         };
-        let fetched = keys.into_iter().map(read).collect();
-        self.tell(Finished::Fetched { fetched, took: self.clock.instant().since(begun) });
+        let mut keys = keys.into_iter().map(read);
+        let (mut fetched, mut bytes) = (Vec::new(), 0);
+        while let Some((key, found)) = keys.next() {
+            bytes += found.as_ref().map_or(0, |set| set.as_ref().map_or(0, |set| set.bytes()));
+            fetched.push((key, found));
+            if keys.len() == 0 || bytes >= TOLD_BYTES {
+                let took = self.clock.instant().since(begun);
+                self.tell(Finished::Fetched { fetched: std::mem::take(&mut fetched), took });
+                bytes = 0;
+            }
+        }
     }
 
     fn ingest(&self, chunk: &Chunk, later: &mut VecDeque<Job>) {
         let begun = self.clock.instant();
-        while self.lsm.level_0_is_deep() && !self.jobs.is_disconnected() {
+        while self.lsm.level_0_is_deep() {
             match self.jobs.recv_timeout(WAIT) {
                 Ok(Job::Fetch(keys)) => self.fetch(keys),
+                // The core has ended: what the chunk holds is in its log.
+                Ok(Job::End) | Err(flume::RecvTimeoutError::Disconnected) => return later.push_front(Job::End),
                 Ok(long) => later.push_back(long),
-                Err(_) => {}
+                Err(flume::RecvTimeoutError::Timeout) => {}
             }
+        }
+        if self.lsm.compaction_has_ended() {
+            let core = self.core;
+            tracing::error!(%core, "compaction failed and has ended: restart the node when the disk is well");
         }
         let outcome = self.lsm.ingest(chunk, || self.serve_reads(later));
         if let Err(failed) = &outcome {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -139,7 +140,14 @@ impl Lsm {
 
     /// Whether a chunk should wait for compaction.
     pub fn level_0_is_deep(&self) -> bool {
-        self.data.l0_table_count() > LEVEL_0_TABLES_MAX
+        self.data.l0_table_count() > LEVEL_0_TABLES_MAX && !self.compaction_has_ended()
+    }
+
+    /// Whether compaction has ended until the next start: fjall's worker ends at its first failure, such as a full
+    /// disk. Reads and ingestion go on, and each chunk costs every read another look.
+    pub fn compaction_has_ended(&self) -> bool {
+        // Nothing was ever put into the journal that this would write.
+        matches!(self.database.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned))
     }
 
     /// What the tree knows of the logs.
@@ -168,8 +176,8 @@ impl Lsm {
     }
 
     /// A page of the keys in partitions that are `mine`, as the tree and what is newer in memory hold them together:
-    /// `newer` are places in order, and whether they hold a value, at least as many as make a page. `between` is called
-    /// now and then.
+    /// `newer` are places in order, and whether they hold a value, at least as many as make a page. `go_on` is asked in
+    /// each partition and now and then; without it there is no page.
     ///
     /// # Errors
     /// [`LsmError`].
@@ -179,21 +187,23 @@ impl Lsm {
         mine: impl Fn(Partition) -> bool,
         keys: &Keys,
         newer: Vec<(Place, bool)>,
-        mut between: impl FnMut(),
-    ) -> Result<Page, LsmError> {
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Option<Page>, LsmError> {
         let limit = usize::from(keys.limit);
         let after = keys.after.as_ref().map(|key| Place::of(ring, key));
         let first = after.as_ref().map_or(Partition(0), |after| after.partition);
         let mut newer: BTreeMap<Place, bool> = newer.into_iter().collect();
         let mut found = Vec::new();
         for partition in (first.0..ring.partitions()).map(Partition).filter(|partition| mine(*partition)) {
-            let from = layout::set_keys_from(partition, &keys.prefix);
-            for (at, entry) in self.data.prefix(&from).enumerate() {
+            if !go_on() {
+                return Ok(None);
+            }
+            let Some(range) = page_range(partition, &keys.prefix, after.as_ref()) else {
+                continue;
+            };
+            for (at, entry) in self.data.range(range).enumerate() {
                 let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
                 let place = Place::from_set_key(&key).map_err(|cause| self.foreign(cause))?;
-                if after.as_ref().is_some_and(|after| place <= *after) {
-                    continue;
-                }
                 while let Some(before) = newer.first_entry().filter(|before| *before.key() < place) {
                     found.extend(taken_if_live(before.remove_entry()));
                 }
@@ -203,17 +213,17 @@ impl Lsm {
                     None => {}
                 }
                 if found.len() > limit {
-                    return Ok(page(found, limit));
+                    return Ok(Some(page(found, limit)));
                 }
-                if at % SLICE == SLICE - 1 {
-                    between();
+                if at % SLICE == SLICE - 1 && !go_on() {
+                    return Ok(None);
                 }
             }
             while let Some(rest) = newer.first_entry().filter(|rest| rest.key().partition == partition) {
                 found.extend(taken_if_live(rest.remove_entry()));
             }
         }
-        Ok(page(found, limit))
+        Ok(Some(page(found, limit)))
     }
 
     /// All sets as they are now, by place, whatever is written meanwhile.
@@ -232,7 +242,11 @@ impl Lsm {
     /// # Errors
     /// [`LsmError`].
     pub fn close(self) -> Result<(), LsmError> {
-        self.database.persist(PersistMode::SyncAll).map_err(|cause| self.error("cannot close", cause))
+        match self.database.persist(PersistMode::SyncAll) {
+            // What was ingested is durable, and nothing else is there.
+            Ok(()) | Err(fjall::Error::Poisoned) => Ok(()),
+            Err(cause) => Err(self.error("cannot close", cause)),
+        }
     }
 
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<Siblings, LsmError> {
@@ -262,6 +276,24 @@ fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
     LsmError::Fjall { doing, path: path.to_owned(), cause, hint }
 }
 
+/// A range of the tree's keys.
+type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// Where the sets of a partition stand whose keys begin with `prefix` and come behind `after`.
+fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Option<KeyRange> {
+    let from = layout::set_keys_from(partition, prefix);
+    let mut behind = from.clone();
+    while behind.pop_if(|last| *last == u8::MAX).is_some() {}
+    *behind.last_mut().expect("the first byte of a set's key is not the highest") += 1;
+    let after = after.map(Place::set_key).filter(|after| from <= *after);
+    let begin = match after {
+        Some(after) if behind <= after => return None,
+        Some(after) => Bound::Excluded(after),
+        None => Bound::Included(from),
+    };
+    Some((begin, Bound::Excluded(behind)))
+}
+
 fn taken_if_live((place, live): (Place, bool)) -> Option<Key> {
     live.then_some(place.key)
 }
@@ -271,3 +303,6 @@ fn page(mut found: Vec<Key>, limit: usize) -> Page {
     found.truncate(limit);
     Page { keys: found, more }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,17 @@ impl Context {
         self.vector.covers(dot) || self.dots.contains(&dot)
     }
 
+    /// The highest counter of `actor` that was seen; 0 for none.
+    pub fn newest_of(&self, actor: ActorId) -> u64 {
+        let apart = self.dots.iter().filter(|dot| dot.actor == actor).map(|dot| dot.counter);
+        apart.fold(self.vector.get(actor), u64::max)
+    }
+
+    /// Bytes of its entries.
+    pub fn bytes(&self) -> usize {
+        DOT_BYTES * (self.vector.len() + self.dots.len())
+    }
+
     /// A context from its parts, as a decoder finds them.
     pub fn from_parts(vector: VersionVector, dots: impl IntoIterator<Item = Dot>) -> Context {
         Context { vector, dots: dots.into_iter().collect() }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::quorum::{Quorum, Verdict};
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
+use crate::protocol::config::MINTING_BYTES_MAX;
 use crate::protocol::io::{Append, Effect, Effects, Unreadable};
 use crate::protocol::message::{Causality, Delete, Failure, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
-use crate::protocol::shard::{Load, Shard, Waiting};
+use crate::protocol::shard::{Load, Shard, Waiting, overloaded};
 use crate::protocol::types::{ActorId, AppendId, Dot, Instant, Key, Now, RequestId, Value, WallTime};
 
 /// A write that is not minted yet.
@@ -40,6 +41,15 @@ pub(in crate::protocol) struct Writing {
 impl Minting {
     pub(in crate::protocol) fn quorum(&self) -> Quorum {
         self.quorum
+    }
+
+    /// Bytes of memory that it holds, but for a fixed part.
+    pub(in crate::protocol) fn bytes(&self) -> usize {
+        let context = match &self.supersedes {
+            Supersedes::Held | Supersedes::Nothing => 0,
+            Supersedes::Seen(context) => context.bytes(),
+        };
+        self.key.as_bytes().len() + self.value.as_ref().map_or(0, Value::len) + context
     }
 }
 
@@ -118,21 +128,27 @@ impl Shard {
         if self.stopped {
             return Err(Failure::WritesStopped { core: self.core });
         }
+        if self.minting_bytes >= MINTING_BYTES_MAX {
+            return Err(overloaded());
+        }
         let Asked { key, value, causality, operation, terms } = asked;
         let quorum = self.copies.write(terms.quorum)?;
         let supersedes = match causality {
             Causality::Blind => Supersedes::Held,
             Causality::Sibling => Supersedes::Nothing,
-            Causality::Context(token) => Supersedes::Seen(self.opened(&token, &key)?),
+            Causality::Context(token) => Supersedes::Seen(self.open(&token, &key)?),
         };
         Ok(Minting { key, value, supersedes, operation, quorum })
     }
 
-    /// No reply has given out a context that names writes to come, and a set that took it in would hide them.
-    fn opened(&self, token: &[u8], key: &Key) -> Result<Context, Failure> {
+    /// A context that has seen what this actor will only mint later was made up, or comes from a life that an old image
+    /// has undone. Taken into a set it would cover a dot before its use.
+    fn open(&self, token: &[u8], key: &Key) -> Result<Context, ContextError> {
         let context = Context::open(token, self.cluster, key)?;
-        let next = Dot { actor: self.actor, counter: self.counter + 1 };
-        if context.covers(next) { Err(ContextError::Damaged { bytes: token.len() }.into()) } else { Ok(context) }
+        if self.counter < context.newest_of(self.actor) {
+            return Err(ContextError::Damaged { bytes: token.len() });
+        }
+        Ok(context)
     }
 
     fn mint_when_loaded(&mut self, now: Now, id: RequestId, key: Key, effects: &mut Effects) {

@@ -11,6 +11,8 @@ use crate::protocol::causality::{Context, Operation};
 use crate::protocol::config::{OPERATION_MEMORY, OPERATIONS_BYTES_MAX, OPERATIONS_MAX};
 use crate::protocol::types::{AppendId, Dot, Instant, Key, OperationId, WallTime};
 
+const DOT_BYTES: usize = 16;
+
 /// What came of an operation: enough to answer its retry as the first try was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
@@ -62,7 +64,7 @@ impl Operations {
         if self.known.contains_key(&place) {
             return;
         }
-        self.bytes += bytes(&key, &id);
+        self.bytes += bytes(&key, &remembered);
         self.known.insert(place, (remembered, append));
         self.by_age.push_back((now, key, id));
     }
@@ -76,8 +78,9 @@ impl Operations {
             return None;
         }
         let (_, key, id) = self.by_age.pop_front()?;
-        self.bytes -= bytes(&key, &id);
-        self.known.remove(&(key.clone(), id.clone()));
+        if let Some((remembered, _)) = self.known.remove(&(key.clone(), id.clone())) {
+            self.bytes -= bytes(&key, &remembered);
+        }
         Some((key, id))
     }
 
@@ -92,8 +95,9 @@ impl Operations {
     }
 }
 
-fn bytes(key: &Key, id: &OperationId) -> usize {
-    key.as_bytes().len() + id.as_bytes().len()
+fn bytes(key: &Key, remembered: &Remembered) -> usize {
+    let clocks = DOT_BYTES * remembered.superseded.len() + remembered.context.bytes();
+    key.as_bytes().len() + remembered.operation.id.as_bytes().len() + clocks
 }
 
 #[cfg(test)]
@@ -137,5 +141,23 @@ mod tests {
 
         let later = Instant(0) + OPERATION_MEMORY;
         assert!(operations.next_forgotten(later).is_some(), "ten minutes later all go");
+    }
+
+    #[test]
+    fn the_memory_is_bounded_by_the_clocks_that_it_holds() {
+        let dot = |counter| Dot { actor: ActorId(counter), counter };
+        let context = Context::of((1..=1_024).map(dot).collect());
+        let superseded: Vec<Dot> = (1..=1_024).map(dot).collect();
+        let fit = OPERATIONS_BYTES_MAX / (2 * 16 * 1_024);
+        let mut operations = Operations::default();
+        for n in 0..=fit {
+            let operation = operation(&n.to_string(), 0);
+            let large =
+                Remembered { context: context.clone(), superseded: superseded.clone(), ..remembered(operation) };
+            operations.remember(Instant(0), key("a"), large, AppendId(1));
+        }
+
+        let forgotten = std::iter::from_fn(|| operations.next_forgotten(Instant(1)));
+        assert_eq!(forgotten.count(), 2, "ids and keys take room as well");
     }
 }

@@ -1,10 +1,11 @@
 //! The shard on virtual time: a store that is a map, a log that is a queue which syncs when the test says so.
 
 use super::*;
-use crate::protocol::config::{DEADLINE_DEFAULT, SIBLINGS_MAX};
+use crate::protocol::causality::{Context, ContextError, VersionVector};
+use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
 use crate::protocol::io::Append;
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
-use crate::protocol::types::{OperationId, Value, WallTime};
+use crate::protocol::types::{Dot, OperationId, Value, WallTime};
 
 /// One shard in a world of its own.
 struct World {
@@ -335,6 +336,128 @@ fn a_context_of_another_key_is_refused() {
     let id = world.ask(put_as("x", "2", Causality::Context(context), None));
     assert!(matches!(world.outcome(id), Err(Failure::Context(_))));
     assert_eq!(world.values("x"), ["1"]);
+}
+
+#[test]
+fn a_context_that_has_seen_what_is_not_minted_yet_is_refused() {
+    let mut world = World::new();
+    let dot = |counter| Dot { actor: ActorId(1), counter };
+    let future =
+        [Context::of([dot(100)].into_iter().collect()), Context::from_parts(VersionVector::default(), [dot(100)])];
+    for context in future {
+        let token = context.seal(ClusterId(7), &key("a"));
+        let id = world.ask(put_as("a", "1", Causality::Context(token), None));
+        assert!(matches!(world.outcome(id), Err(Failure::Context(ContextError::Damaged { .. }))));
+        world.written(put("a", "2"));
+    }
+    let newest = Context::of([dot(2)].into_iter().collect()).seal(ClusterId(7), &key("a"));
+    world.written(put_as("a", "3", Causality::Context(newest), None));
+    assert_eq!(world.values("a"), ["3"]);
+}
+
+/// A store that hangs: loads and listings end when the test says so.
+fn hung() -> World {
+    let mut world = World::new();
+    world.slow_loads = Some(vec![]);
+    world
+}
+
+fn is_overloaded(outcome: Outcome) -> bool {
+    matches!(outcome, Err(Failure::Overloaded { .. }))
+}
+
+#[test]
+fn a_store_that_hangs_holds_no_more_loads_than_requests_may_wait() {
+    let mut world = hung();
+    let get = |n: usize| Request::Get(Get { key: key(&n.to_string()), terms: Terms::default() });
+    for n in 0..WAITING_MAX {
+        world.ask(get(n));
+    }
+    world.now = world.now + DEADLINE_DEFAULT;
+    world.feed(Input::Tick);
+    assert_eq!(world.shard.waiting(), 0, "all are answered");
+
+    let id = world.ask(get(0));
+    assert!(is_overloaded(world.outcome(id)), "the store still owes as many");
+    world.finish_loads();
+    world.get("0");
+}
+
+#[test]
+fn a_store_that_hangs_keeps_no_write_whose_deadline_is_over() {
+    let mut world = hung();
+    let retried = put_as("b", "1", Causality::Blind, Some("op-1"));
+    let late = world.ask(put("a", "1"));
+    world.now = world.now + DEADLINE_DEFAULT;
+    world.feed(Input::Tick);
+    assert!(world.outcome(late).is_err());
+    assert!(matches!(&world.shard.busy[&key("a")], Busy::Loading(queue) if queue.is_empty()));
+
+    world.finish_loads();
+    world.ask(retried.clone());
+    world.ask(retried);
+    assert_eq!(world.shard.awaiting.len(), 2);
+    world.now = world.now + DEADLINE_DEFAULT;
+    world.feed(Input::Tick);
+    assert!(world.shard.awaiting.is_empty());
+    world.sync();
+    assert_eq!(world.values("b"), ["1"]);
+}
+
+#[test]
+fn writes_that_wait_for_a_store_that_hangs_are_bounded_by_their_bytes() {
+    let mut world = hung();
+    let value = "x".repeat(MINTING_BYTES_MAX / 4);
+    let taken: Vec<RequestId> = (0..4).map(|n| world.ask(put(&format!("key {n}"), &value))).collect();
+    let beyond = world.ask(put("one more", "x"));
+    assert!(is_overloaded(world.outcome(beyond)));
+
+    world.finish_loads();
+    world.sync();
+    assert!(taken.into_iter().all(|id| world.outcome(id).is_ok()));
+    world.written(put("one more", "x"));
+}
+
+#[test]
+fn listings_are_bounded_until_the_store_has_ended_them() {
+    let mut shard = Shard::new(Instant(0), birth(1, vec![]));
+    let mut effects = Effects::new();
+    let keys = Keys { prefix: bytes::Bytes::new(), after: None, limit: 1 };
+    let ask = |shard: &mut Shard, id: usize, effects: &mut Effects| {
+        let input = Input::Request {
+            id: RequestId(id as u64),
+            request: Request::Keys(keys.clone()),
+            deadline: Instant(0) + DEADLINE_DEFAULT,
+        };
+        shard.handle(Now::default(), input, effects);
+    };
+    (0..LISTINGS_MAX).for_each(|id| ask(&mut shard, id, &mut effects));
+    assert!(effects.drain(..).all(|effect| matches!(effect, Effect::List { .. })));
+    let late = Now { instant: Instant(0) + DEADLINE_DEFAULT, ..Now::default() };
+    shard.handle(late, Input::Tick, &mut effects);
+    effects.clear();
+
+    ask(&mut shard, LISTINGS_MAX, &mut effects);
+    assert!(matches!(&effects[..], [Effect::Reply { outcome: Err(Failure::Overloaded { .. }), .. }]));
+    effects.clear();
+    shard.handle(late, Input::Listed { id: RequestId(0), page: Ok(Page::default()) }, &mut effects);
+    ask(&mut shard, LISTINGS_MAX + 1, &mut effects);
+    assert!(matches!(&effects[..], [Effect::List { .. }]));
+}
+
+#[test]
+fn operations_that_grow_old_together_are_forgotten_a_few_in_each_tick() {
+    let mut world = World::new();
+    let once = FORGOTTEN_AT_ONCE;
+    for n in 0..=once {
+        world.ask(put_as("a", "1", Causality::Blind, Some(&n.to_string())));
+    }
+    world.sync();
+    world.now = world.now + OPERATION_MEMORY;
+    for left in [1, 0] {
+        world.feed(Input::Tick);
+        assert_eq!(world.shard.operations(), left);
+    }
 }
 
 #[test]

@@ -1,13 +1,21 @@
 //! Whole nodes in this process, on real files.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use metrics::NoopRecorder;
 
 use super::*;
-use crate::protocol::message::{Causality, Delete, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms};
+use crate::protocol::message::{
+    Answer, Call, Causality, Delete, Failure, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms,
+};
 use crate::protocol::types::{OperationId, Value};
+use crate::runtime::mail::Arrival;
+use crate::runtime::slots::Slots;
+use crate::wire::frame::ANSWER_BYTES_MAX;
+use crate::wire::{CallId, decode_answer, encode_call, next_frame};
 
 fn config(data_dir: &Path, cores: u16) -> NodeConfig {
     NodeConfig {
@@ -79,6 +87,46 @@ fn list(node: &Node, prefix: &str, limit: u16) -> Vec<Key> {
                 }
             }
             other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A client behind its handshake, on core 0.
+struct Client {
+    socket: TcpStream,
+    read: BytesMut,
+}
+
+impl Client {
+    fn connect(node: &Node) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Longer than any node takes, so that a test whose answer never comes ends.
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let slot = Slots::new(1, 1).take(None).unwrap();
+        node.door().hand_over(Arrival { socket, leftover: Bytes::new(), peer, slot }).unwrap();
+        Client { socket: client, read: BytesMut::new() }
+    }
+
+    /// Sends calls in one go, under these ids.
+    fn call(&mut self, calls: impl IntoIterator<Item = (u64, Call)>) {
+        let mut out = BytesMut::new();
+        calls.into_iter().for_each(|(id, call)| encode_call(&mut out, CallId(id), &call).unwrap());
+        self.socket.write_all(&out).unwrap();
+    }
+
+    /// The next answer, or that the node has closed the connection.
+    fn answer(&mut self) -> Option<(u64, Answer)> {
+        loop {
+            if let Some(frame) = next_frame(&mut self.read, ANSWER_BYTES_MAX).unwrap() {
+                return Some((frame.id.0, decode_answer(frame).unwrap()));
+            }
+            let mut bytes = [0; 64 * 1024];
+            match self.socket.read(&mut bytes).expect("the node answers or closes") {
+                0 => return None,
+                read => self.read.extend_from_slice(&bytes[..read]),
+            }
         }
     }
 }
@@ -205,4 +253,84 @@ fn a_restored_directory_is_a_new_cluster_with_the_same_sets_and_nothing_is_resto
     let nothing = std::iter::empty::<Result<_, StartError>>();
     let refused = restore(copy.path(), PARTITIONS, nothing);
     assert!(matches!(refused, Err(StartError::Home(HomeError::Taken { .. }))));
+}
+
+#[test]
+fn calls_that_came_in_one_go_are_all_answered_when_their_answers_do_not_fit_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 1);
+    put(&node, "large", &"x".repeat(64 * 1024));
+    let mut client = Client::connect(&node);
+
+    let get = || Call::One(Request::Get(Get { key: key("large"), terms: Terms::default() }));
+    client.call((1..=100).map(|id| (id, get())));
+    let answered: Vec<u64> = (1..=100).map_while(|_| Some(client.answer()?.0)).collect();
+
+    assert_eq!(answered, (1..=100).collect::<Vec<_>>());
+    node.stop().unwrap();
+}
+
+#[test]
+fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = || {
+        let config = NodeConfig { memory: 96 * 1024 * 1024, ..config(dir.path(), 1) };
+        Node::start(&config, |core| CoreMetrics::new(&NoopRecorder, core)).unwrap()
+    };
+    let names: Vec<String> = (0..8).map(|n| format!("large {n}")).collect();
+    let value = "x".repeat(8 * 1024 * 1024);
+    let node = small();
+    names.iter().for_each(|name| put(&node, name, &value));
+    node.stop().unwrap();
+
+    let node = small();
+    let mut client = Client::connect(&node);
+    let get = |name: &String| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));
+    client.call((1..).zip(names.iter().map(get)));
+    let answers: Vec<Answer> = names.iter().map_while(|_| Some(client.answer()?.1)).collect();
+    let found = answers.iter().filter(|answer| matches!(answer, Answer::One(Ok(Reply::Found(_))))).count();
+    let refused =
+        answers.iter().filter(|answer| matches!(answer, Answer::One(Err(Failure::Overloaded { .. })))).count();
+    assert!(found >= 1 && refused >= 1 && found + refused == names.len(), "{found} found, {refused} refused");
+
+    client.call([(9, get(&names[7]))]);
+    assert!(matches!(client.answer(), Some((9, Answer::One(Ok(_))))), "there is room again");
+    node.stop().unwrap();
+}
+
+#[test]
+fn clients_that_do_not_read_hold_up_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = NodeConfig { memory: 96 * 1024 * 1024, ..config(dir.path(), 1) };
+    let node = Node::start(&config, |core| CoreMetrics::new(&NoopRecorder, core)).unwrap();
+    put(&node, "large", &"x".repeat(10 * 1024 * 1024));
+    put(&node, "small", "x");
+    let get = |name: &str| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));
+
+    let mut slow: Vec<Client> = (0..4).map(|_| Client::connect(&node)).collect();
+    for client in &mut slow {
+        client.call([(1, get("large"))]);
+        assert_eq!(client.socket.peek(&mut [0]).unwrap(), 1, "the answer has begun");
+    }
+
+    let mut other = Client::connect(&node);
+    other.call([(1, get("small")), (2, get("large"))]);
+    assert!(matches!(other.answer(), Some((1, Answer::One(Ok(_))))));
+    assert!(matches!(other.answer(), Some((2, Answer::One(Err(Failure::Overloaded { .. }))))), "it finds no room");
+    drop(slow);
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_call_under_the_id_of_no_call_ends_the_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 1);
+    let mut client = Client::connect(&node);
+
+    client.call([(7, Call::Ping), (0, Call::Ping)]);
+
+    assert_eq!(client.answer(), Some((7, Answer::Pong)));
+    assert!(matches!(client.answer(), Some((0, Answer::One(Err(Failure::Malformed { .. }))))));
+    assert_eq!(client.answer(), None, "nothing is under way, so nothing keeps it open");
+    node.stop().unwrap();
 }

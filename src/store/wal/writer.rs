@@ -123,15 +123,17 @@ pub async fn prepare(directory: &Path, id: SegmentId, bytes: u64) -> Result<Spar
         .dma_open(&path)
         .await
         .map_err(|error| WriteError::new("creating", &path, cause(error)))?;
-    let filled = fill_with_zeros(&file, &path, bytes).await;
-    if filled.is_err() {
-        // The room that it took is what others need; what is left of it would be found unused by the next start.
+    let mut made = fill_with_zeros(&file, &path, bytes).await;
+    if made.is_ok() {
+        made = sync_directory(directory).await;
+    }
+    if made.is_err() {
+        // The room that it took is what others need, the next try among them; what is left of it would be found unused
+        // by the next start.
         let _ = file.remove().await;
     }
     let _ = file.close().await;
-    filled?;
-    sync_directory(directory).await?;
-    Ok(SpareSegment { id, bytes })
+    made.map(|()| SpareSegment { id, bytes })
 }
 
 /// Tries what the log will do, in a small file of its own: writes, durably, and reads back.

@@ -1,0 +1,66 @@
+use std::fs;
+
+use super::*;
+use crate::store::samples::{Shard, key, ring};
+
+const BLOCKS_BYTES: u64 = 1024 * 1024;
+
+fn ingest(lsm: &Lsm, name: &str) {
+    let mut chunk = Chunk::default();
+    chunk.put_set(Place::of(ring(), &key(name)), Shard::new().put(name, b"x", &Siblings::default()).state);
+    lsm.ingest(&chunk, || {}).unwrap();
+}
+
+#[test]
+fn a_compaction_that_has_ended_holds_neither_chunks_up_nor_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    // fjall's worker ends at its first failure, whatever it was at: here it finds no folder for a table.
+    let tables = lsm.data.path().join("tables");
+    fs::remove_dir_all(&tables).unwrap();
+    lsm.data.insert("x", "x").unwrap();
+    lsm.data.rotate_memtable().unwrap();
+    while !lsm.compaction_has_ended() {
+        std::thread::yield_now();
+    }
+    fs::create_dir(&tables).unwrap();
+
+    for n in 0..=LEVEL_0_TABLES_MAX {
+        ingest(&lsm, &n.to_string());
+    }
+    assert!(lsm.data.l0_table_count() > LEVEL_0_TABLES_MAX, "nobody compacts");
+    assert!(!lsm.level_0_is_deep(), "nobody is waited for");
+    let place = Place::of(ring(), &key("0"));
+    assert!(lsm.get(&place).unwrap().is_some());
+    lsm.close().unwrap();
+}
+
+#[test]
+fn a_page_begins_behind_the_last_key_of_the_page_before() {
+    let partition = Partition(0xffff);
+    let place =
+        |partition, name: &'static [u8]| Place { partition: Partition(partition), key: Key::new(name).unwrap() };
+    let range = |prefix: &[u8], after: Option<Place>| page_range(partition, prefix, after.as_ref());
+    let (all, some) = (Bound::Excluded(b"l".to_vec()), Bound::Excluded(b"k\xff\xffb".to_vec()));
+
+    assert_eq!(range(b"", None), Some((Bound::Included(b"k\xff\xff".to_vec()), all.clone())));
+    assert_eq!(range(b"a", None), Some((Bound::Included(b"k\xff\xffa".to_vec()), some.clone())));
+    let behind = place(0xffff, b"a\xff");
+    assert_eq!(range(b"a", Some(behind)), Some((Bound::Excluded(b"k\xff\xffa\xff".to_vec()), some.clone())));
+    let before = place(0xfffe, b"b");
+    assert_eq!(range(b"a", Some(before)), Some((Bound::Included(b"k\xff\xffa".to_vec()), some)));
+    assert_eq!(range(b"a", Some(place(0xffff, b"b"))), None, "nothing is left of the prefix");
+    assert_eq!(range(b"\xff", None), Some((Bound::Included(b"k\xff\xff\xff".to_vec()), all)));
+}
+
+#[test]
+fn a_page_that_nobody_waits_for_is_not_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    ingest(&lsm, "a");
+    let keys = Keys { prefix: Bytes::new(), after: None, limit: 10 };
+    let list = |go_on: &dyn Fn() -> bool| lsm.list(ring(), |_| true, &keys, vec![], go_on).unwrap();
+
+    assert_eq!(list(&|| true), Some(Page { keys: vec![key("a")], more: false }));
+    assert_eq!(list(&|| false), None);
+}

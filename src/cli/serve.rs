@@ -20,9 +20,10 @@ use crate::control::listener;
 use crate::control::metrics::Metrics;
 use crate::control::node::Node as Shown;
 use crate::control::notify::Notify;
-use crate::runtime::node::{Node, NodeConfig};
+use crate::runtime::node::Node;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
+use crate::runtime::start::NodeConfig;
 
 /// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
 const BLOCKING_THREADS_MAX: usize = 2;

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Failed, Said};
-use crate::runtime::node;
+use crate::runtime::opening;
 use crate::store::snapshot::Summary;
 use crate::store::snapshot::folder::{self, Unfinished};
 
@@ -102,7 +102,7 @@ impl Create {
 impl Restore {
     fn run(self) -> Result<Said, Failed> {
         let (summary, entries) = folder::open(&self.dir)?;
-        node::restore(&self.data_dir, summary.partitions, entries.map(|entry| entry.map_err(Failed::from)))?;
+        opening::restore(&self.data_dir, summary.partitions, entries.map(|entry| entry.map_err(Failed::from)))?;
         Ok(told("restored", &self.dir, summary))
     }
 }

@@ -11,9 +11,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, timeout};
 
-use super::driver::Job;
 use super::{Error, Options, Result};
-use crate::protocol::message::{Answer, Failure};
+use crate::protocol::message::{Answer, Call, Failure};
 use crate::wire::frame::ANSWER_BYTES_MAX;
 use crate::wire::hello::{Features, GREETING_BYTES_MAX, Hello, Kind, VERSIONS, Welcome, decode_greeting};
 use crate::wire::{CallId, decode_answer, encode_call, next_frame};
@@ -26,6 +25,14 @@ const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 
 /// A node ends every call by its deadline. One that is silent for this much longer is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// One call on its way to the connection.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub call: Call,
+    pub ends: Instant,
+    pub answer: oneshot::Sender<Result<Answer>>,
+}
 
 /// A welcome, and what is under way.
 #[derive(Debug)]

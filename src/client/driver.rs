@@ -1,19 +1,9 @@
 //! The client's one task: it keeps a connection while there is work, and looks for another node when one is lost.
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 
-use super::connection::{Connection, End, connect, tell};
-use super::{Options, Result};
-use crate::protocol::message::{Answer, Call};
-
-/// One call on its way to the connection.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub call: Call,
-    pub ends: Instant,
-    pub answer: oneshot::Sender<Result<Answer>>,
-}
+use super::Options;
+use super::connection::{Connection, End, Job, connect, tell};
 
 /// Runs until the last client is dropped.
 pub(super) async fn drive(options: Options, mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {

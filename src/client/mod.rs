@@ -91,7 +91,7 @@ pub use crate::protocol::message::{
 };
 pub use crate::protocol::types::{Key, OperationId, Value};
 
-use self::driver::Job;
+use self::connection::Job;
 use self::ids::Ids;
 use crate::protocol::message::{Answer, Call};
 

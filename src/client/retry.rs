@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::driver::Job;
+use super::connection::Job;
 use super::{Client, Error, Result};
 use crate::protocol::config::DEADLINE_MAX;
 use crate::protocol::message::{Answer, Call, Failure, Request, Terms};

@@ -1,8 +1,11 @@
 //! What clients ask and nodes answer, as plain types. `wire` spells them; nothing here knows bytes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::causality::{ContextError, Operation, SetLimit};
+use super::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
 use super::ring::Partition;
 use super::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, OperationId, Value, WallTime};
 
@@ -363,9 +366,30 @@ impl Request {
         }
     }
 
+    /// How long the request may take, from its arrival on.
+    pub fn patience(&self) -> Duration {
+        let terms = match self {
+            Request::Get(get) => get.terms,
+            Request::Put(put) => put.terms,
+            Request::Delete(delete) => delete.terms,
+            Request::Siblings(_) | Request::Keys(_) => Terms::default(),
+        };
+        match terms.deadline_ms {
+            0 => DEADLINE_DEFAULT,
+            ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
+        }
+    }
+
     /// Whether the request changes anything.
     pub fn is_write(&self) -> bool {
         matches!(self, Request::Put(_) | Request::Delete(_))
+    }
+}
+
+impl Failure {
+    /// No room for more right now.
+    pub fn overloaded() -> Failure {
+        Failure::Overloaded { retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second") }
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::causality::Siblings;
-use super::config::{LISTINGS_MAX, RETRY_AFTER, WAITING_MAX};
+use super::config::{LISTINGS_MAX, WAITING_MAX};
 use super::coordinator::quorum::Copies;
 use super::coordinator::{Busy, Minting, Reading, Writing};
 use super::io::{Effect, Effects, Input, Unreadable};
@@ -176,7 +176,7 @@ impl Shard {
 
     fn on_keys(&mut self, id: RequestId, keys: Keys, deadline: Instant, effects: &mut Effects) {
         if self.listings >= LISTINGS_MAX {
-            return Shard::refuse(id, overloaded(), effects);
+            return Shard::refuse(id, Failure::overloaded(), effects);
         }
         if self.wait(id, deadline, Waiting::List, effects) {
             self.listings += 1;
@@ -228,7 +228,7 @@ impl Shard {
     /// Enters a request into the table; refuses it when the table is full.
     pub(super) fn wait(&mut self, id: RequestId, deadline: Instant, waiting: Waiting, effects: &mut Effects) -> bool {
         if self.waiting.len().max(self.loads.len()) >= WAITING_MAX {
-            Shard::refuse(id, overloaded(), effects);
+            Shard::refuse(id, Failure::overloaded(), effects);
             return false;
         }
         if let Waiting::Mint(minting) = &waiting {
@@ -292,12 +292,6 @@ impl Waiting {
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
         }
     }
-}
-
-/// No room for more right now.
-pub(super) fn overloaded() -> Failure {
-    let retry_after_ms = u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second");
-    Failure::Overloaded { retry_after_ms }
 }
 
 #[cfg(test)]

@@ -19,14 +19,13 @@ use super::clock::Clock;
 use super::connection::Connection;
 use super::door::GRACE;
 use super::gather::{self, Gather};
-use super::mail::Knock;
+use super::mail::{Errand, Finished, Job, Knock};
 use super::metrics::{CoreMetrics, OperationKind};
 use super::signal::Signal;
-use super::storekeeper::{Finished, Job};
 use crate::protocol::causality::Siblings;
-use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
+use crate::protocol::config::DEADLINE_DEFAULT;
 use crate::protocol::io::{Effect, Effects, Input, Unreadable};
-use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Reply, Request, Terms};
+use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Reply, Request};
 use crate::protocol::ring::{Cores, Partition, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
@@ -37,36 +36,6 @@ use crate::wire::frame::CallId;
 /// Values of at most so many bytes are sent also where unread replies fill their memory, unless they would add to what
 /// their own client leaves unread.
 const VALUES_BYTES_SMALL: usize = 64 * 1024;
-
-/// What other cores and the store thread put into a core's inbox. Unbounded, because everything in it was asked for by
-/// a request that is counted where it came in.
-#[derive(Debug)]
-pub enum Errand {
-    /// A request for a key of this core.
-    Forward {
-        /// Whom to answer.
-        from: CoreId,
-        /// That core's name for it.
-        ticket: RequestId,
-        /// What is asked.
-        request: Request,
-        /// When it must have ended; the clock is the same on every core.
-        deadline: Instant,
-    },
-    /// How a request ended that was forwarded from here.
-    Answered {
-        /// This core's name for it.
-        ticket: RequestId,
-        /// Its end.
-        outcome: Outcome,
-    },
-    /// The store thread has done something.
-    Finished(Finished),
-    /// Take no more, finish what is under way.
-    Stop,
-    /// Every core has finished: end.
-    End,
-}
 
 /// A core serves, then finishes what is under way, then ends together with all others: until then it still tells
 /// the others that it takes no more.
@@ -386,7 +355,7 @@ impl Core {
     }
 
     fn ask(&mut self, origin: Origin, core: CoreId, request: Request) {
-        let deadline = self.parts.clock.instant() + patience(&request);
+        let deadline = self.parts.clock.instant() + request.patience();
         if core == self.parts.id {
             return self.ask_here(origin, request, deadline);
         }
@@ -412,7 +381,7 @@ impl Core {
 
     fn refused(&self, refusal: Refusal) -> Failure {
         match refusal {
-            Refusal::Overloaded { .. } => overloaded(),
+            Refusal::Overloaded { .. } => Failure::overloaded(),
             Refusal::DiskFull => Failure::DiskFull,
             Refusal::Stopped => Failure::WritesStopped { core: self.parts.id },
         }
@@ -638,7 +607,7 @@ fn value_bytes(answer: &Answer) -> usize {
 /// The answer when its values find no room. They can be read again, and what was written is told in any case.
 fn refused_values(answer: &Answer) -> Answer {
     let refused = |outcome: &Outcome| match outcome {
-        Ok(Reply::Found(_) | Reply::Siblings(_)) => Err(overloaded()),
+        Ok(Reply::Found(_) | Reply::Siblings(_)) => Err(Failure::overloaded()),
         other => other.clone(),
     };
     match answer {
@@ -648,26 +617,8 @@ fn refused_values(answer: &Answer) -> Answer {
     }
 }
 
-fn overloaded() -> Failure {
-    Failure::Overloaded { retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("a fraction of a second") }
-}
-
 fn unreadable_store() -> Failure {
     Failure::Unreadable { reason: "the chunk could not be ingested: see the log of the node".to_owned() }
-}
-
-/// How long a request may take.
-fn patience(request: &Request) -> Duration {
-    let terms = match request {
-        Request::Get(get) => get.terms,
-        Request::Put(put) => put.terms,
-        Request::Delete(delete) => delete.terms,
-        Request::Siblings(_) | Request::Keys(_) => Terms::default(),
-    };
-    match terms.deadline_ms {
-        0 => DEADLINE_DEFAULT,
-        ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
-    }
 }
 
 #[cfg(test)]

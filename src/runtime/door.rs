@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use super::mail::{Arrival, Knock, Mail};
 use super::pages;
-use crate::protocol::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
-use crate::protocol::message::{Failure, Keys, Outcome, Reply, Request, Terms};
+use crate::protocol::config::DEADLINE_DEFAULT;
+use crate::protocol::message::{Failure, Keys, Outcome, Reply, Request};
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::types::{CoreId, Key};
 
@@ -51,7 +51,7 @@ impl Door {
     /// What the core says; [`Failure::Overloaded`] without room; [`Failure::QuorumNotMet`] when the core does not
     /// answer before the deadline, and a write may still surface.
     pub async fn ask(&self, request: Request) -> Outcome {
-        let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+        let _permit = self.permits.try_acquire().map_err(|_| Failure::overloaded())?;
         match &request {
             Request::Keys(keys) => self.list(keys.clone()).await,
             Request::Get(_) | Request::Put(_) | Request::Delete(_) | Request::Siblings(_) => {
@@ -107,7 +107,7 @@ impl Door {
     }
 
     async fn ask_core(&self, core: CoreId, request: Request) -> Outcome {
-        let patience = deadline(&request) + GRACE;
+        let patience = request.patience() + GRACE;
         answer_within(patience, self.send(core, request)?).await?
     }
 
@@ -123,7 +123,7 @@ impl Door {
 
     fn post(&self, core: CoreId, letter: Mail) -> Result<(), Failure> {
         self.boxes[core.index()].try_send(letter).map_err(|refused| match refused {
-            flume::TrySendError::Full(_) => overloaded(),
+            flume::TrySendError::Full(_) => Failure::overloaded(),
             flume::TrySendError::Disconnected(_) => Failure::Stopping,
         })
     }
@@ -142,27 +142,10 @@ async fn answer_within<T>(patience: Duration, answer: oneshot::Receiver<T>) -> R
     }
 }
 
-fn deadline(request: &Request) -> Duration {
-    let terms = match request {
-        Request::Get(get) => get.terms,
-        Request::Put(put) => put.terms,
-        Request::Delete(delete) => delete.terms,
-        Request::Siblings(_) | Request::Keys(_) => Terms::default(),
-    };
-    match terms.deadline_ms {
-        0 => DEADLINE_DEFAULT,
-        ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
-    }
-}
-
-fn overloaded() -> Failure {
-    Failure::Overloaded { retry_after_ms: u32::try_from(RETRY_AFTER.as_millis()).expect("less than a second") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{Get, Page};
+    use crate::protocol::message::{Get, Page, Terms};
     use bytes::Bytes;
 
     fn key(text: &'static str) -> Key {

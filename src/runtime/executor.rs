@@ -15,11 +15,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use glommio::timer::sleep;
 
-use super::connection::{self, Connection, End};
-use super::core::{Core, Errand, Parts, Phase};
+use super::connection::Connection;
+use super::connection::tasks::{self, End};
+use super::core::{Core, Parts, Phase};
 use super::entropy;
 use super::heartbeat::Heartbeats;
-use super::mail::{Arrival, Mail};
+use super::mail::{Arrival, Errand, Mail};
 use super::signal::Signal;
 use crate::protocol::types::{ActorId, CoreId, Instant};
 use crate::store::wal::writer::{Writer, prepare};
@@ -43,7 +44,7 @@ pub struct Setup {
     /// What the core is made of.
     pub parts: Parts,
     /// From the acceptor and the control thread.
-    pub mail: flume::Receiver<super::mail::Mail>,
+    pub mail: flume::Receiver<Mail>,
     /// From other cores and the store thread.
     pub inbox: flume::Receiver<Errand>,
     /// Where the log's segments stand.
@@ -89,7 +90,7 @@ pub async fn live(setup: Setup) {
         id: parts.id,
         core: Rc::new(RefCell::new(Core::new(parts, Rc::clone(&log), Rc::clone(&segments)))),
         connections: Connections::default(),
-        scratch: Rc::new(connection::scratch()),
+        scratch: Rc::new(tasks::scratch()),
         stop: Rc::new(Signal::default()),
     };
     segments.raise();
@@ -139,7 +140,7 @@ impl Shared {
     }
 
     async fn read(self, connection: Rc<Connection>, leftover: BytesMut) {
-        match connection::read(&self.core, &self.scratch, &connection, leftover).await {
+        match tasks::read(&self.core, &self.scratch, &connection, leftover).await {
             End::Closed => connection.finish(),
             End::Refused(failure) => {
                 tracing::debug!(peer = %connection.peer(), %failure, "a connection broke the protocol");
@@ -153,7 +154,7 @@ impl Shared {
     }
 
     async fn write(self, number: u64, connection: Rc<Connection>) {
-        connection::write(&self.core, &connection).await;
+        tasks::write(&self.core, &connection).await;
         self.connections.borrow_mut().remove(&number);
     }
 

@@ -19,5 +19,8 @@ pub mod core;
 pub mod storekeeper;
 pub mod executor;
 pub mod door;
+pub mod start;
+pub mod opening;
+pub mod launch;
 pub mod node;
 pub mod snapshots;

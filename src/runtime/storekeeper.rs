@@ -8,65 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::core::Errand;
-use crate::protocol::causality::Siblings;
+use super::mail::{Errand, Finished, Job};
 use crate::protocol::io::Unreadable;
-use crate::protocol::message::{Keys, Page};
+use crate::protocol::message::Keys;
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::types::{CoreId, Instant, Key, RequestId};
 use crate::store::lsm::Lsm;
 use crate::store::{Chunk, Place};
-
-/// What a core asks of its store thread.
-#[derive(Debug)]
-pub enum Job {
-    /// Read these keys.
-    Fetch(Vec<Key>),
-    /// Read a page of keys, seen through what is in memory.
-    List {
-        /// Whom to answer.
-        id: RequestId,
-        /// What is asked.
-        keys: Keys,
-        /// The overlay's keys in that range, and whether they hold a value.
-        overlay: Vec<(Place, bool)>,
-        /// When whoever asked has an answer in any case.
-        deadline: Instant,
-    },
-    /// Take in a chunk.
-    Ingest(Arc<Chunk>),
-    /// The core has ended.
-    End,
-}
-
-/// What was found under a key.
-pub type Fetched = (Key, Result<Option<Arc<Siblings>>, Unreadable>);
-
-/// What the store thread has done.
-#[derive(Debug)]
-pub enum Finished {
-    /// The keys of one fetch, or the next of them.
-    Fetched {
-        /// What was found, in the order of the fetch.
-        fetched: Vec<Fetched>,
-        /// How long the reading took.
-        took: Duration,
-    },
-    /// A page of keys.
-    Listed {
-        /// Whom to answer.
-        id: RequestId,
-        /// The page.
-        page: Result<Page, Unreadable>,
-    },
-    /// A chunk is in the tree and durable, or is not.
-    Ingested {
-        /// How it ended; where it failed, whether the disk is full.
-        outcome: Result<(), bool>,
-        /// How long it took.
-        took: Duration,
-    },
-}
 
 /// A store thread at work.
 pub struct Storekeeper {

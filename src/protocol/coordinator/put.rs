@@ -13,7 +13,7 @@ use crate::protocol::config::MINTING_BYTES_MAX;
 use crate::protocol::io::{Append, Effect, Effects, Unreadable};
 use crate::protocol::message::{Causality, Delete, Failure, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
-use crate::protocol::shard::{Load, Shard, Waiting, overloaded};
+use crate::protocol::shard::{Load, Shard, Waiting};
 use crate::protocol::types::{ActorId, AppendId, Dot, Instant, Key, Now, RequestId, Value, WallTime};
 
 /// A write that is not minted yet.
@@ -129,7 +129,7 @@ impl Shard {
             return Err(Failure::WritesStopped { core: self.core });
         }
         if self.minting_bytes >= MINTING_BYTES_MAX {
-            return Err(overloaded());
+            return Err(Failure::overloaded());
         }
         let Asked { key, value, causality, operation, terms } = asked;
         let quorum = self.copies.write(terms.quorum)?;

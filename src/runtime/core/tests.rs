@@ -5,7 +5,7 @@ use metrics::NoopRecorder;
 use super::*;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
-use crate::protocol::message::{Found, Get};
+use crate::protocol::message::{Found, Get, Terms};
 use crate::protocol::shard::Birth;
 use crate::protocol::types::{ClusterId, LogId};
 use crate::store::EngineConfig;

@@ -8,13 +8,17 @@ use bytes::{Bytes, BytesMut};
 use metrics::NoopRecorder;
 
 use super::*;
+use crate::protocol::config::PARTITIONS;
 use crate::protocol::message::{
     Answer, Call, Causality, Delete, Failure, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms,
 };
 use crate::protocol::types::{OperationId, Value};
 use crate::runtime::mail::Arrival;
+use crate::runtime::opening::restore;
 use crate::runtime::slots::Slots;
+use crate::store::home::HomeError;
 use crate::wire::frame::ANSWER_BYTES_MAX;
+use crate::wire::sets;
 use crate::wire::{CallId, decode_answer, encode_call, next_frame};
 
 fn config(data_dir: &Path, cores: u16) -> NodeConfig {

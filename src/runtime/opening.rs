@@ -1,0 +1,192 @@
+//! Opening a data directory: what the logs of earlier starts still hold goes into the tree before anything is served.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::entropy;
+use super::start::{NodeConfig, StartError};
+use crate::protocol::causality::Siblings;
+use crate::protocol::config::PARTITIONS;
+use crate::protocol::io::Unreadable;
+use crate::protocol::replica::Remembered;
+use crate::protocol::ring::Ring;
+use crate::protocol::types::{ActorId, ClusterId, Key};
+use crate::store::chunk::Entry;
+use crate::store::home::{Founding, Home, Start};
+use crate::store::lsm::{Lsm, LsmError};
+use crate::store::recovery::recover;
+use crate::store::wal::segment::{BLOCK, Header, NoHeader};
+use crate::store::wal::{SegmentFile, SegmentId, SpareSegment, replay};
+use crate::store::{Known, Place};
+use crate::wire::sets;
+
+/// What an opened data directory gives to the cores.
+pub struct Opened {
+    /// The directory, locked.
+    pub home: Home,
+    /// The tree, with everything that was acknowledged.
+    pub lsm: Lsm,
+    /// The ring of its cluster.
+    pub ring: Ring,
+    /// By core, the actor that it mints as and the actor's last counter.
+    pub actors: Vec<(ActorId, u64)>,
+    /// Segments that may be written again.
+    pub spares: Vec<SpareSegment>,
+    /// Operations that are remembered, the oldest first.
+    pub remembered: Vec<(Key, Remembered)>,
+    /// The last number that was given to a segment.
+    pub segment_last: u32,
+}
+
+/// Opens the data directory and brings what its logs hold into the tree.
+pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError> {
+    let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
+    let start = Start { stamp: entropy::word(), fresh };
+    let (home, actors) = Home::start(&config.data_dir, founding(), start)?;
+    let lsm = Lsm::open(&home.lsm(), blocks_bytes)?;
+    let ring = Ring::new(home.identity.partitions);
+    let known = lsm.known()?;
+    let mut found = find_segments(&home.wal(), &known)?;
+
+    let failed = |cause| StartError::Replay { folder: home.wal(), cause };
+    let replayed = replay(&found.open, &known).map_err(failed)?;
+    for tail in &replayed.tails {
+        tracing::warn!(%tail, "the last stop was not clean");
+    }
+    let base = |place: &Place| match lsm.get(place) {
+        Ok(set) => Ok(set.map(Arc::new)),
+        Err(error) => Err(Unreadable { reason: error.to_string() }),
+    };
+    let failed = |cause| StartError::Recovery { folder: config.data_dir.clone(), cause };
+    let chunk = recover(&replayed, ring, home.identity.starts, base).map_err(failed)?;
+    if !chunk.sets().is_empty() {
+        tracing::info!(
+            keys = chunk.sets().len(),
+            bytes = chunk.bytes(),
+            "replayed what the last life left in its logs"
+        );
+    }
+    lsm.ingest(&chunk, || {})?;
+
+    let mut remembered: Vec<(Key, Remembered)> =
+        lsm.remembered()?.into_iter().map(|(place, known)| (place.key, known)).collect();
+    // The tree has them by key. Where the memory is full, the oldest are to go first.
+    remembered.sort_by_key(|(_, known)| known.written_at);
+    keep_spares(&home.wal(), &mut found.spares, config.cores)?;
+    Ok(Opened { home, lsm, ring, actors, spares: found.spares, remembered, segment_last: found.last })
+}
+
+/// What a directory is founded as, if it is empty.
+pub fn founding() -> Founding {
+    Founding {
+        cluster: ClusterId(entropy::wide()),
+        incarnation: entropy::wide(),
+        partitions: PARTITIONS,
+        salt: entropy::word(),
+    }
+}
+
+/// Fills an empty data directory with these sets, by place, as a node of a new cluster that was never started.
+///
+/// # Errors
+/// Those of the sets, and [`StartError`]; the directory is not a node's then, and is to be emptied before another try.
+pub fn restore<E: From<StartError>>(
+    data_dir: &Path,
+    partitions: u16,
+    sets: impl Iterator<Item = Result<(Key, Siblings), E>>,
+) -> Result<(), E> {
+    let founding = Founding { partitions, ..founding() };
+    let home = Home::empty(data_dir, founding).map_err(StartError::Home)?;
+    let lsm = Lsm::open(&home.lsm(), RESTORE_BLOCKS_BYTES).map_err(StartError::Lsm)?;
+    let ring = Ring::new(partitions);
+    let entry = |(key, set): (Key, Siblings)| Entry {
+        key: Place::of(ring, &key).set_key(),
+        value: Some(sets::encode_set(&set)),
+    };
+    lsm.ingest_entries(sets.map(|set| set.map(entry).map_err(Restoring::Sets)), || {}).map_err(
+        |failed| match failed {
+            Restoring::Sets(error) => error,
+            Restoring::Lsm(error) => StartError::Lsm(error).into(),
+        },
+    )?;
+    lsm.close().map_err(StartError::Lsm)?;
+    Ok(home.found().map_err(StartError::Home)?)
+}
+
+/// A restore reads nothing back.
+const RESTORE_BLOCKS_BYTES: u64 = 16 * 1024 * 1024;
+
+enum Restoring<E> {
+    Sets(E),
+    Lsm(LsmError),
+}
+
+impl<E> From<LsmError> for Restoring<E> {
+    fn from(error: LsmError) -> Self {
+        Restoring::Lsm(error)
+    }
+}
+
+struct Segments {
+    /// Segments of logs that are not closed, with all their bytes.
+    open: Vec<SegmentFile>,
+    /// Every segment: once the open logs are in the tree, all of them are free.
+    spares: Vec<SpareSegment>,
+    last: u32,
+}
+
+fn find_segments(wal: &Path, known: &Known) -> Result<Segments, StartError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| StartError::Segment { path, cause }
+    };
+    let mut found = Segments { open: Vec::new(), spares: Vec::new(), last: 0 };
+    for entry in fs::read_dir(wal).map_err(failed(wal))? {
+        let path = entry.map_err(failed(wal))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(id) = SegmentId::from_file_name(name) else {
+            if name.starts_with("probe-") {
+                fs::remove_file(&path).map_err(failed(&path))?;
+            }
+            continue;
+        };
+        found.last = found.last.max(id.0);
+        let bytes = fs::metadata(&path).map_err(failed(&path))?.len();
+        if !is_idle(&path, known).map_err(failed(&path))? {
+            let bytes = Bytes::from(fs::read(&path).map_err(failed(&path))?);
+            found.open.push(SegmentFile { id, bytes });
+        }
+        match SpareSegment::new(id, bytes) {
+            Some(spare) => found.spares.push(spare),
+            None => fs::remove_file(&path).map_err(failed(&path))?,
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a segment surely holds nothing that is needed: it was never used, or its log is closed.
+fn is_idle(path: &Path, known: &Known) -> io::Result<bool> {
+    use io::Read;
+    let mut block = Vec::with_capacity(BLOCK);
+    fs::File::open(path)?.take(BLOCK as u64).read_to_end(&mut block)?;
+    Ok(match Header::read(&block) {
+        Ok(header) => known.is_closed(header.log),
+        Err(NoHeader::Blank) => true,
+        Err(NoHeader::Format(_) | NoHeader::Damaged) => false,
+    })
+}
+
+/// The largest segments are kept, a few for each core; the others give their room back.
+fn keep_spares(wal: &Path, spares: &mut Vec<SpareSegment>, cores: u16) -> Result<(), StartError> {
+    const SPARES_A_CORE: usize = 3;
+    spares.sort_by_key(|spare| (std::cmp::Reverse(spare.bytes), spare.id));
+    for spare in spares.drain((SPARES_A_CORE * usize::from(cores)).min(spares.len())..) {
+        let path = wal.join(spare.id.to_string());
+        fs::remove_file(&path).map_err(|cause| StartError::Segment { path, cause })?;
+    }
+    Ok(())
+}

@@ -24,6 +24,7 @@ use crate::runtime::node::Node;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
 use crate::runtime::start::NodeConfig;
+use crate::runtime::trees;
 
 /// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
 const BLOCKING_THREADS_MAX: usize = 2;
@@ -93,7 +94,7 @@ fn node_config(config: &Config) -> NodeConfig {
 
 /// What the control thread knows of the node.
 fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>) -> Shown {
-    let (lsm, ring) = (node.lsm(), node.ring());
+    let (lsm, tree, ring) = (node.lsm(), node.lsm(), node.ring());
     Shown {
         name: config.name.as_str().into(),
         cluster: node.info().cluster,
@@ -106,6 +107,7 @@ fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>
         metrics,
         guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
+        trees: Arc::new(move |range| trees::begin(&tree, range)),
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::guard::Guard;
 use super::metrics::Metrics;
+use crate::protocol::antientropy::{Range, Tree};
 use crate::protocol::message::Directory;
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::types::ClusterId;
@@ -38,8 +39,14 @@ pub struct Node {
     pub guard: Guard,
     /// How a snapshot is begun.
     pub snapshots: SnapshotSource,
+    /// How a hash tree is made.
+    pub trees: TreeSource,
 }
 
 /// Begins a snapshot of what the LSM tree holds now, on a thread of its own, and gives its bytes as they come
 /// (`store::snapshot`). The channel is bounded; dropping the receiver ends the thread. A checkpoint has gone before it.
 pub type SnapshotSource = Arc<dyn Fn() -> flume::Receiver<Result<Bytes, String>> + Send + Sync>;
+
+/// Makes the hash tree of a range from what the LSM tree holds now, on a thread of its own. A checkpoint has gone
+/// before it.
+pub type TreeSource = Arc<dyn Fn(Range) -> flume::Receiver<Result<Tree, String>> + Send + Sync>;

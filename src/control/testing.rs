@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::guard::Guard;
 use super::metrics::Metrics;
 use super::node::Node;
+use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::io::{Effect, Effects, Input};
@@ -46,6 +47,11 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         hearts: Arc::new(hearts),
         metrics: Arc::new(Metrics::recording()),
         guard: Guard::new(token),
+        trees: Arc::new(|range| {
+            let (made, tree) = flume::bounded(1);
+            made.send(Ok(Tree::new(range))).unwrap();
+            tree
+        }),
         snapshots: Arc::new(|| {
             let (pieces, snapshot) = flume::bounded(2);
             pieces.send(Ok(Bytes::from_static(b"snap"))).unwrap();

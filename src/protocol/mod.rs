@@ -13,3 +13,4 @@ pub mod io;
 pub mod shard;
 pub mod coordinator;
 pub mod replica;
+pub mod antientropy;

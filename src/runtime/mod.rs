@@ -24,3 +24,4 @@ pub mod opening;
 pub mod launch;
 pub mod node;
 pub mod snapshots;
+pub mod trees;

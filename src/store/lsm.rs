@@ -18,7 +18,7 @@ use crate::protocol::message::{Keys, Page};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::Key;
-use crate::wire::sets;
+use crate::wire::{WireError, sets};
 
 /// Values of sets from this size on stand in files of their own, so that compaction does not copy them.
 const SEPARATED_BYTES_MIN: u32 = 32 * 1024;
@@ -247,6 +247,11 @@ impl Lsm {
             Ok(()) | Err(fjall::Error::Poisoned) => Ok(()),
             Err(cause) => Err(self.error("cannot close", cause)),
         }
+    }
+
+    /// The error of a set that cannot be read.
+    pub fn unreadable(&self, place: &Place, cause: WireError) -> LsmError {
+        self.foreign(LayoutError::Value { key: place.set_key(), cause })
     }
 
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<Siblings, LsmError> {

@@ -294,3 +294,44 @@ fn promtool_accepts_the_metrics() {
     let said = tool.wait_with_output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
+
+#[test]
+fn a_merkle_snapshot_answers_as_the_seed_did_and_tells_where_contents_differ() {
+    const PATH: &str = "/admin/anti-entropy/merkle-snapshot";
+    let home = Home::new();
+    let node = home.start_with(&["--cores", "2"]);
+    let empty = node.get(PATH).ok();
+    assert_fields(&empty, &["rootHashBase64", "leafCount", "digests"]);
+    assert_eq!((&empty["leafCount"], &empty["digests"]), (&json!(1_024), &json!([])));
+
+    for n in 0..50 {
+        node.put(&format!("key-{n}"), "x");
+    }
+    let before = node.get(PATH).ok();
+    assert_ne!(before["rootHashBase64"], empty["rootHashBase64"]);
+    assert!(before["digests"][0]["token"].is_i64() && before["digests"][0]["digestBase64"].is_string(), "{before}");
+    assert_eq!(node.get(PATH).ok(), before, "equal contents give equal roots");
+
+    node.put("key-7", "y");
+    let after = node.get(PATH).ok();
+    let digests = |tree: &Value| tree["digests"].as_array().unwrap().clone();
+    let differing = digests(&before).iter().zip(&digests(&after)).filter(|(one, other)| one != other).count();
+    assert_eq!(differing, 1);
+    let token =
+        digests(&after).iter().zip(&digests(&before)).find(|(one, other)| one != other).unwrap().0["token"].clone();
+    let rest = node.get(&format!("{PATH}?startToken={token}&endToken=9223372036854775807&leafCount=16")).ok();
+    assert_eq!(rest["leafCount"], 16);
+    assert!(digests(&rest).iter().all(|leaf| leaf["token"].as_i64() >= token.as_i64()));
+
+    for (query, words) in [
+        ("leafCount=3", "power of two"),
+        ("leafCount=0", "leafCount"),
+        ("leafCount=1048576", "power of two"),
+        ("startToken=x", "startToken"),
+        ("startToken=9223372036854775808", "64 bits"),
+        ("startToken=5&endToken=4", "before it starts"),
+        ("leaves=4", "unknown parameter"),
+    ] {
+        assert_refused(&node.get(&format!("{PATH}?{query}")), 400, words);
+    }
+}

@@ -43,8 +43,8 @@ struct Api {
     node: Node,
     bodies: Budget,
     replies: Budget,
-    /// A snapshot reads the whole store: one at a time.
-    snapshots: Arc<Semaphore>,
+    /// A snapshot or a hash tree reads the whole store: one at a time.
+    whole_reads: Arc<Semaphore>,
 }
 
 /// All that can be asked over HTTP.
@@ -53,7 +53,7 @@ pub fn router(node: Node) -> Router {
         node,
         bodies: Budget::new(BODIES_BYTES_MAX),
         replies: Budget::new(REPLIES_BYTES_MAX),
-        snapshots: Arc::new(Semaphore::new(1)),
+        whole_reads: Arc::new(Semaphore::new(1)),
     });
     let key = get(kv::get).put(kv::put).delete(kv::delete);
     let siblings = get(kv::siblings);
@@ -65,6 +65,7 @@ pub fn router(node: Node) -> Router {
         .route("/admin/health", get(admin::ready))
         .route("/admin/info", get(admin::info))
         .route("/admin/snapshot", get(admin::snapshot))
+        .route("/admin/anti-entropy/merkle-snapshot", get(admin::merkle_snapshot))
         .route("/health/live", get(admin::live))
         .route("/health/ready", get(admin::ready))
         .route("/metrics", get(admin::metrics))

@@ -29,8 +29,8 @@ pub(super) enum Refusal {
         /// The bound.
         seconds: u64,
     },
-    /// A snapshot is under way.
-    #[error("a snapshot is under way: one is taken at a time")]
+    /// A snapshot or a hash tree is under way.
+    #[error("the whole store is being read already, for a snapshot or a hash tree: one is taken at a time")]
     Busy,
     /// What the cores say.
     #[error(transparent)]

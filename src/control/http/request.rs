@@ -17,12 +17,16 @@ use tokio::time::timeout;
 
 use super::budget::{Budget, Taken};
 use super::refusal::Refusal;
+use crate::protocol::antientropy::Range;
 use crate::protocol::config::VALUE_BYTES_MAX;
 use crate::protocol::message::{Causality, Failure, Terms};
 use crate::protocol::types::{Key, OperationId, Value};
 
 /// Raw bytes, both ways.
 pub(super) const RAW: &str = "application/octet-stream";
+
+/// Leaves of a hash tree: the seed's number.
+const LEAVES_DEFAULT: usize = 1_024;
 
 /// Carries a context, both ways.
 pub(super) const CONTEXT: &str = "x-sloop-context";
@@ -86,9 +90,7 @@ pub(super) fn terms(uri: &Uri, headers: &HeaderMap, quorum: &str) -> Result<Term
     if let Some(header) = headers.get(DEADLINE) {
         terms.deadline_ms = number(DEADLINE, &String::from_utf8_lossy(header.as_bytes()), u32::MAX)?;
     }
-    let parameters = uri.query().unwrap_or("").split('&').filter(|parameter| !parameter.is_empty());
-    for parameter in parameters {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    for (name, value) in parameters(uri) {
         match name {
             "deadline_ms" => terms.deadline_ms = number(name, value, u32::MAX)?,
             "consistency" => terms.strict = choice(name, value, ["sloppy", "strict"])?,
@@ -104,6 +106,34 @@ pub(super) fn terms(uri: &Uri, headers: &HeaderMap, quorum: &str) -> Result<Term
         }
     }
     Ok(terms)
+}
+
+/// The range of a hash tree, from the query: the whole ring in 1,024 leaves unless it says otherwise.
+pub(super) fn token_range(uri: &Uri) -> Result<Range, Refusal> {
+    let (mut start, mut end, mut leaves) = (i64::MIN, i64::MAX, LEAVES_DEFAULT);
+    for (name, value) in parameters(uri) {
+        match name {
+            "startToken" => start = token(name, value)?,
+            "endToken" => end = token(name, value)?,
+            "leafCount" => leaves = number(name, value, u32::MAX)? as usize,
+            _ => {
+                return Err(Refusal::malformed(format!(
+                    "unknown parameter \"{name}\": known here are startToken, endToken and leafCount"
+                )));
+            }
+        }
+    }
+    Range::new(start, end, leaves).map_err(|error| Refusal::malformed(error.to_string()))
+}
+
+fn token(name: &str, text: &str) -> Result<i64, Refusal> {
+    let not_a_token = |_| Refusal::malformed(format!("{name}: \"{text}\" is not a signed whole number of 64 bits"));
+    text.parse().map_err(not_a_token)
+}
+
+fn parameters(uri: &Uri) -> impl Iterator<Item = (&str, &str)> {
+    let parameters = uri.query().unwrap_or("").split('&').filter(|parameter| !parameter.is_empty());
+    parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
 }
 
 /// Whether the query is empty, as it must be where nothing can be chosen.

@@ -42,6 +42,37 @@ pub struct Opened {
     pub segment_last: u32,
 }
 
+/// Why the files of a data directory cannot have been left by one node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Torn {
+    /// A start writes to its log only when the tree has closed all logs before it.
+    #[error(
+        "start {start} wrote wal/{segment}, and the store in lsm knows of none later than {known}: \
+         the store is missing or an old one"
+    )]
+    Store {
+        /// A segment of that start.
+        segment: SegmentId,
+        /// The start that wrote it.
+        start: u64,
+        /// The last one that the tree knows of.
+        known: u64,
+    },
+    /// A segment has its full size before its first use.
+    #[error("wal/{segment} is cut off: it has {bytes} bytes of {stated}")]
+    Cut {
+        /// Which.
+        segment: SegmentId,
+        /// The size of its file.
+        bytes: u64,
+        /// The size that its header states.
+        stated: u64,
+    },
+    /// A node that ever put a part of its log into the tree keeps the segments.
+    #[error("the log is missing: wal holds no segments")]
+    Log,
+}
+
 /// Opens the data directory and brings what its logs hold into the tree.
 pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError> {
     let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
@@ -51,6 +82,9 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
     let ring = Ring::new(home.identity.partitions);
     let known = lsm.known()?;
     let mut found = find_segments(&home.wal(), &known)?;
+    if let Some(cause) = found.torn {
+        return Err(StartError::Torn { folder: config.data_dir.clone(), cause });
+    }
 
     let failed = |cause| StartError::Replay { folder: home.wal(), cause };
     let replayed = replay(&found.open, &known).map_err(failed)?;
@@ -137,6 +171,7 @@ struct Segments {
     /// Every segment: once the open logs are in the tree, all of them are free.
     spares: Vec<SpareSegment>,
     last: u32,
+    torn: Option<Torn>,
 }
 
 fn find_segments(wal: &Path, known: &Known) -> Result<Segments, StartError> {
@@ -144,7 +179,7 @@ fn find_segments(wal: &Path, known: &Known) -> Result<Segments, StartError> {
         let path = path.to_owned();
         move |cause| StartError::Segment { path, cause }
     };
-    let mut found = Segments { open: Vec::new(), spares: Vec::new(), last: 0 };
+    let mut found = Segments { open: Vec::new(), spares: Vec::new(), last: 0, torn: None };
     for entry in fs::read_dir(wal).map_err(failed(wal))? {
         let path = entry.map_err(failed(wal))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -156,7 +191,11 @@ fn find_segments(wal: &Path, known: &Known) -> Result<Segments, StartError> {
         };
         found.last = found.last.max(id.0);
         let bytes = fs::metadata(&path).map_err(failed(&path))?.len();
-        if !is_idle(&path, known).map_err(failed(&path))? {
+        let header = header(&path).map_err(failed(&path))?;
+        if let Ok(header) = header {
+            found.torn = found.torn.or_else(|| torn(id, bytes, &header, known));
+        }
+        if !is_idle(header, known) {
             let bytes = Bytes::from(fs::read(&path).map_err(failed(&path))?);
             found.open.push(SegmentFile { id, bytes });
         }
@@ -165,19 +204,35 @@ fn find_segments(wal: &Path, known: &Known) -> Result<Segments, StartError> {
             None => fs::remove_file(&path).map_err(failed(&path))?,
         }
     }
+    if found.last == 0 && !known.positions.is_empty() {
+        found.torn = Some(Torn::Log);
+    }
     Ok(found)
 }
 
-/// Whether a segment surely holds nothing that is needed: it was never used, or its log is closed.
-fn is_idle(path: &Path, known: &Known) -> io::Result<bool> {
+fn header(path: &Path) -> io::Result<Result<Header, NoHeader>> {
     use io::Read;
     let mut block = Vec::with_capacity(BLOCK);
     fs::File::open(path)?.take(BLOCK as u64).read_to_end(&mut block)?;
-    Ok(match Header::read(&block) {
+    Ok(Header::read(&block))
+}
+
+/// What a segment tells of a directory whose parts do not belong together.
+fn torn(segment: SegmentId, bytes: u64, header: &Header, known: &Known) -> Option<Torn> {
+    let (start, stated) = (header.log.start, header.bytes);
+    if known.closed_below < start {
+        return Some(Torn::Store { segment, start, known: known.closed_below });
+    }
+    (bytes < stated && !known.is_closed(header.log)).then_some(Torn::Cut { segment, bytes, stated })
+}
+
+/// Whether a segment surely holds nothing that is needed: it was never used, or its log is closed.
+fn is_idle(header: Result<Header, NoHeader>, known: &Known) -> bool {
+    match header {
         Ok(header) => known.is_closed(header.log),
         Err(NoHeader::Blank) => true,
         Err(NoHeader::Format(_) | NoHeader::Damaged) => false,
-    })
+    }
 }
 
 /// The largest segments are kept, a few for each core; the others give their room back.

@@ -24,6 +24,15 @@ pub enum Refused {
         /// The limit in force.
         limit: String,
     },
+    /// The limit is below what an executor asks for at all, whatever is in use.
+    #[error(
+        "this user may lock {limit} of memory, and a core needs 512 KiB or more: raise it with `ulimit -l` or \
+         LimitMEMLOCK="
+    )]
+    MemlockLeast {
+        /// The limit in force.
+        limit: String,
+    },
     /// Anything else.
     #[error("io_uring cannot be used: {0}")]
     Other(io::Error),
@@ -47,16 +56,45 @@ impl Refused {
 /// # Errors
 /// [`Refused`].
 pub fn io_uring() -> Result<(), Refused> {
+    lockable(memlock_bytes())?;
     match io_uring::IoUring::new(8) {
         Ok(_) => Ok(()),
         Err(error) => Err(Refused::from_io(error)),
     }
 }
 
+/// Below this glommio makes no executor.
+const MEMLOCK_LEAST: u64 = 512 * 1024;
+
+fn lockable(limit: Option<u64>) -> Result<(), Refused> {
+    match limit {
+        Some(bytes) if bytes < MEMLOCK_LEAST => Err(Refused::MemlockLeast { limit: readable(limit) }),
+        _ => Ok(()),
+    }
+}
+
+fn memlock_bytes() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
+}
+
 /// The memlock limit as a person reads it.
 pub fn memlock() -> String {
-    match rustix::process::getrlimit(rustix::process::Resource::Memlock).current {
-        Some(bytes) => format!("{} KiB", bytes / 1024),
-        None => "unlimited".to_owned(),
+    readable(memlock_bytes())
+}
+
+fn readable(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memlock_limit_that_no_executor_runs_under_says_what_to_raise() {
+        let refused = lockable(Some(64 * 1024)).unwrap_err().to_string();
+        assert!(refused.contains("64 KiB") && refused.contains("ulimit -l"), "{refused}");
+        assert!(lockable(Some(8 * 1024 * 1024)).is_ok());
+        assert!(lockable(None).is_ok());
     }
 }

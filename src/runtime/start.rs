@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::memory::TooLittle;
+use super::opening::Torn;
 use super::probe::Refused;
 use crate::protocol::types::CoreId;
 use crate::store::home::HomeError;
@@ -53,6 +54,14 @@ pub enum StartError {
         folder: PathBuf,
         /// What is wrong.
         cause: ReplayError,
+    },
+    /// A part of the data directory is missing, or is of another time than the rest.
+    #[error("{folder}: {cause}; restore the data directory from a snapshot, or a copy of all of it")]
+    Torn {
+        /// The data directory.
+        folder: PathBuf,
+        /// What is wrong.
+        cause: Torn,
     },
     /// Logs and tree do not fit together.
     #[error("{folder}: {cause}; restore the data directory from a snapshot")]

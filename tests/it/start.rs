@@ -156,6 +156,60 @@ fn damage_in_the_log_is_an_error_that_names_the_file() {
     assert!(ended.said.contains(name) && ended.said.contains("damaged"), "{}", ended.said);
 }
 
+/// A directory that lost a part is an error that names the part, never a node that serves what is left.
+#[test]
+fn a_data_directory_without_its_store_is_refused() {
+    let home = Home::new();
+    for n in 0..2 {
+        let node = home.start_with(&["--cores", "1"]);
+        node.put(&format!("k{n}"), "v");
+        node.terminate();
+    }
+    fs::remove_dir_all(home.data_dir().join("lsm")).unwrap();
+
+    for _ in 0..2 {
+        let ended = home.refused(&["--cores", "1"]);
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
+        assert!(ended.said.contains("the store is missing"), "{}", ended.said);
+    }
+}
+
+#[test]
+fn a_data_directory_without_its_log_is_refused() {
+    let home = Home::new();
+    let node = home.start_with(&["--cores", "1"]);
+    node.put("k", "v");
+    assert_eq!(node.get("/admin/snapshot").status, 200, "what was written so far is in the tree now");
+    node.put("k", "w");
+    node.kill();
+    for segment in files(&home.data_dir().join("wal")) {
+        fs::remove_file(segment).unwrap();
+    }
+
+    let ended = home.refused(&["--cores", "1"]);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
+    assert!(ended.said.contains("the log is missing"), "{}", ended.said);
+}
+
+#[test]
+fn a_segment_that_was_cut_off_is_refused() {
+    let home = Home::new();
+    let node = home.start_with(&["--cores", "1"]);
+    for n in 0..20 {
+        node.put(&format!("k{n}"), "v");
+    }
+    node.kill();
+    let is_used = |bytes: &[u8]| bytes.iter().any(|&byte| byte != 0);
+    let segment = files(&home.data_dir().join("wal")).into_iter().find(|path| is_used(&fs::read(path).unwrap()));
+    let segment = segment.expect("a segment with records");
+    fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(16_384).unwrap();
+
+    let ended = home.refused(&["--cores", "1"]);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    assert!(ended.said.contains(name) && ended.said.contains("cut off"), "{}", ended.said);
+}
+
 #[test]
 fn listening_beyond_this_machine_needs_a_token_or_a_word() {
     let home = Home::new();

@@ -175,7 +175,8 @@ impl Load {
                     read += 1;
                     bytes += values.iter().map(Value::len).sum::<usize>();
                     under_way.insert(key.clone());
-                    writes.spawn(settle(client.clone(), key, values, self.keep));
+                    let settling = settle(client.clone(), key.clone(), values, self.keep);
+                    writes.spawn(async move { settling.await.map_err(|error| failed_on(&key, error)) });
                 }
             }
         };
@@ -188,7 +189,7 @@ impl Load {
 
 impl Loaded {
     /// Waits for what is under way; all of it ends before an error is told.
-    async fn count(&mut self, writes: &mut JoinSet<Result<bool, client::Error>>) -> Result<(), Failed> {
+    async fn count(&mut self, writes: &mut JoinSet<Result<bool, String>>) -> Result<(), Failed> {
         let mut failed = None;
         while let Some(done) = writes.join_next().await {
             match done? {
@@ -199,8 +200,13 @@ impl Loaded {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        failed.map_or(Ok(()), |error| Err(Failed::refused(error)))
     }
+}
+
+fn failed_on(key: &Key, error: client::Error) -> String {
+    let Failed { message, .. } = error.into();
+    format!("key {key}: {message}")
 }
 
 /// Makes a key hold exactly these values, and says whether that took a write.

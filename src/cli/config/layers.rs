@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, SETTINGS};
+use super::{ConfigError, FILE_BYTES_MAX, SETTINGS, read_text};
 
 /// Begins the name of every variable that sets something.
 const VARIABLE_PREFIX: &str = "SLOOP_";
@@ -83,7 +83,7 @@ impl Layers {
     /// # Errors
     /// [`ConfigError`] for a file that cannot be read, is not TOML, or sets something unknown.
     pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = read_text(path, FILE_BYTES_MAX)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), cause: error.to_string() })?;
         self.toml(path, &text)
     }

@@ -14,8 +14,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use command::Command;
@@ -46,6 +47,12 @@ pub const SETTINGS: [(&str, &str); 14] = [
 
 /// Longest name. It stands in every welcome and beside every version that the node wrote.
 const NAME_BYTES_MAX: usize = 64;
+
+/// Most bytes of a token's file: a token and its line's end, with room for a mistake to be shown.
+const TOKEN_FILE_BYTES_MAX: u64 = 4 * 1_024;
+
+/// Most bytes of a configuration file: a thousand times what one needs.
+const FILE_BYTES_MAX: u64 = 1_024 * 1_024;
 
 /// Memory that a node takes at most unless told otherwise, or unless its cores need more.
 const MEMORY_DEFAULT_MAX: u64 = 2 << 30;
@@ -197,7 +204,7 @@ impl Config {
             origins: layers.origins(),
             warnings: layers.warnings().to_vec(),
         };
-        config.enough()?;
+        config.enough(machine)?;
         config.apart()?;
         config.closed_to_strangers()?;
         Ok(config)
@@ -232,17 +239,19 @@ impl Config {
         }
     }
 
-    fn enough(&self) -> Result<(), ConfigError> {
+    fn enough(&self, machine: &Machine) -> Result<(), ConfigError> {
         let least = CORE_BYTES_MIN * u64::from(self.cores);
-        if self.memory >= least {
+        let (given, cores) = (bytes_shown(self.memory), self.cores);
+        let reason = if self.memory < least {
+            let least = bytes_shown(least);
+            format!("{given} is too little for cores = {cores}: at least {least}, or fewer cores")
+        } else if self.memory > machine.memory && self.origins.contains_key("memory") {
+            format!("{given} is more than the {} that this process may use", bytes_shown(machine.memory))
+        } else {
             return Ok(());
-        }
-        let (given, cores, least) = (bytes_shown(self.memory), self.cores, bytes_shown(least));
-        Err(ConfigError::Unusable {
-            setting: "memory",
-            reason: format!("{given} is too little for cores = {cores}: at least {least}, or fewer cores"),
-            origin: self.origins.get("memory").cloned().unwrap_or(Origin::Default),
-        })
+        };
+        let origin = self.origins.get("memory").cloned().unwrap_or(Origin::Default);
+        Err(ConfigError::Unusable { setting: "memory", reason, origin })
     }
 
     /// Said here, because the port would seem to be taken by another program.
@@ -359,10 +368,20 @@ fn token(layers: &Layers) -> Result<Option<Token>, ConfigError> {
         }
         (text, file) if text > file => layers.read("token", secret),
         _ => layers.read("token_file", |path| {
-            let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            let text = read_text(Path::new(path), TOKEN_FILE_BYTES_MAX).map_err(|error| format!("{path}: {error}"))?;
             secret(text.trim_end_matches(['\r', '\n']))
         }),
     }
+}
+
+/// Reads a small file whole; one that does not end within its bound is an error, whatever it is.
+fn read_text(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    if read as u64 > bytes_max {
+        return Err(std::io::Error::other(format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(text)
 }
 
 fn secret(text: &str) -> Result<Token, String> {

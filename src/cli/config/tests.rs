@@ -162,3 +162,22 @@ fn what_is_shown_can_be_read_again() {
     let again = from_file(&shown).unwrap();
     assert_eq!(Config { origins: config.origins.clone(), ..again }, config);
 }
+
+#[test]
+fn more_memory_than_the_machine_has_is_refused() {
+    let mut layers = Layers::default();
+    layers.flag("memory", "17GiB".to_owned());
+    let refused = Config::resolve(&layers, &machine()).unwrap_err();
+    assert!(refused.to_string().contains("17GiB is more than the 16GiB that this process may use"), "{refused}");
+}
+
+#[test]
+fn a_file_that_does_not_end_is_not_read_for_ever() {
+    let mut layers = Layers::default();
+    let endless = layers.file(Path::new("/dev/zero")).unwrap_err();
+    assert!(endless.to_string().contains("more than 1048576 bytes"), "{endless}");
+
+    layers.flag("token_file", "/dev/zero".to_owned());
+    let endless = Config::resolve(&layers, &machine()).unwrap_err();
+    assert!(endless.to_string().contains("more than 4096 bytes"), "{endless}");
+}

@@ -29,6 +29,7 @@ use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, R
 use crate::protocol::ring::{Cores, Partition, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
+use crate::store::home::Left;
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
 use crate::store::{Engine, Lookup, Place, Refusal};
 use crate::wire::frame::CallId;
@@ -267,6 +268,11 @@ impl Core {
         self.show();
     }
 
+    /// Whether writes are refused because the disk is full.
+    pub fn is_out_of_room(&self) -> bool {
+        self.parts.engine.admit() == Err(Refusal::DiskFull)
+    }
+
     /// Whether anything is under way.
     pub fn is_busy(&self) -> bool {
         !self.pending.is_empty() || !self.gathers.is_empty() || self.parts.engine.stats().queue_records > 0
@@ -277,9 +283,10 @@ impl Core {
         self.phase
     }
 
-    /// The actor and its last counter.
-    pub fn actor(&self) -> (ActorId, u64) {
-        self.parts.shard.actor()
+    /// How the core is left when it stops here.
+    pub fn left(&self) -> Left {
+        let (actor, counter) = self.parts.shard.actor();
+        Left { actor, counter, last: self.parts.engine.synced() }
     }
 
     /// What was gathered in this turn goes its way: fetches to the store thread, appends to the log, replies to their

@@ -23,6 +23,7 @@ use super::heartbeat::Heartbeats;
 use super::mail::{Arrival, Errand, Mail};
 use super::signal::Signal;
 use crate::protocol::types::{ActorId, CoreId, Instant};
+use crate::store::home::Left;
 use crate::store::wal::writer::{Writer, prepare};
 use crate::store::wal::{Life, SegmentId};
 
@@ -64,8 +65,8 @@ pub struct Setup {
 pub struct Rest {
     /// Which core.
     pub core: CoreId,
-    /// Its actor and the actor's last counter.
-    pub actor: (ActorId, u64),
+    /// Its actor, the actor's last counter, and the last record of its log.
+    pub left: Left,
     /// Whether everything that was under way has ended.
     pub drained: bool,
 }
@@ -227,6 +228,7 @@ impl Shared {
                 let mut core = self.core.borrow_mut();
                 core.on_tick();
                 core.flush();
+                hearts.show_full(self.id, core.is_out_of_room());
                 core.instant()
             };
             self.connections.borrow().values().for_each(|connection| connection.wake_reader());
@@ -261,6 +263,6 @@ impl Shared {
         }
         let drained = !self.core.borrow().is_busy();
         self.connections.borrow().values().for_each(|connection| connection.close());
-        Rest { core: self.id, actor: self.core.borrow().actor(), drained }
+        Rest { core: self.id, left: self.core.borrow().left(), drained }
     }
 }

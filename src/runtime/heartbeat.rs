@@ -24,6 +24,7 @@ struct Heart {
     /// Milliseconds since `started`.
     beaten_at: AtomicU64,
     writes_stopped: AtomicBool,
+    disk_full: AtomicBool,
 }
 
 /// Why a node is not well.
@@ -43,6 +44,9 @@ pub enum Ailment {
         /// The core.
         core: CoreId,
     },
+    /// Writes are refused until there is room; reads go on.
+    #[error("the disk is full: free some space, writes resume by themselves")]
+    DiskFull,
     /// The node recovers, or is stopping.
     #[error("the node is not serving: it is starting or stopping")]
     NotServing,
@@ -52,7 +56,11 @@ impl Heartbeats {
     /// Hearts that beat now, of a node that does not serve yet.
     #[expect(clippy::disallowed_methods, reason = "the clock of liveness itself")]
     pub fn new(cores: u16) -> Heartbeats {
-        let heart = || Heart { beaten_at: AtomicU64::new(0), writes_stopped: AtomicBool::new(false) };
+        let heart = || Heart {
+            beaten_at: AtomicU64::new(0),
+            writes_stopped: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
+        };
         Heartbeats {
             started: Instant::now(),
             hearts: (0..cores).map(|_| heart()).collect(),
@@ -68,6 +76,11 @@ impl Heartbeats {
     /// The core has stopped writing, for good.
     pub fn stop_writes(&self, core: CoreId) {
         self.hearts[core.index()].writes_stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the core refuses writes because the disk is full.
+    pub fn show_full(&self, core: CoreId, full: bool) {
+        self.hearts[core.index()].disk_full.store(full, Ordering::Relaxed);
     }
 
     /// The node serves from now on, or does so no more.
@@ -97,9 +110,12 @@ impl Heartbeats {
         if !self.serving.load(Ordering::Relaxed) {
             return Err(Ailment::NotServing);
         }
-        match self.by_core().find(|(_, heart)| heart.writes_stopped.load(Ordering::Relaxed)) {
-            Some((core, _)) => Err(Ailment::WritesStopped { core }),
-            None => Ok(()),
+        if let Some((core, _)) = self.by_core().find(|(_, heart)| heart.writes_stopped.load(Ordering::Relaxed)) {
+            return Err(Ailment::WritesStopped { core });
+        }
+        match self.hearts.iter().any(|heart| heart.disk_full.load(Ordering::Relaxed)) {
+            true => Err(Ailment::DiskFull),
+            false => Ok(()),
         }
     }
 
@@ -138,6 +154,11 @@ mod tests {
         assert_eq!(hearts.ready(), Err(Ailment::NotServing));
 
         hearts.serve(true);
+        assert_eq!(hearts.ready(), Ok(()));
+
+        hearts.show_full(CoreId(0), true);
+        assert_eq!(hearts.ready(), Err(Ailment::DiskFull));
+        hearts.show_full(CoreId(0), false);
         assert_eq!(hearts.ready(), Ok(()));
 
         hearts.stop_writes(CoreId(1));

@@ -210,7 +210,7 @@ impl Node {
             let _ = storekeeper.join();
         }
         self.lsm.close()?;
-        let drained = rests.into_values().map(|rest| rest.drained.then_some(rest.actor));
+        let drained = rests.into_values().map(|rest| rest.drained.then_some(rest.left));
         if let Some(actors) = drained.collect::<Option<Vec<_>>>() {
             self.home.mark_clean(actors)?;
         }

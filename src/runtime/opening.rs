@@ -14,13 +14,13 @@ use crate::protocol::config::PARTITIONS;
 use crate::protocol::io::Unreadable;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Ring;
-use crate::protocol::types::{ActorId, ClusterId, Key};
+use crate::protocol::types::{ActorId, AppendId, ClusterId, CoreId, Key, LogId};
 use crate::store::chunk::Entry;
 use crate::store::home::{Founding, Home, Start};
 use crate::store::lsm::{Lsm, LsmError};
 use crate::store::recovery::recover;
 use crate::store::wal::segment::{BLOCK, Header, NoHeader};
-use crate::store::wal::{SegmentFile, SegmentId, SpareSegment, replay};
+use crate::store::wal::{Replay, SegmentFile, SegmentId, SpareSegment, replay};
 use crate::store::{Known, Place};
 use crate::wire::sets;
 
@@ -68,6 +68,16 @@ pub enum Torn {
         /// The size that its header states.
         stated: u64,
     },
+    /// A clean stop states the last record of each log.
+    #[error("log of {log} ends at record {}, and the clean stop left it at record {}: a segment in wal is missing or empty", .found.0, .last.0)]
+    End {
+        /// The log.
+        log: LogId,
+        /// The last record that is there.
+        found: AppendId,
+        /// The last record that the stop stated.
+        last: AppendId,
+    },
     /// A node that ever put a part of its log into the tree keeps the segments.
     #[error("the log is missing: wal holds no segments")]
     Log,
@@ -75,9 +85,7 @@ pub enum Torn {
 
 /// Opens the data directory and brings what its logs hold into the tree.
 pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError> {
-    let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
-    let start = Start { stamp: entropy::word(), fresh };
-    let (home, actors) = Home::start(&config.data_dir, founding(), start)?;
+    let mut home = Home::open(&config.data_dir, founding())?;
     let lsm = Lsm::open(&home.lsm(), blocks_bytes)?;
     let ring = Ring::new(home.identity.partitions);
     let known = lsm.known()?;
@@ -88,6 +96,9 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
 
     let failed = |cause| StartError::Replay { folder: home.wal(), cause };
     let replayed = replay(&found.open, &known).map_err(failed)?;
+    if let Some(cause) = missing(&home, &known, &replayed) {
+        return Err(StartError::Torn { folder: config.data_dir.clone(), cause });
+    }
     for tail in &replayed.tails {
         tracing::warn!(%tail, "the last stop was not clean");
     }
@@ -96,7 +107,10 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
         Err(error) => Err(Unreadable { reason: error.to_string() }),
     };
     let failed = |cause| StartError::Recovery { folder: config.data_dir.clone(), cause };
-    let chunk = recover(&replayed, ring, home.identity.starts, base).map_err(failed)?;
+    let chunk = recover(&replayed, ring, home.identity.starts + 1, base).map_err(failed)?;
+    // Until here nothing was changed. The logs are closed below a start that has been counted.
+    let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
+    let actors = home.begin(Start { stamp: entropy::word(), fresh })?;
     if !chunk.sets().is_empty() {
         tracing::info!(
             keys = chunk.sets().len(),
@@ -112,6 +126,17 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
     remembered.sort_by_key(|(_, known)| known.written_at);
     keep_spares(&home.wal(), &mut found.spares, config.cores)?;
     Ok(Opened { home, lsm, ring, actors, spares: found.spares, remembered, segment_last: found.last })
+}
+
+/// A clean stop said how far each log goes: what ends before that has lost its end.
+fn missing(home: &Home, known: &Known, replayed: &Replay) -> Option<Torn> {
+    let start = home.identity.starts;
+    (0..).map(CoreId).zip(home.left()?).find_map(|(core, left)| {
+        let log = LogId { start, core };
+        let records = replayed.logs.get(&log).map_or(0, Vec::len) as u64;
+        let found = AppendId(known.position(log).0 + records);
+        (found < left.last && !known.is_closed(log)).then_some(Torn::End { log, found, last: left.last })
+    })
 }
 
 /// What a directory is founded as, if it is empty.

@@ -328,6 +328,11 @@ impl Engine {
         self.checkpoint
     }
 
+    /// The last record that is durable.
+    pub fn synced(&self) -> AppendId {
+        self.log.synced()
+    }
+
     /// Everything up to here is in the tree.
     pub fn position(&self) -> AppendId {
         self.position

@@ -7,7 +7,7 @@
 //! lsm/      fjall
 //!
 //! node:  "SLOOPNOD"  format u32  cluster u128  incarnation u128  partitions u16  salt u64
-//!        starts u64  stamp u64  place u64  clean u8  [count u32, (actor u64, counter u64) by core]
+//!        starts u64  stamp u64  place u64  clean u8  [count u32, (actor, counter, last record: u64) by core]
 //!        count u32, actors u64, the oldest first   crc32c u32 over all before it
 //! ```
 //! A start counts itself, takes the mark of the clean stop away and notes the actors that it will mint as, durably,
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use bytes::{BufMut, Bytes, BytesMut};
 use rustix::fs::FlockOperation;
 
-use crate::protocol::types::{ActorId, ClusterId};
+use crate::protocol::types::{ActorId, AppendId, ClusterId};
 use crate::wire::reader::put_count;
 use crate::wire::{Reader, WireError};
 
@@ -116,10 +116,21 @@ pub struct Identity {
     pub stamp: u64,
     /// The directory's own inode: a copy of it has another.
     place: u64,
-    /// Actors and their last counters by core, if the last stop was clean.
-    clean: Option<Vec<(ActorId, u64)>>,
+    /// How each core was left, if the last stop was clean.
+    clean: Option<Vec<Left>>,
     /// Every actor that ever minted here, as far as it is remembered, the oldest first.
     pub actors: Vec<ActorId>,
+}
+
+/// How a clean stop left a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The actor that it minted as.
+    pub actor: ActorId,
+    /// The actor's last counter.
+    pub counter: u64,
+    /// The last record of its log: all up to it was durable.
+    pub last: AppendId,
 }
 
 /// An open data directory, locked for as long as this lives.
@@ -154,28 +165,34 @@ pub struct Start {
 }
 
 impl Home {
-    /// Opens a directory, founds it if it is empty, and counts this start. Gives the actor and its last counter for
-    /// each core: the old ones after a clean stop with the same number of cores in the same place, fresh ones
-    /// otherwise.
+    /// Counts a start of the open directory, and gives the actor and its last counter for each core: the old ones after
+    /// a clean stop with the same number of cores in the same place, fresh ones otherwise.
     ///
     /// # Errors
     /// [`HomeError`]; nothing was changed then.
-    pub fn start(path: &Path, founding: Founding, start: Start) -> Result<(Home, Vec<(ActorId, u64)>), HomeError> {
-        let mut home = Home::open(path, founding)?;
-        let place = home.inode()?;
-        let identity = &mut home.identity;
+    pub fn begin(&mut self, start: Start) -> Result<Vec<(ActorId, u64)>, HomeError> {
+        let place = self.inode()?;
+        let identity = &mut self.identity;
         let clean = identity.clean.take().filter(|clean| clean.len() == start.fresh.len() && identity.place == place);
-        let actors = clean.unwrap_or_else(|| {
-            identity.actors.extend(&start.fresh);
-            let beyond = identity.actors.len().saturating_sub(ACTORS_MAX);
-            identity.actors.drain(..beyond);
-            start.fresh.iter().map(|actor| (*actor, 0)).collect()
-        });
+        let actors = match clean {
+            Some(clean) => clean.into_iter().map(|left| (left.actor, left.counter)).collect(),
+            None => {
+                identity.actors.extend(&start.fresh);
+                let beyond = identity.actors.len().saturating_sub(ACTORS_MAX);
+                identity.actors.drain(..beyond);
+                start.fresh.iter().map(|actor| (*actor, 0)).collect()
+            }
+        };
         identity.starts += 1;
         identity.stamp = start.stamp;
         identity.place = place;
-        home.write()?;
-        Ok((home, actors))
+        self.write()?;
+        Ok(actors)
+    }
+
+    /// How each core was left, if the last stop was clean and no start was counted since.
+    pub fn left(&self) -> Option<&[Left]> {
+        self.identity.clean.as_deref()
     }
 
     /// Opens a directory and founds it if it is empty.
@@ -243,8 +260,8 @@ impl Home {
     ///
     /// # Errors
     /// [`HomeError`]; without the mark the next start draws fresh actors, and nothing is lost.
-    pub fn mark_clean(&mut self, actors: Vec<(ActorId, u64)>) -> Result<(), HomeError> {
-        self.identity.clean = Some(actors);
+    pub fn mark_clean(&mut self, cores: Vec<Left>) -> Result<(), HomeError> {
+        self.identity.clean = Some(cores);
         self.write()
     }
 
@@ -328,9 +345,10 @@ fn encode(identity: &Identity) -> Bytes {
     out.put_u8(u8::from(identity.clean.is_some()));
     if let Some(clean) = &identity.clean {
         put_count(&mut out, clean.len());
-        for (actor, counter) in clean {
-            out.put_u64_le(actor.0);
-            out.put_u64_le(*counter);
+        for left in clean {
+            out.put_u64_le(left.actor.0);
+            out.put_u64_le(left.counter);
+            out.put_u64_le(left.last.0);
         }
     }
     put_count(&mut out, identity.actors.len());
@@ -374,8 +392,11 @@ fn read(body: Bytes) -> Result<Identity, WireError> {
         clean: match from.u8("clean")? {
             0 => None,
             _ => {
-                let count = from.count("cores", CORES_MAX, 16)?;
-                let core = |from: &mut Reader| Ok((ActorId(from.u64("actor")?), from.u64("counter")?));
+                let count = from.count("cores", CORES_MAX, 24)?;
+                let core = |from: &mut Reader| {
+                    let (actor, counter) = (ActorId(from.u64("actor")?), from.u64("counter")?);
+                    Ok(Left { actor, counter, last: AppendId(from.u64("last record")?) })
+                };
                 Some((0..count).map(|_| core(&mut from)).collect::<Result<_, WireError>>()?)
             }
         },
@@ -396,9 +417,15 @@ mod tests {
         Founding { cluster: ClusterId(7), incarnation: 8, partitions: 1_024, salt: 9 }
     }
 
+    fn left(actor: u64, counter: u64) -> Left {
+        Left { actor: ActorId(actor), counter, last: AppendId(counter) }
+    }
+
     fn start(path: &Path, fresh: &[u64]) -> (Home, Vec<(ActorId, u64)>) {
         let fresh = fresh.iter().map(|actor| ActorId(*actor)).collect();
-        Home::start(path, founding(), Start { stamp: 1, fresh }).unwrap()
+        let mut home = Home::open(path, founding()).unwrap();
+        let actors = home.begin(Start { stamp: 1, fresh }).unwrap();
+        (home, actors)
     }
 
     #[test]
@@ -410,7 +437,7 @@ mod tests {
 
         let (mut home, actors) = start(dir.path(), &[3, 4]);
         assert_eq!(actors, [(ActorId(3), 0), (ActorId(4), 0)], "the first life ended without its mark");
-        home.mark_clean(vec![(ActorId(3), 30), (ActorId(4), 40)]).unwrap();
+        home.mark_clean(vec![left(3, 30), left(4, 40)]).unwrap();
         drop(home);
 
         let (home, actors) = start(dir.path(), &[5, 6]);
@@ -427,7 +454,7 @@ mod tests {
     fn another_number_of_cores_draws_fresh_actors() {
         let dir = tempfile::tempdir().unwrap();
         let (mut home, _) = start(dir.path(), &[1, 2]);
-        home.mark_clean(vec![(ActorId(1), 10), (ActorId(2), 20)]).unwrap();
+        home.mark_clean(vec![left(1, 10), left(2, 20)]).unwrap();
         drop(home);
         let (_, actors) = start(dir.path(), &[3]);
         assert_eq!(actors, [(ActorId(3), 0)]);
@@ -437,7 +464,7 @@ mod tests {
     fn a_copy_of_a_directory_draws_fresh_actors() {
         let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (mut home, _) = start(dir.path(), &[1]);
-        home.mark_clean(vec![(ActorId(1), 10)]).unwrap();
+        home.mark_clean(vec![left(1, 10)]).unwrap();
         fs::create_dir(copy.path().join("wal")).unwrap();
         fs::create_dir(copy.path().join("lsm")).unwrap();
         fs::copy(dir.path().join("node"), copy.path().join("node")).unwrap();
@@ -491,12 +518,11 @@ mod tests {
     fn the_bytes_of_the_node_file_never_change() {
         let mut identity = founded(founding());
         identity.starts = 2;
-        identity.clean = Some(vec![(ActorId(3), 4)]);
+        identity.clean = Some(vec![Left { actor: ActorId(3), counter: 4, last: AppendId(5) }]);
         identity.actors = vec![ActorId(3)];
-        let golden = "534c4f4f504e4f440100000007000000000000000000000000000000\
-                      08000000000000000000000000000000000409000000000000000200000000000000\
-                      0000000000000000000000000000000001010000000300000000000000040000000000\
-                      0000010000000300000000000000";
+        let golden = "534c4f4f504e4f440100000007000000000000000000000000000000080000000000000000000000\
+                      00000000000409000000000000000200000000000000000000000000000000000000000000000101\
+                      000000030000000000000004000000000000000500000000000000010000000300000000000000";
         let bytes = encode(&identity);
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), golden);
         assert_eq!(decode(Path::new("node"), bytes).unwrap(), identity);

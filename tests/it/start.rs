@@ -211,6 +211,26 @@ fn a_segment_that_was_cut_off_is_refused() {
 }
 
 #[test]
+fn a_segment_that_went_missing_after_a_clean_stop_is_refused_and_its_return_is_welcome() {
+    let home = Home::new();
+    let node = home.start_with(&["--cores", "1"]);
+    node.put("a", "1");
+    node.terminate();
+    let is_used = |bytes: &[u8]| bytes.iter().any(|&byte| byte != 0);
+    let used = files(&home.data_dir().join("wal")).into_iter().find(|path| is_used(&fs::read(path).unwrap()));
+    let (segment, aside) = (used.expect("a segment with records"), home.data_dir().with_extension("aside"));
+    fs::rename(&segment, &aside).unwrap();
+
+    for _ in 0..2 {
+        let ended = home.refused(&["--cores", "1"]);
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
+        assert!(ended.said.contains("a segment in wal is missing"), "{}", ended.said);
+    }
+    fs::rename(&aside, &segment).unwrap();
+    assert_eq!(home.start_with(&["--cores", "1"]).values("a"), ["1"]);
+}
+
+#[test]
 fn listening_beyond_this_machine_needs_a_token_or_a_word() {
     let home = Home::new();
     let ended = home.refused(&["--listen", "0.0.0.0:0"]);

@@ -42,8 +42,8 @@ enum Command {
 impl Command {
     fn run(self) -> Result<Said, Failed> {
         match self {
-            Command::Serve(serve) => serve::run(serve.config()?),
-            Command::Config(config) => Ok(config.run()?),
+            Command::Serve(serve) => serve::run(serve.config().map_err(Failed::wrong_use)?),
+            Command::Config(config) => config.run().map_err(Failed::wrong_use),
             Command::Put(put) => put.run(),
             Command::Get(get) => get.run(),
             Command::Del(del) => del.run(),

@@ -69,7 +69,10 @@ pub enum Torn {
         stated: u64,
     },
     /// A clean stop states the last record of each log.
-    #[error("log of {log} ends at record {}, and the clean stop left it at record {}: a segment in wal is missing or empty", .found.0, .last.0)]
+    #[error(
+        "log of {log} ends at record {}, and the clean stop left it at record {}: a segment in wal is missing or empty",
+        .found.0, .last.0
+    )]
     End {
         /// The log.
         log: LogId,

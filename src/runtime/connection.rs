@@ -31,6 +31,9 @@ const ANSWERS_BYTES_MAX: usize = 1024 * 1024;
 /// A frame must be complete this long after its first byte, and answers must be taken within it.
 pub const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// While a core's room for answers is taken, they must be taken within this: others wait for it.
+const UNREAD_CROWDED_MAX: Duration = Duration::from_secs(2);
+
 /// What both tasks and the core know of one connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -131,11 +134,13 @@ impl Connection {
         self.under_way.get() == 0 && self.waiting_bytes.get() == 0
     }
 
-    /// Whether it has been slow or silent for too long.
-    pub fn is_overdue(&self, now: Instant, idle_max: Duration) -> bool {
-        let stalled = |since: &Cell<Option<Instant>>| since.get().is_some_and(|since| now.since(since) > STALL_MAX);
+    /// Whether it has been slow or silent for too long. Where answers wait for want of room, whoever takes none of
+    /// its own has less time to begin.
+    pub fn is_overdue(&self, now: Instant, idle_max: Duration, crowded: bool) -> bool {
+        let stalled = |since: &Cell<Option<Instant>>, max| since.get().is_some_and(|since| now.since(since) > max);
+        let unread_max = if crowded { UNREAD_CROWDED_MAX } else { STALL_MAX };
         let idle = self.is_answered() && now.since(self.read_at.get()) > idle_max;
-        stalled(&self.frame_since) || stalled(&self.answers_since) || idle
+        stalled(&self.frame_since, STALL_MAX) || stalled(&self.answers_since, unread_max) || idle
     }
 
     /// Waits until there may be room: answers were taken, or the sweep looked by.

@@ -243,7 +243,8 @@ impl Shared {
         let connections = self.connections.borrow();
         let core = self.core.borrow();
         core.metrics().connections.set(connections.len() as f64);
-        for connection in connections.values().filter(|connection| connection.is_overdue(now, idle_max)) {
+        let crowded = core.replies_are_full();
+        for connection in connections.values().filter(|connection| connection.is_overdue(now, idle_max, crowded)) {
             tracing::debug!(peer = %connection.peer(), "a slow or silent connection was dropped");
             core.metrics().connections_dropped.increment(1);
             connection.close();

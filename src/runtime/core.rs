@@ -8,7 +8,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +20,18 @@ use super::door::GRACE;
 use super::gather::{self, Gather};
 use super::mail::{Errand, Finished, Job, Knock};
 use super::metrics::{CoreMetrics, OperationKind};
+use super::pages;
 use super::signal::Signal;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::DEADLINE_DEFAULT;
 use crate::protocol::io::{Effect, Effects, Input, Unreadable};
-use crate::protocol::message::{Answer, Call, Failure, Keys, NodeInfo, Outcome, Reply, Request};
-use crate::protocol::ring::{Cores, Partition, Ring};
+use crate::protocol::message::{Answer, Call, Failure, NodeInfo, Outcome, Reply, Request};
+use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
 use crate::store::home::Left;
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
-use crate::store::{Engine, Lookup, Place, Refusal};
+use crate::store::{Engine, Lookup, Refusal};
 use crate::wire::frame::CallId;
 
 /// Values of at most so many bytes are sent also where unread replies fill their memory, unless they would add to what
@@ -424,7 +424,7 @@ impl Core {
                 self.appended = true;
             }
             Effect::List { id, keys } => {
-                let overlay = self.newer_than_tree(&keys);
+                let overlay = pages::newer_than_tree(&self.parts.engine, self.parts.ring, &keys);
                 let deadline = self.parts.clock.instant() + DEADLINE_DEFAULT;
                 self.hand_over(Job::List { id, keys, overlay, deadline });
             }
@@ -443,41 +443,6 @@ impl Core {
                 self.fetches.push(key);
             }
         }
-    }
-
-    /// The overlay's part of a page: places in order, and whether they hold a value; one value more than fits on it.
-    fn newer_than_tree(&self, keys: &Keys) -> Vec<(Place, bool)> {
-        let ring = self.parts.ring;
-        let after = keys.after.as_ref().map(|key| Place::of(ring, key));
-        let first = after.as_ref().map_or(Partition(0), |after| after.partition);
-        let mut newer = Vec::new();
-        let mut live_left = usize::from(keys.limit) + 1;
-        for partition in (first.0..ring.partitions()).map(Partition) {
-            let start = Key::new(keys.prefix.clone()).ok().map(|key| Place { partition, key });
-            let from = match (&start, &after) {
-                (Some(start), Some(after)) if after < start => Bound::Included(start),
-                (Some(start), None) => Bound::Included(start),
-                (_, Some(after)) => Bound::Excluded(after),
-                (None, None) => Bound::Unbounded,
-            };
-            // Without a prefix there is one range from here to the end, with one there is one in each partition.
-            let in_range = |place: &Place| match start {
-                Some(_) => place.partition == partition && place.key.as_bytes().starts_with(&keys.prefix),
-                None => true,
-            };
-            for (place, set) in self.parts.engine.scan(from).take_while(|(place, _)| in_range(place)) {
-                let live = set.live().next().is_some();
-                newer.push((place.clone(), live));
-                live_left -= usize::from(live);
-                if live_left == 0 {
-                    return newer;
-                }
-            }
-            if start.is_none() {
-                break;
-            }
-        }
-        newer
     }
 
     fn on_finished(&mut self, finished: Finished) {

@@ -140,16 +140,6 @@ impl Shard {
         (self.actor, self.counter)
     }
 
-    /// Requests without an answer.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Operations that are remembered.
-    pub fn operations(&self) -> usize {
-        self.operations.len()
-    }
-
     fn on_request(&mut self, now: Now, id: RequestId, request: Request, deadline: Instant, effects: &mut Effects) {
         match request {
             Request::Get(get) => self.on_get(id, get, deadline, effects),

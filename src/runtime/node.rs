@@ -145,11 +145,6 @@ impl Node {
         Door::new(self.ring, self.cores, self.mailboxes.clone())
     }
 
-    /// The mailboxes, for the acceptor.
-    pub fn mailboxes(&self) -> Vec<flume::Sender<Mail>> {
-        self.mailboxes.clone()
-    }
-
     /// Who it is. The core named is core 0.
     pub fn info(&self) -> &NodeInfo {
         &self.info

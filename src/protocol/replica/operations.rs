@@ -85,13 +85,9 @@ impl Operations {
     }
 
     /// How many are remembered.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(in crate::protocol) fn len(&self) -> usize {
         self.known.len()
-    }
-
-    /// Whether none is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
     }
 }
 

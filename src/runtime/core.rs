@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
@@ -28,7 +29,7 @@ use crate::protocol::io::{Effect, Effects, Input, Unreadable};
 use crate::protocol::message::{Answer, Call, Failure, NodeInfo, Outcome, Reply, Request};
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::shard::Shard;
-use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, RequestId};
+use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, Now, RequestId};
 use crate::store::home::Left;
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
 use crate::store::{Engine, Lookup, Refusal};
@@ -102,10 +103,11 @@ pub struct Core {
     log: Rc<Signal>,
     /// Raised when a segment may be wanted.
     segments: Rc<Signal>,
+    /// The time of this turn: reading the clocks for every request costs as much as finding its key.
+    now: Now,
     effects: Effects,
     inputs: VecDeque<Input>,
-    pending: BTreeMap<RequestId, Pending>,
-    requests: u64,
+    pending: SlotMap<DefaultKey, Pending>,
     /// Forwarded requests by the time when they are given up.
     forwarded: BTreeSet<(Instant, RequestId)>,
     gathers: BTreeMap<u64, Gather>,
@@ -126,13 +128,13 @@ impl Core {
     /// A core at rest.
     pub fn new(parts: Parts, log: Rc<Signal>, segments: Rc<Signal>) -> Core {
         Core {
+            now: parts.clock.now(),
             parts,
             log,
             segments,
             effects: Effects::new(),
             inputs: VecDeque::new(),
-            pending: BTreeMap::new(),
-            requests: 0,
+            pending: SlotMap::new(),
             forwarded: BTreeSet::new(),
             gathers: BTreeMap::new(),
             gathers_begun: 0,
@@ -144,6 +146,11 @@ impl Core {
             appended: false,
             phase: Phase::Serving,
         }
+    }
+
+    /// A turn of the executor begins: time has gone by.
+    pub fn begin_turn(&mut self) {
+        self.now = self.parts.clock.now();
     }
 
     /// A client calls on a connection.
@@ -209,7 +216,7 @@ impl Core {
                 self.ask_here(Origin::Core(from, ticket), request, deadline);
             }
             // One that was given up has its answer.
-            Errand::Answered { ticket, outcome } if self.pending.contains_key(&ticket) => {
+            Errand::Answered { ticket, outcome } if self.pending.contains_key(place(ticket)) => {
                 self.on_outcome(ticket, outcome);
             }
             Errand::Answered { .. } => {}
@@ -247,20 +254,21 @@ impl Core {
 
     /// A spare segment that should be prepared now, if one should.
     pub fn next_segment(&mut self) -> Option<SegmentWish> {
-        self.parts.engine.next_segment(self.parts.clock.instant())
+        self.parts.engine.next_segment(self.now.instant)
     }
 
     /// A spare segment is ready, or could not be made.
     pub fn on_segment(&mut self, made: Result<SpareSegment, bool>) {
         match made {
             Ok(spare) => self.parts.engine.on_segment_ready(spare),
-            Err(full) => self.parts.engine.on_segment_failed(self.parts.clock.instant(), full),
+            Err(full) => self.parts.engine.on_segment_failed(self.now.instant, full),
         }
         self.log.raise();
     }
 
     /// Time goes by: deadlines, old operations, an overlay that has become old.
     pub fn on_tick(&mut self) {
+        self.begin_turn();
         self.feed(Input::Tick);
         self.give_up();
         self.begin_chunk();
@@ -300,8 +308,13 @@ impl Core {
             self.log.raise();
         }
         for connection in self.dirty.drain(..) {
-            connection.wake_writer();
+            self.replies_bytes -= connection.send(self.now.instant);
         }
+    }
+
+    /// Sends what waits on a connection, as far as it goes.
+    pub fn send_waiting(&mut self, connection: &Rc<Connection>) {
+        self.replies_bytes -= connection.send(self.now.instant);
     }
 
     /// Bytes of replies that wait for slow clients, on all connections.
@@ -309,14 +322,9 @@ impl Core {
         self.replies_bytes > self.parts.replies_bytes_max
     }
 
-    /// A connection has sent or dropped that many bytes of replies.
-    pub fn on_sent(&mut self, bytes: usize) {
-        self.replies_bytes -= bytes;
-    }
-
-    /// The monotonic time.
+    /// The monotonic time of this turn.
     pub fn instant(&self) -> Instant {
-        self.parts.clock.instant()
+        self.now.instant
     }
 
     /// The counters.
@@ -326,7 +334,7 @@ impl Core {
 
     /// A core that says nothing may have done it all the same: that is what an unmet quorum says.
     fn give_up(&mut self) {
-        let now = self.parts.clock.instant();
+        let now = self.now.instant;
         while let Some((_, ticket)) = self.forwarded.first().copied().filter(|(until, _)| *until <= now) {
             self.on_outcome(ticket, Err(Failure::QuorumNotMet { needed: 1, got: 0 }));
         }
@@ -338,7 +346,7 @@ impl Core {
     }
 
     fn info(&self) -> NodeInfo {
-        let uptime_ms = self.parts.clock.instant().0 / 1_000;
+        let uptime_ms = self.now.instant.0 / 1_000;
         NodeInfo { uptime_ms, ..self.parts.info.clone() }
     }
 
@@ -362,7 +370,7 @@ impl Core {
     }
 
     fn ask(&mut self, origin: Origin, core: CoreId, request: Request) {
-        let deadline = self.parts.clock.instant() + request.patience();
+        let deadline = self.now.instant + request.patience();
         if core == self.parts.id {
             return self.ask_here(origin, request, deadline);
         }
@@ -395,11 +403,10 @@ impl Core {
     }
 
     fn enter(&mut self, origin: Origin, request: &Request, given_up: Option<Instant>) -> RequestId {
-        self.requests += 1;
-        let id = RequestId(self.requests);
         let kind = OperationKind::of(request);
+        let pending = Pending { origin, kind, begun: self.now.instant, given_up };
+        let id = RequestId(self.pending.insert(pending).data().as_ffi());
         self.forwarded.extend(given_up.map(|until| (until, id)));
-        self.pending.insert(id, Pending { origin, kind, begun: self.parts.clock.instant(), given_up });
         id
     }
 
@@ -408,7 +415,7 @@ impl Core {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
-            self.parts.shard.handle(self.parts.clock.now(), input, &mut effects);
+            self.parts.shard.handle(self.now, input, &mut effects);
             for effect in effects.drain(..) {
                 self.perform(effect);
             }
@@ -425,7 +432,7 @@ impl Core {
             }
             Effect::List { id, keys } => {
                 let overlay = pages::newer_than_tree(&self.parts.engine, self.parts.ring, &keys);
-                let deadline = self.parts.clock.instant() + DEADLINE_DEFAULT;
+                let deadline = self.now.instant + DEADLINE_DEFAULT;
                 self.hand_over(Job::List { id, keys, overlay, deadline });
             }
             Effect::Forget { key, operation } => self.parts.engine.forget(&key, &operation),
@@ -477,7 +484,7 @@ impl Core {
     }
 
     fn begin_chunk(&mut self) {
-        if let Some(chunk) = self.parts.engine.next_chunk(self.parts.clock.instant()) {
+        if let Some(chunk) = self.parts.engine.next_chunk(self.now.instant) {
             self.hand_over(Job::Ingest(chunk));
         }
         let position = self.parts.engine.position();
@@ -497,7 +504,7 @@ impl Core {
             }
             Err(full) => {
                 self.parts.metrics.ingestion_failures.increment(1);
-                self.parts.engine.on_ingest_failed(self.parts.clock.instant(), full);
+                self.parts.engine.on_ingest_failed(self.now.instant, full);
                 for (_, done) in self.checkpoints.drain(..) {
                     let failure = if full { Failure::DiskFull } else { unreadable_store() };
                     // Whoever asked may have given up.
@@ -515,12 +522,12 @@ impl Core {
 
     /// A request has ended, here or where it was forwarded to.
     fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
-        let Pending { origin, kind, begun, given_up } = self.pending.remove(&id).expect("a request ends once");
+        let Pending { origin, kind, begun, given_up } = self.pending.remove(place(id)).expect("a request ends once");
         if let Some(until) = given_up {
             self.forwarded.remove(&(until, id));
         }
         if !matches!(origin, Origin::Core(..)) {
-            self.parts.metrics.operation(kind, &outcome, self.parts.clock.instant().since(begun));
+            self.parts.metrics.operation(kind, &outcome, self.now.instant.since(begun));
         }
         match origin {
             Origin::Connection(connection, call) => self.send(&connection, call, &Answer::One(outcome)),
@@ -565,6 +572,11 @@ impl Core {
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
     }
+}
+
+/// Where a request stands among those under way. A number that has ended is never one that begins.
+fn place(id: RequestId) -> DefaultKey {
+    KeyData::from_ffi(id.0).into()
 }
 
 /// Bytes of the values that an answer brings.

@@ -1,26 +1,25 @@
 //! A core's executor: the tasks that turn its [`Core`].
 //!
-//! One task each for mail, errands, the log, its segments and the heartbeat, and two for a connection. They hand what
+//! One task each for connections, mail, errands, the log, its segments and the heartbeat. They hand what
 //! comes in to the core, and carry out what takes time. glommio 0.9 can park with work to do; the heartbeat's timer
 //! wakes it (docs/ARCHITECTURE.md, threads).
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{RefCell, RefMut};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use glommio::timer::sleep;
 
 use super::connection::Connection;
-use super::connection::tasks::{self, End};
+use super::connections::Connections;
 use super::core::{Core, Parts, Phase};
 use super::entropy;
 use super::heartbeat::Heartbeats;
 use super::mail::{Arrival, Errand, Mail};
+use super::poller::{Poller, Watch};
 use super::signal::Signal;
 use crate::protocol::types::{ActorId, CoreId, Instant};
 use crate::store::home::Left;
@@ -71,31 +70,28 @@ pub struct Rest {
     pub drained: bool,
 }
 
-type Connections = Rc<RefCell<BTreeMap<u64, Rc<Connection>>>>;
-
 /// What the tasks of a core share.
 #[derive(Clone)]
 struct Shared {
     id: CoreId,
     core: Rc<RefCell<Core>>,
-    connections: Connections,
-    scratch: Rc<RefCell<Vec<u8>>>,
+    connections: Rc<RefCell<Connections>>,
     stop: Rc<Signal>,
 }
 
 /// Lives until the node has stopped.
-pub async fn live(setup: Setup) {
+pub async fn live(setup: Setup, poller: Poller, watch: Watch) {
     let Setup { parts, mail, inbox, wal, numbers, hearts, idle_max, rest } = setup;
     let (log, segments) = (Rc::new(Signal::default()), Rc::new(Signal::default()));
     let shared = Shared {
         id: parts.id,
         core: Rc::new(RefCell::new(Core::new(parts, Rc::clone(&log), Rc::clone(&segments)))),
-        connections: Connections::default(),
-        scratch: Rc::new(tasks::scratch()),
+        connections: Rc::new(RefCell::new(Connections::new(poller))),
         stop: Rc::new(Signal::default()),
     };
     segments.raise();
     hearts.beat(shared.id);
+    glommio::spawn_local(shared.clone().serve(watch)).detach();
     glommio::spawn_local(shared.clone().take_mail(mail)).detach();
     glommio::spawn_local(shared.clone().run_errands(inbox)).detach();
     glommio::spawn_local(shared.clone().keep_log(Writer::new(&wal), log, Arc::clone(&hearts))).detach();
@@ -111,57 +107,49 @@ pub async fn live(setup: Setup) {
 
 impl Shared {
     async fn take_mail(self, mail: flume::Receiver<Mail>) {
-        let mut arrived = 0;
         while let Ok(first) = mail.recv_async().await {
+            let mut core = self.core();
             for letter in std::iter::once(first).chain(mail.try_iter().take(TAKEN_A_TURN)) {
                 match letter {
-                    Mail::Knock(knock) => self.core.borrow_mut().on_knock(knock),
-                    Mail::Connection(arrival) => {
-                        arrived += 1;
-                        self.welcome(arrived, arrival);
-                    }
+                    Mail::Knock(knock) => core.on_knock(knock),
+                    Mail::Connection(arrival) => self.welcome(&mut core, arrival),
                 }
             }
-            self.core.borrow_mut().flush();
+            core.flush();
         }
     }
 
-    fn welcome(&self, number: u64, arrival: Arrival) {
+    fn welcome(&self, core: &mut Core, arrival: Arrival) {
         let peer = arrival.peer;
-        let now = self.core.borrow().instant();
-        match Connection::new(now, arrival) {
-            Ok((connection, leftover)) => {
-                self.core.borrow().metrics().connections_opened.increment(1);
-                self.connections.borrow_mut().insert(number, Rc::clone(&connection));
-                glommio::spawn_local(self.clone().read(Rc::clone(&connection), leftover)).detach();
-                glommio::spawn_local(self.clone().write(number, connection)).detach();
-            }
+        match self.connections.borrow_mut().welcome(core.instant(), arrival) {
+            Ok(()) => core.metrics().connections_opened.increment(1),
             Err(error) => tracing::warn!(%peer, %error, "a connection was lost before its first call"),
         }
     }
 
-    async fn read(self, connection: Rc<Connection>, leftover: BytesMut) {
-        match tasks::read(&self.core, &self.scratch, &connection, leftover).await {
-            End::Closed => connection.finish(),
-            End::Refused(failure) => {
-                tracing::debug!(peer = %connection.peer(), %failure, "a connection broke the protocol");
-                connection.finish();
-            }
-            End::Lost(error) => {
-                tracing::debug!(peer = %connection.peer(), %error, "a connection was lost");
-                connection.close();
+    /// Every turn ends by waiting, if only for the executor to look after its own completions.
+    async fn serve(self, mut watch: Watch) {
+        let wanting = self.connections.borrow().wanting();
+        loop {
+            self.connections.borrow_mut().turn(&mut self.core());
+            let waited = if wanting.is_empty() { watch.ready(&wanting.signal).await } else { watch.give_way().await };
+            if let Err(error) = waited {
+                tracing::warn!(core = %self.id, %error, "the sockets cannot be waited for; they are looked at in a while");
+                sleep(BEAT_BUSY).await;
             }
         }
     }
 
-    async fn write(self, number: u64, connection: Rc<Connection>) {
-        tasks::write(&self.core, &connection).await;
-        self.connections.borrow_mut().remove(&number);
+    /// The core, in a turn that begins now.
+    fn core(&self) -> RefMut<'_, Core> {
+        let mut core = self.core.borrow_mut();
+        core.begin_turn();
+        core
     }
 
     async fn run_errands(self, inbox: flume::Receiver<Errand>) {
         while let Ok(first) = inbox.recv_async().await {
-            let mut core = self.core.borrow_mut();
+            let mut core = self.core();
             for errand in std::iter::once(first).chain(inbox.try_iter().take(TAKEN_A_TURN)) {
                 core.on_errand(errand);
             }
@@ -180,9 +168,9 @@ impl Shared {
                 log.wait().await;
                 continue;
             };
-            let begun = self.core.borrow().instant();
+            let begun = self.core().instant();
             let written = writer.write(&write).await;
-            let mut core = self.core.borrow_mut();
+            let mut core = self.core();
             match written {
                 Ok(()) => {
                     let took = core.instant().since(begun);
@@ -202,7 +190,7 @@ impl Shared {
 
     async fn keep_segments(self, wal: PathBuf, segments: Rc<Signal>, numbers: Arc<AtomicU32>) {
         loop {
-            let wish = self.core.borrow_mut().next_segment();
+            let wish = self.core().next_segment();
             let Some(wish) = wish else {
                 segments.wait().await;
                 continue;
@@ -212,7 +200,7 @@ impl Shared {
             if let Err(error) = &made {
                 tracing::error!(core = %self.id, %error, "no log segment could be made; it is tried again");
             }
-            let mut core = self.core.borrow_mut();
+            let mut core = self.core();
             core.on_segment(made.map_err(|error| error.is_full()));
             core.flush();
         }
@@ -231,39 +219,28 @@ impl Shared {
                 hearts.show_full(self.id, core.is_out_of_room());
                 core.instant()
             };
-            self.connections.borrow().values().for_each(|connection| connection.wake_reader());
+            let mut connections = self.connections.borrow_mut();
+            connections.iter().for_each(Connection::look_for_room);
             if now.since(swept) >= SWEEP {
                 swept = now;
-                self.sweep(now, idle_max);
+                connections.sweep(&mut self.core.borrow_mut(), now, idle_max);
             }
-        }
-    }
-
-    fn sweep(&self, now: Instant, idle_max: Duration) {
-        let connections = self.connections.borrow();
-        let core = self.core.borrow();
-        core.metrics().connections.set(connections.len() as f64);
-        let crowded = core.replies_are_full();
-        for connection in connections.values().filter(|connection| connection.is_overdue(now, idle_max, crowded)) {
-            tracing::debug!(peer = %connection.peer(), "a slow or silent connection was dropped");
-            core.metrics().connections_dropped.increment(1);
-            connection.close();
         }
     }
 
     /// Ends what is under way, and says how that went.
     async fn drain(&self) -> Rest {
-        let begun = self.core.borrow().instant();
-        let overdue = || self.core.borrow().instant().since(begun) > DRAIN_MAX;
+        let begun = self.core().instant();
+        let overdue = || self.core().instant().since(begun) > DRAIN_MAX;
         let at_rest = || {
-            let answered = self.connections.borrow().values().all(|connection| connection.is_answered());
+            let answered = self.connections.borrow().iter().all(|connection| connection.is_answered());
             answered && !self.core.borrow().is_busy()
         };
         while !at_rest() && !overdue() {
             sleep(BEAT_BUSY / 2).await;
         }
         let drained = !self.core.borrow().is_busy();
-        self.connections.borrow().values().for_each(|connection| connection.close());
+        self.connections.borrow().iter().for_each(Connection::close);
         Rest { core: self.id, left: self.core.borrow().left(), drained }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
 use super::executor::{self, Setup};
+use super::poller::{Poller, Watch};
 use super::probe::Refused;
 use super::start::{NodeConfig, StartError};
 use crate::protocol::types::CoreId;
@@ -34,12 +35,13 @@ pub fn start_executor(
         let (hand, handed) = flume::bounded::<Setup>(1);
         let wal = wal.to_owned();
         let begin = move || async move {
-            let probed = probe(&wal, core).await.map_err(|error| error.to_string());
-            let usable = probed.is_ok();
-            let told = up.send(probed).is_ok();
-            match handed.recv_async().await {
-                Ok(setup) if usable && told => {
-                    executor::live(setup).await;
+            let (told, sockets) = match prepare(&wal, core).await {
+                Ok(sockets) => (up.send(Ok(())), Some(sockets)),
+                Err(reason) => (up.send(Err(reason)), None),
+            };
+            match (handed.recv_async().await, sockets) {
+                (Ok(setup), Some((poller, watch))) if told.is_ok() => {
+                    executor::live(setup, poller, watch).await;
                     Ok(())
                 }
                 _ => Err("it was not needed".to_owned()),
@@ -66,6 +68,13 @@ pub fn start_executor(
         std::thread::sleep(RING_WAIT);
     }
     Err(StartError::Executor { core, reason: failure })
+}
+
+/// Tries the disk as the log will use it, and makes ready for sockets.
+async fn prepare(wal: &Path, core: CoreId) -> Result<(Poller, Watch), String> {
+    probe(wal, core).await.map_err(|error| error.to_string())?;
+    let sockets = Poller::new().and_then(|poller| poller.watch().map(|watch| (poller, watch)));
+    sockets.map_err(|error| format!("no sockets can be polled: {error}"))
 }
 
 fn reason(joined: Result<Result<(), String>, GlommioError<()>>) -> String {

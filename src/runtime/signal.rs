@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// A flag that one task waits for. Raising it twice before the wait is raising it once.
 #[derive(Debug, Default)]
@@ -22,13 +22,15 @@ impl Signal {
 
     /// Waits for the flag and lowers it.
     pub async fn wait(&self) {
-        poll_fn(|context| {
-            if self.raised.take() {
-                return Poll::Ready(());
-            }
+        poll_fn(|context| if self.poll_raised(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Lowers the flag and says whether it was raised; if not, the task is woken once it is.
+    pub fn poll_raised(&self, context: &Context) -> bool {
+        let raised = self.raised.take();
+        if !raised {
             *self.waiter.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        }
+        raised
     }
 }

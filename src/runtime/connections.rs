@@ -1,0 +1,163 @@
+//! The connections of a core, turn by turn.
+//!
+//! ```text
+//!   look at the poller ─▶ read ─▶ take calls ─▶ core ─▶ (end of the turn) appends to the log, fetches to the store
+//!                                                                         thread, answers of a connection in one send
+//! ```
+//! A turn serves each connection that is ready, up to a turn's worth of calls. What is left over has its turn next.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use slotmap::{DefaultKey, Key, KeyData, SlotMap};
+
+use super::connection::{Connection, End, Wanting};
+use super::core::Core;
+use super::mail::Arrival;
+use super::poller::{Poller, Readiness};
+use crate::protocol::message::Answer;
+use crate::protocol::types::Instant;
+
+/// Calls that one connection may bring in a turn before others have theirs.
+const CALLS_A_TURN: usize = 128;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// All connections of one core.
+pub struct Connections {
+    open: SlotMap<DefaultKey, Rc<Connection>>,
+    poller: Poller,
+    ready: Vec<Readiness>,
+    wanting: Rc<Wanting>,
+    /// What all of them read into.
+    scratch: Vec<u8>,
+}
+
+/// How far a connection came in its turn.
+enum Turn {
+    /// Nothing more has come in.
+    Drained,
+    /// There may be more, but no room for their answers.
+    Full,
+    /// There is more, but others wait for their turn.
+    More,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(poller: Poller) -> Connections {
+        let scratch = vec![0; READ_BYTES];
+        Connections { open: SlotMap::new(), poller, ready: Vec::new(), wanting: Rc::default(), scratch }
+    }
+
+    /// Those that want a turn.
+    pub fn wanting(&self) -> Rc<Wanting> {
+        Rc::clone(&self.wanting)
+    }
+
+    /// All that are open.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Connection>> {
+        self.open.values()
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Takes in a connection past its hello. Its first turn is the next.
+    ///
+    /// # Errors
+    /// What the kernel says of the socket, which is closed then.
+    pub fn welcome(&mut self, now: Instant, arrival: Arrival) -> std::io::Result<()> {
+        let (poller, wanting) = (&self.poller, &self.wanting);
+        let added = self.open.try_insert_with_key(|key| {
+            let connection = Connection::new(key.data().as_ffi(), now, arrival, Rc::clone(wanting))?;
+            poller.add(connection.socket(), connection.token())?;
+            connection.want_turn();
+            Ok(connection)
+        });
+        added.map(|_| ())
+    }
+
+    /// Serves all connections that are ready.
+    pub fn turn(&mut self, core: &mut Core) {
+        self.ready.extend(self.poller.look());
+        for Readiness { token, readable, writable, hung_up } in self.ready.drain(..) {
+            // One that was removed may still be in what the kernel tells.
+            let Some(connection) = self.open.get(key(token)) else { continue };
+            if readable {
+                connection.on_readable(hung_up);
+            }
+            if writable && connection.has_answers() {
+                core.send_waiting(connection);
+            }
+        }
+        for _ in 0..self.wanting.len() {
+            if let Some(connection) = self.wanting.pop() {
+                self.serve(core, &connection);
+            }
+        }
+        core.flush();
+    }
+
+    /// Drops those that were slow or silent for too long.
+    pub fn sweep(&mut self, core: &mut Core, now: Instant, idle_max: Duration) {
+        let crowded = core.replies_are_full();
+        for connection in self.open.values().filter(|connection| connection.is_overdue(now, idle_max, crowded)) {
+            tracing::debug!(peer = %connection.peer(), "a slow or silent connection was dropped");
+            core.metrics().connections_dropped.increment(1);
+            connection.close();
+        }
+        core.metrics().connections.set(self.open.len() as f64);
+    }
+
+    fn serve(&mut self, core: &mut Core, connection: &Rc<Connection>) {
+        if !connection.is_closed() && !connection.is_finishing() {
+            match self.take_calls(core, connection) {
+                Ok(Turn::Drained) => {}
+                Ok(Turn::Full) => connection.stall(),
+                Ok(Turn::More) => connection.want_turn(),
+                Err(End::Closed) => connection.finish(),
+                Err(End::Refused(failure)) => {
+                    tracing::debug!(peer = %connection.peer(), %failure, "a connection broke the protocol");
+                    core.farewell(connection, &Answer::One(Err(failure)));
+                    connection.finish();
+                }
+                Err(End::Lost(error)) => {
+                    tracing::debug!(peer = %connection.peer(), %error, "a connection was lost");
+                    connection.close();
+                }
+            }
+        }
+        if connection.is_closed() {
+            self.forget(core, connection);
+        }
+    }
+
+    fn take_calls(&mut self, core: &mut Core, connection: &Rc<Connection>) -> Result<Turn, End> {
+        let now = core.instant();
+        for _ in 0..CALLS_A_TURN {
+            if connection.is_full() || (core.replies_are_full() && connection.has_answers()) {
+                return Ok(Turn::Full);
+            }
+            match connection.next_call(now)? {
+                Some((id, Ok(call))) => core.on_call(connection, id, call),
+                Some((id, Err(failure))) => core.on_malformed(connection, id, failure),
+                None if connection.receive(now, &mut self.scratch)? => {}
+                None => return Ok(Turn::Drained),
+            }
+        }
+        Ok(Turn::More)
+    }
+
+    fn forget(&mut self, core: &mut Core, connection: &Rc<Connection>) {
+        core.send_waiting(connection);
+        self.open.remove(key(connection.token()));
+    }
+}
+
+fn key(token: u64) -> DefaultKey {
+    KeyData::from_ffi(token).into()
+}

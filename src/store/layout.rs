@@ -81,7 +81,7 @@ impl Place {
         match key {
             [SET, high, low, name @ ..] => Ok(Place {
                 partition: Partition(u16::from_be_bytes([*high, *low])),
-                key: Key::new(Bytes::copy_from_slice(name)).map_err(|_| foreign())?,
+                key: Key::new(name).map_err(|_| foreign())?,
             }),
             _ => Err(foreign()),
         }
@@ -145,7 +145,7 @@ fn operation_place(key: &[u8]) -> Option<Place> {
     let (name, id) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     let checked = || -> Result<Key, LengthError> {
         OperationId::new(Bytes::copy_from_slice(id))?;
-        Key::new(Bytes::copy_from_slice(name))
+        Key::new(name)
     };
     Some(Place { partition: Partition(u16::from_be_bytes([*p0, *p1])), key: checked().ok()? })
 }

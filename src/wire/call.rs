@@ -218,7 +218,7 @@ fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
 /// The type's own bound speaks, so that the refusal names it.
 pub(super) fn get_key(from: &mut Reader) -> Result<Key> {
     let key = from.bytes16("key", usize::from(u16::MAX))?;
-    Ok(Key::new(from.kept(key))?)
+    Ok(Key::new(key)?)
 }
 
 pub(super) fn get_value(from: &mut Reader) -> Result<Value> {

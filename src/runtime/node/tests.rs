@@ -45,7 +45,7 @@ fn ask(node: &Node, request: Request) -> Outcome {
 }
 
 fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
 fn put_as(name: &str, value: &str, operation: Option<&str>) -> Request {

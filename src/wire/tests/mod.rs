@@ -19,7 +19,7 @@ use crate::protocol::message::{
 use crate::protocol::types::{ActorId, Dot, Key, Value, WallTime};
 
 fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
 fn frames(mut bytes: BytesMut, max: usize) -> Result<Vec<Frame>> {

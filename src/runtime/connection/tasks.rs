@@ -104,7 +104,8 @@ fn take_calls(core: &RefCell<Core>, connection: &Rc<Connection>, partial: &mut B
         if connection.is_full() {
             return Ok(Turn::Full);
         }
-        let Some(frame) = next_frame(partial, CALL_BYTES_MAX)? else {
+        let next = next_frame(partial, CALL_BYTES_MAX, |frame| (frame.id, decode_call(frame)))?;
+        let Some((id, call)) = next else {
             let since = if partial.is_empty() { None } else { connection.frame_since.get().or(Some(core.instant())) };
             connection.frame_since.set(since);
             if partial.is_empty() && partial.capacity() > KEPT_BYTES {
@@ -113,12 +114,11 @@ fn take_calls(core: &RefCell<Core>, connection: &Rc<Connection>, partial: &mut B
             return Ok(Turn::Drained);
         };
         connection.frame_since.set(None);
-        let id = frame.id;
         if id == CallId::NONE {
             return Err(Failure::Malformed { reason: "id 0 belongs to no call".to_owned() });
         }
         connection.under_way.set(connection.under_way.get() + 1);
-        match decode_call(frame) {
+        match call {
             Ok(call) => core.on_call(connection, id, call),
             Err(error) => core.on_malformed(connection, id, error.into()),
         }

@@ -15,7 +15,7 @@ use super::{Error, Options, Result};
 use crate::protocol::message::{Answer, Call, Failure};
 use crate::wire::frame::ANSWER_BYTES_MAX;
 use crate::wire::hello::{Features, GREETING_BYTES_MAX, Hello, Kind, VERSIONS, Welcome, decode_greeting};
-use crate::wire::{CallId, decode_answer, encode_call, next_frame};
+use crate::wire::{CallId, Frame, decode_answer, encode_call, next_frame};
 
 /// Room for one read.
 const READ_BYTES: usize = 16 * 1024;
@@ -202,9 +202,9 @@ impl Connection {
     }
 
     fn hear(&mut self) -> io::Result<()> {
-        while let Some(frame) = next_frame(&mut self.read, ANSWER_BYTES_MAX).map_err(invalid)? {
-            let id = frame.id;
-            let answer = decode_answer(frame).map_err(invalid)?;
+        let read = |frame: Frame<'_>| (frame.id, decode_answer(frame));
+        while let Some((id, answer)) = next_frame(&mut self.read, ANSWER_BYTES_MAX, read).map_err(invalid)? {
+            let answer = answer.map_err(invalid)?;
             if let Answer::One(Err(failure)) = &answer {
                 self.leaving |= *failure == Failure::Stopping;
                 if id == CallId::NONE {

@@ -279,7 +279,7 @@ impl Client {
 }
 
 fn make_key(key: impl AsRef<[u8]>) -> Result<Key> {
-    Ok(Key::new(Bytes::copy_from_slice(key.as_ref()))?)
+    Ok(Key::new(key)?)
 }
 
 fn make_value(value: impl Into<Bytes>) -> Result<Value> {

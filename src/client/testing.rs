@@ -175,8 +175,8 @@ async fn serve(mut stream: TcpStream, token: Token, welcome: Welcome, orders: mp
     loop {
         let mut together = Vec::new();
         let broken = loop {
-            match next_frame(&mut read, CALL_BYTES_MAX) {
-                Ok(Some(frame)) => together.push((frame.id, decode_call(frame))),
+            match next_frame(&mut read, CALL_BYTES_MAX, |frame| (frame.id, decode_call(frame))) {
+                Ok(Some(heard)) => together.push(heard),
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }

@@ -1,8 +1,11 @@
 //! The words of the protocol: ids, keys, values and our own time, each a type of its own so that none can be taken
 //! for another.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Add;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,29 +62,66 @@ fn within(what: &'static str, bytes: usize, min: usize, max: usize) -> Result<()
     if (min..=max).contains(&bytes) { Ok(()) } else { Err(LengthError { what, bytes, min, max }) }
 }
 
-/// A key: 1 to [`KEY_BYTES_MAX`] bytes of any kind.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Bytes);
+/// Keys up to this length stand in the struct itself: they are copied without an allocation and without an atomic.
+/// With its length and the tag beside it such a key fills four words, as a buffer and its owner would.
+const KEY_BYTES_INLINE: usize = 30;
+
+const _: () = assert!(size_of::<Key>() == 32);
+
+/// A key: 1 to [`KEY_BYTES_MAX`] bytes of any kind. It has memory of its own, or none beside itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(KeyBytes);
+
+/// Equal bytes stand in the same variant, and what a short key does not fill is zero: so equality may be derived.
+#[derive(Clone, PartialEq, Eq)]
+enum KeyBytes {
+    Short { length: u8, bytes: [u8; KEY_BYTES_INLINE] },
+    Long(Arc<[u8]>),
+}
 
 impl Key {
-    /// Checks the bounds.
+    /// Checks the bounds, then copies.
     ///
     /// # Errors
     /// [`LengthError`] for an empty or too long key.
-    pub fn new(bytes: impl Into<Bytes>) -> Result<Key, LengthError> {
-        let bytes = bytes.into();
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Key, LengthError> {
+        let bytes = bytes.as_ref();
         within("key", bytes.len(), 1, KEY_BYTES_MAX)?;
-        Ok(Key(bytes))
+        Ok(Key(match u8::try_from(bytes.len()) {
+            Ok(length) if bytes.len() <= KEY_BYTES_INLINE => {
+                let mut short = [0; KEY_BYTES_INLINE];
+                short[..bytes.len()].copy_from_slice(bytes);
+                KeyBytes::Short { length, bytes: short }
+            }
+            _ => KeyBytes::Long(bytes.into()),
+        }))
     }
 
     /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            KeyBytes::Short { length, bytes } => &bytes[..usize::from(*length)],
+            KeyBytes::Long(bytes) => bytes,
+        }
     }
+}
 
-    /// The shared buffer behind the key.
-    pub fn bytes(&self) -> &Bytes {
-        &self.0
+/// By bytes, wherever they stand.
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
@@ -94,7 +134,7 @@ impl fmt::Debug for Key {
 /// As text where the key is printable, with `\xNN` for what is not.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
     }
 }
 
@@ -283,11 +323,48 @@ impl AppendId {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Lengths on both sides of the inline bound, and few different bytes: equal ones and prefixes come up.
+    fn key_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let ends = prop::collection::vec(prop_oneof![Just(0), Just(1), any::<u8>()], 1..4);
+        (prop_oneof![0..3_usize, 25..34_usize], ends).prop_map(|(length, end)| [vec![0; length], end].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_compared_and_hashed_as_its_bytes(one in key_bytes(), other in key_bytes()) {
+            let (key, other_key) = (Key::new(&one).unwrap(), Key::new(&other).unwrap());
+            prop_assert_eq!(key.as_bytes(), &one[..]);
+            prop_assert_eq!(key.cmp(&other_key), one.cmp(&other));
+            prop_assert_eq!(key == other_key, one == other);
+            let hashes = std::hash::BuildHasherDefault::<seahash::SeaHasher>::default();
+            prop_assert_eq!(hashes.hash_one(&key), hashes.hash_one(&one[..]));
+            prop_assert_eq!(key.clone(), key);
+        }
+    }
+
+    #[test]
+    fn a_short_key_stands_in_the_struct_and_a_long_one_is_shared() {
+        let is_inline = |key: &Key| {
+            let start = std::ptr::from_ref(key) as usize;
+            (start..start + size_of::<Key>()).contains(&(key.as_bytes().as_ptr() as usize))
+        };
+        for length in [1, KEY_BYTES_INLINE, KEY_BYTES_INLINE + 1, KEY_BYTES_MAX] {
+            let key = Key::new(vec![7; length]).unwrap();
+            let copy = key.clone();
+            assert_eq!(is_inline(&copy), length <= KEY_BYTES_INLINE, "{length} bytes");
+            assert_eq!(key.as_bytes().as_ptr() == copy.as_bytes().as_ptr(), KEY_BYTES_INLINE < length);
+        }
+    }
 
     #[test]
     fn a_key_has_1_to_1024_bytes() {
-        assert!(Key::new(Bytes::new()).is_err());
+        assert!(Key::new("").is_err());
         assert!(Key::new(vec![0; KEY_BYTES_MAX]).is_ok());
         let refused = Key::new(vec![0; KEY_BYTES_MAX + 1]).unwrap_err();
         assert_eq!(refused.to_string(), "key has 1025 bytes, allowed are 1 to 1024");

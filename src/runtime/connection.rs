@@ -204,20 +204,19 @@ impl Connection {
     /// [`End::Refused`] when the bytes are no frame: the stream can be read no further.
     pub fn next_call(&self, now: Instant) -> Result<Option<(CallId, Spelt)>, End> {
         let mut calls = self.calls.borrow_mut();
-        let frame = next_frame(&mut calls, CALL_BYTES_MAX).map_err(|error| End::Refused(error.into()))?;
-        let Some(frame) = frame else {
+        let spelt = next_frame(&mut calls, CALL_BYTES_MAX, |frame| (frame.id, decode_call(frame)));
+        let Some((id, call)) = spelt.map_err(|error| End::Refused(error.into()))? else {
             let since = if calls.is_empty() { None } else { self.frame_since.get().or(Some(now)) };
             self.frame_since.set(since);
             give_back(&mut calls);
             return Ok(None);
         };
         self.frame_since.set(None);
-        let id = frame.id;
         if id == CallId::NONE {
             return Err(End::Refused(Failure::Malformed { reason: "id 0 belongs to no call".to_owned() }));
         }
         self.under_way.set(self.under_way.get() + 1);
-        Ok(Some((id, decode_call(frame).map_err(Failure::from))))
+        Ok(Some((id, call.map_err(Failure::from))))
     }
 
     /// Spells an answer behind those that wait, and says how many bytes that was. To a closed connection it is none.

@@ -14,7 +14,7 @@ pub fn newer_than_tree(engine: &Engine, ring: Ring, keys: &Keys) -> Vec<(Place, 
     let mut newer = Vec::new();
     let mut live_left = usize::from(keys.limit) + 1;
     for partition in (first.0..ring.partitions()).map(Partition) {
-        let start = Key::new(keys.prefix.clone()).ok().map(|key| Place { partition, key });
+        let start = Key::new(&keys.prefix).ok().map(|key| Place { partition, key });
         let from = match (&start, &after) {
             (Some(start), Some(after)) if after < start => Bound::Included(start),
             (Some(start), None) => Bound::Included(start),

@@ -28,7 +28,7 @@ fn read(lsm: &Lsm, range: Range) -> Result<Tree, LsmError> {
     let mut tree = Tree::new(range);
     for entry in lsm.snapshot() {
         let (place, bytes) = entry?;
-        let set = decode_set(bytes).map_err(|cause| lsm.unreadable(&place, cause))?;
+        let set = decode_set(&bytes).map_err(|cause| lsm.unreadable(&place, cause))?;
         tree.toggle(&place.key, &set);
     }
     Ok(tree)

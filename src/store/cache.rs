@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn key(n: u32) -> Key {
-        Key::new(n.to_be_bytes().to_vec()).unwrap()
+        Key::new(n.to_be_bytes()).unwrap()
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Home {
         }
         let file = path.join("node");
         let identity = match fs::read(&file) {
-            Ok(bytes) => decode(&file, Bytes::from(bytes))?,
+            Ok(bytes) => decode(&file, &bytes)?,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound && is_unused(path)? => founded(founding),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 let reason = "its file \"node\" is missing beside data".to_owned();
@@ -357,7 +357,7 @@ fn encode(identity: &Identity) -> Bytes {
     out.freeze()
 }
 
-fn decode(path: &Path, bytes: Bytes) -> Result<Identity, HomeError> {
+fn decode(path: &Path, bytes: &[u8]) -> Result<Identity, HomeError> {
     let foreign = |reason: &str| HomeError::Foreign { path: path.to_owned(), reason: reason.to_owned() };
     let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
     if bytes.len() < 16 || !bytes.starts_with(MAGIC) {
@@ -371,7 +371,7 @@ fn decode(path: &Path, bytes: Bytes) -> Result<Identity, HomeError> {
     if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
         return Err(damaged("its checksum does not match".to_owned()));
     }
-    let identity = read(bytes.slice(12..bytes.len() - 4)).map_err(|error| damaged(error.to_string()))?;
+    let identity = read(&body[12..]).map_err(|error| damaged(error.to_string()))?;
     if identity.partitions.is_power_of_two() {
         Ok(identity)
     } else {
@@ -379,7 +379,7 @@ fn decode(path: &Path, bytes: Bytes) -> Result<Identity, HomeError> {
     }
 }
 
-fn read(body: Bytes) -> Result<Identity, WireError> {
+fn read(body: &[u8]) -> Result<Identity, WireError> {
     let mut from = Reader::new(body);
     let identity = Identity {
         cluster: ClusterId(from.u128("cluster")?),
@@ -525,6 +525,6 @@ mod tests {
                       000000030000000000000004000000000000000500000000000000010000000300000000000000";
         let bytes = encode(&identity);
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), golden);
-        assert_eq!(decode(Path::new("node"), bytes).unwrap(), identity);
+        assert_eq!(decode(Path::new("node"), &bytes).unwrap(), identity);
     }
 }

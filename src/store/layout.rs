@@ -81,7 +81,7 @@ impl Place {
         match key {
             [SET, high, low, name @ ..] => Ok(Place {
                 partition: Partition(u16::from_be_bytes([*high, *low])),
-                key: Key::new(Bytes::copy_from_slice(name)).map_err(|_| foreign())?,
+                key: Key::new(name).map_err(|_| foreign())?,
             }),
             _ => Err(foreign()),
         }
@@ -129,7 +129,7 @@ pub fn operation_key(place: &Place, operation: &OperationId) -> Vec<u8> {
 ///
 /// # Errors
 /// [`LayoutError`] when it is no such entry.
-pub fn decode_operation(key: &[u8], value: Bytes) -> Result<(Place, Remembered), LayoutError> {
+pub fn decode_operation(key: &[u8], value: &[u8]) -> Result<(Place, Remembered), LayoutError> {
     let place = operation_place(key).ok_or_else(|| LayoutError::Key(key.to_vec()))?;
     let unreadable = |cause| LayoutError::Value { key: key.to_vec(), cause };
     let mut reader = Reader::new(value);
@@ -145,7 +145,7 @@ fn operation_place(key: &[u8]) -> Option<Place> {
     let (name, id) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     let checked = || -> Result<Key, LengthError> {
         OperationId::new(Bytes::copy_from_slice(id))?;
-        Key::new(Bytes::copy_from_slice(name))
+        Key::new(name)
     };
     Some(Place { partition: Partition(u16::from_be_bytes([*p0, *p1])), key: checked().ok()? })
 }
@@ -175,7 +175,7 @@ impl Known {
     /// # Errors
     /// [`LayoutError::Value`] when the value is none of ours.
     pub fn learn(&mut self, key: &[u8], value: &[u8]) -> Result<(), LayoutError> {
-        let mut reader = Reader::new(Bytes::copy_from_slice(value));
+        let mut reader = Reader::new(value);
         let learned = match key.strip_prefix(&[META]) {
             Some(CLOSED_BELOW) => self.learn_closed(&mut reader),
             Some(name) => match name.strip_prefix(POSITION) {
@@ -267,9 +267,9 @@ mod tests {
         let key = operation_key(&place(258, "cart"), &kept.operation.id);
         let value = encode_remembered(&kept);
 
-        assert_eq!(decode_operation(&key, value.clone()), Ok((place(258, "cart"), kept)));
-        assert!(matches!(decode_operation(&key, value.slice(1..)), Err(LayoutError::Value { .. })));
-        assert!(matches!(decode_operation(b"o\0\0\0\x09a", value), Err(LayoutError::Key(_))));
+        assert_eq!(decode_operation(&key, &value), Ok((place(258, "cart"), kept)));
+        assert!(matches!(decode_operation(&key, &value[1..]), Err(LayoutError::Value { .. })));
+        assert!(matches!(decode_operation(b"o\0\0\0\x09a", &value), Err(LayoutError::Key(_))));
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Lsm {
     pub fn remembered(&self) -> Result<Vec<(Place, Remembered)>, LsmError> {
         let read = |entry: fjall::Guard| {
             let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
-            layout::decode_operation(&key, Bytes::copy_from_slice(&value)).map_err(|cause| self.foreign(cause))
+            layout::decode_operation(&key, &value).map_err(|cause| self.foreign(cause))
         };
         self.data.prefix(layout::operation_prefix()).map(read).collect()
     }
@@ -256,7 +256,7 @@ impl Lsm {
 
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<Siblings, LsmError> {
         let unreadable = |cause| self.foreign(LayoutError::Value { key: key.to_vec(), cause });
-        sets::decode_set(Bytes::copy_from_slice(value)).map_err(unreadable)
+        sets::decode_set(value).map_err(unreadable)
     }
 
     fn error(&self, doing: &'static str, cause: fjall::Error) -> LsmError {

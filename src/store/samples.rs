@@ -18,7 +18,7 @@ pub(super) fn log_id(start: u64) -> LogId {
 }
 
 pub(super) fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
 /// Mints one append after the other, as a shard does.

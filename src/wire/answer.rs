@@ -136,8 +136,8 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
 ///
 /// # Errors
 /// Any [`WireError`].
-pub fn decode_answer(frame: Frame) -> Result<Answer> {
-    let mut body = Reader::new(frame.body);
+pub fn decode_answer(frame: Frame<'_>) -> Result<Answer> {
+    let mut body = frame.body;
     let answer = match frame.kind {
         MANY => {
             let count = body.count("batch", BATCH_KEYS_MAX, 1)?;

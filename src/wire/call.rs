@@ -161,12 +161,12 @@ fn put_request(out: &mut BytesMut, request: &Request) {
     }
 }
 
-/// Reads a call. What is kept of it longest has memory of its own ([`Reader::kept`]).
+/// Reads a call. What is kept of it holds no more memory than it needs ([`Reader::kept`]).
 ///
 /// # Errors
 /// Any [`WireError`]. The frame is over, so its call can be answered and the next one read.
-pub fn decode_call(frame: Frame) -> Result<Call> {
-    let mut body = Reader::new(frame.body);
+pub fn decode_call(frame: Frame<'_>) -> Result<Call> {
+    let mut body = frame.body;
     let call = match frame.kind {
         MANY => {
             let count = body.count("batch", BATCH_KEYS_MAX, REQUEST_BYTES_MIN)?;
@@ -205,7 +205,7 @@ fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
         }),
         SIBLINGS => Request::Siblings(get_key(from)?),
         KEYS => Request::Keys(Keys {
-            prefix: from.bytes16("prefix", KEY_BYTES_MAX)?,
+            prefix: get_prefix(from)?,
             after: get_after(from)?,
             limit: from.u16("limit")?.clamp(1, PAGE_LIMIT_MAX),
         }),
@@ -218,12 +218,17 @@ fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
 /// The type's own bound speaks, so that the refusal names it.
 pub(super) fn get_key(from: &mut Reader) -> Result<Key> {
     let key = from.bytes16("key", usize::from(u16::MAX))?;
-    Ok(Key::new(from.kept(key))?)
+    Ok(Key::new(key)?)
 }
 
 pub(super) fn get_value(from: &mut Reader) -> Result<Value> {
     let value = from.bytes32("value", usize::MAX)?;
     Ok(Value::new(from.kept(value))?)
+}
+
+fn get_prefix(from: &mut Reader) -> Result<Bytes> {
+    let prefix = from.bytes16("prefix", KEY_BYTES_MAX)?;
+    Ok(from.kept(prefix))
 }
 
 fn get_after(from: &mut Reader) -> Result<Option<Key>> {

@@ -11,7 +11,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::reader::{Result, WireError};
+use super::reader::{COPIED_BYTES_MAX, Reader, Result, WireError};
 use crate::protocol::config::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Largest frame of a call: a largest value with its key and context fits, and so does a batch of the size that a
@@ -24,9 +24,6 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const LENGTH_BYTES: usize = 4;
 const HEAD_BYTES: usize = 8 + 1;
 
-/// A frame up to this size is copied out of the receive buffer, a larger one takes the buffer with it.
-const COPIED_BYTES_MAX: usize = 16 * 1024;
-
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < CALL_BYTES_MAX && CALL_BYTES_MAX < ANSWER_BYTES_MAX);
 
 /// The caller's number for a call, repeated by its answer.
@@ -38,53 +35,83 @@ impl CallId {
     pub const NONE: CallId = CallId(0);
 }
 
-/// One frame, taken apart no further.
+/// One whole frame, taken apart no further, where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct Frame<'a> {
     /// Which call it is, or answers.
     pub id: CallId,
     /// What the body says: see `call` and `answer`.
     pub kind: u8,
-    /// The rest. It never keeps more than twice its own size in memory.
-    pub body: Bytes,
+    pub(super) body: Reader<'a>,
 }
 
-/// Takes the next frame from the front of a receive buffer. `None` needs more bytes; the buffer then has room for at
-/// least the rest of a large frame, so that it is not moved again while it comes.
+impl<'a> Frame<'a> {
+    /// A frame in memory that is another's: whatever is kept of it is copied.
+    ///
+    /// # Panics
+    /// When `bytes` are not one whole frame, as [`frame_bytes`] measures it.
+    pub fn borrowed(bytes: &'a [u8]) -> Frame<'a> {
+        Frame::read(bytes.len(), Reader::new(bytes))
+    }
+
+    /// A frame that fills its memory: a value that is most of it goes on holding it.
+    ///
+    /// # Panics
+    /// When `bytes` are not one whole frame, as [`frame_bytes`] measures it.
+    pub fn owned(bytes: &'a Bytes) -> Frame<'a> {
+        Frame::read(bytes.len(), Reader::shared(bytes))
+    }
+
+    fn read(total: usize, mut from: Reader<'a>) -> Frame<'a> {
+        let mut head = || Ok::<_, WireError>((from.u32("length")?, from.u64("id")?, from.u8("kind")?));
+        let (length, id, kind) = head().expect("a frame is whole when it is read");
+        assert_eq!(LENGTH_BYTES + length as usize, total, "a frame is read alone");
+        Frame { id: CallId(id), kind, body: from }
+    }
+}
+
+/// Bytes of the frame at the front of what has come, once its length is there. The frame itself may still be on its
+/// way.
 ///
 /// # Errors
 /// [`WireError::TooLong`] beyond `max`, [`WireError::Truncated`] below the least: the stream can be read no further.
-pub fn next_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>> {
+pub fn frame_bytes(buffer: &[u8], max: usize) -> Result<Option<usize>> {
     let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
     let length = u32::from_le_bytes(*length) as usize;
-    if length > max {
-        return Err(WireError::TooLong { what: "frame", found: length, max });
+    match length {
+        _ if length > max => Err(WireError::TooLong { what: "frame", found: length, max }),
+        _ if length < HEAD_BYTES => Err(WireError::Truncated { what: "frame", needed: HEAD_BYTES, left: length }),
+        _ => Ok(Some(LENGTH_BYTES + length)),
     }
-    if length < HEAD_BYTES {
-        return Err(WireError::Truncated { what: "frame", needed: HEAD_BYTES, left: length });
-    }
-    let total = LENGTH_BYTES + length;
+}
+
+/// Reads the next frame at the front of a receive buffer and takes it out. `None` needs more bytes; the buffer then has
+/// room for at least the rest of a large frame, so that it is not moved again while it comes.
+///
+/// # Errors
+/// As [`frame_bytes`].
+pub fn next_frame<T>(buffer: &mut BytesMut, max: usize, read: impl FnOnce(Frame<'_>) -> T) -> Result<Option<T>> {
+    let Some(total) = frame_bytes(buffer, max)? else {
+        return Ok(None);
+    };
     if buffer.len() < total {
         if COPIED_BYTES_MAX < total {
             buffer.reserve(total - buffer.len());
         }
         return Ok(None);
     }
-    let mut frame = take(buffer, total);
-    frame.advance(LENGTH_BYTES);
-    Ok(Some(Frame { id: CallId(frame.get_u64_le()), kind: frame.get_u8(), body: frame }))
+    if total <= COPIED_BYTES_MAX {
+        let heard = read(Frame::borrowed(&buffer[..total]));
+        buffer.advance(total);
+        return Ok(Some(heard));
+    }
+    Ok(Some(read(Frame::owned(&take(buffer, total)))))
 }
 
-/// A small frame gets memory of its own, or its value would keep the whole receive buffer for as long as it lives. A
-/// large one takes the buffer, and what little stands behind it moves on to a new one.
+/// A large frame takes the buffer with it, and what little stands behind it moves on to a new one.
 fn take(buffer: &mut BytesMut, total: usize) -> Bytes {
-    if total <= COPIED_BYTES_MAX {
-        let frame = Bytes::copy_from_slice(&buffer[..total]);
-        buffer.advance(total);
-        return frame;
-    }
     let behind = BytesMut::from(&buffer[total..]);
     let mut frame = std::mem::replace(buffer, behind);
     frame.truncate(total);

@@ -193,7 +193,7 @@ impl Hello {
                 tag => return Err(unknown("kind", tag)),
             },
             core: Some(body.u16("core")?).filter(|&core| core != CORE_ANY).map(CoreId),
-            token: Token(body.bytes16("token", TOKEN_BYTES_MAX)?),
+            token: Token(Bytes::copy_from_slice(body.bytes16("token", TOKEN_BYTES_MAX)?)),
         };
         Ok(Some((hello, taken)))
     }
@@ -272,7 +272,7 @@ fn put_message(out: &mut BytesMut, max: usize, body: impl FnOnce(&mut BytesMut))
     out[start + MAGIC.len()..start + HEAD_BYTES].copy_from_slice(&behind.to_le_bytes());
 }
 
-fn get_message(from: &[u8], what: &'static str, max: usize) -> Result<Option<(Reader, usize)>> {
+fn get_message<'a>(from: &'a [u8], what: &'static str, max: usize) -> Result<Option<(Reader<'a>, usize)>> {
     let magic = &from[..from.len().min(MAGIC.len())];
     if !MAGIC.starts_with(magic) {
         let mut found = [0; MAGIC.len()];
@@ -286,7 +286,7 @@ fn get_message(from: &[u8], what: &'static str, max: usize) -> Result<Option<(Re
     if found > max {
         return Err(WireError::TooLong { what, found, max });
     }
-    Ok(from.get(HEAD_BYTES..found).map(|body| (Reader::new(Bytes::copy_from_slice(body)), found)))
+    Ok(from.get(HEAD_BYTES..found).map(|body| (Reader::new(body), found)))
 }
 
 fn unknown(what: &'static str, tag: u8) -> WireError {

@@ -16,6 +16,6 @@ mod tests;
 
 pub use answer::{decode_answer, encode_answer};
 pub use call::{decode_call, encode_call};
-pub use frame::{CallId, Frame, next_frame};
+pub use frame::{CallId, Frame, frame_bytes, next_frame};
 pub use hello::{Greeting, Hello, Welcome};
 pub use reader::{Reader, WireError};

@@ -1,6 +1,6 @@
 //! Taking bytes apart, with every bound checked first; and the few ways in which bytes are put together.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 
 use crate::protocol::types::LengthError;
 
@@ -64,17 +64,26 @@ pub enum WireError {
 /// What a decoder returns.
 pub type Result<T> = std::result::Result<T, WireError>;
 
-/// Reads from the front of shared bytes; slices share the buffer.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    rest: Bytes,
-    whole: usize,
+/// What is kept of bytes that were read gets memory of its own up to this size: copying it costs less than sharing it.
+pub(super) const COPIED_BYTES_MAX: usize = 16 * 1024;
+
+/// Reads from the front of bytes that stay where they are; only what is kept of them ([`Reader::kept`]) is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+    /// The memory of the bytes, where it may be kept for a large part of them.
+    owner: Option<&'a Bytes>,
 }
 
-impl Reader {
-    /// Starts at the front.
-    pub fn new(bytes: Bytes) -> Reader {
-        Reader { whole: bytes.len(), rest: bytes }
+impl<'a> Reader<'a> {
+    /// Starts at the front of bytes whose memory is another's: whatever is kept of them is copied.
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes, owner: None }
+    }
+
+    /// Starts at the front of bytes whose memory a large part of them may go on holding.
+    pub fn shared(bytes: &'a Bytes) -> Reader<'a> {
+        Reader { rest: bytes, owner: Some(bytes) }
     }
 
     /// Bytes that are left.
@@ -85,52 +94,50 @@ impl Reader {
     /// # Errors
     /// [`WireError::Truncated`].
     pub fn u8(&mut self, what: &'static str) -> Result<u8> {
-        self.need(what, 1)?;
-        Ok(self.rest.get_u8())
+        Ok(u8::from_le_bytes(self.array(what)?))
     }
 
     /// # Errors
     /// [`WireError::Truncated`].
     pub fn u16(&mut self, what: &'static str) -> Result<u16> {
-        self.need(what, 2)?;
-        Ok(self.rest.get_u16_le())
+        Ok(u16::from_le_bytes(self.array(what)?))
     }
 
     /// # Errors
     /// [`WireError::Truncated`].
     pub fn u32(&mut self, what: &'static str) -> Result<u32> {
-        self.need(what, 4)?;
-        Ok(self.rest.get_u32_le())
+        Ok(u32::from_le_bytes(self.array(what)?))
     }
 
     /// # Errors
     /// [`WireError::Truncated`].
     pub fn u64(&mut self, what: &'static str) -> Result<u64> {
-        self.need(what, 8)?;
-        Ok(self.rest.get_u64_le())
+        Ok(u64::from_le_bytes(self.array(what)?))
     }
 
     /// # Errors
     /// [`WireError::Truncated`].
     pub fn u128(&mut self, what: &'static str) -> Result<u128> {
-        self.need(what, 16)?;
-        Ok(self.rest.get_u128_le())
+        Ok(u128::from_le_bytes(self.array(what)?))
     }
 
     /// Exactly `length` bytes.
     ///
     /// # Errors
     /// [`WireError::Truncated`].
-    pub fn take(&mut self, what: &'static str, length: usize) -> Result<Bytes> {
-        self.need(what, length)?;
-        Ok(self.rest.split_to(length))
+    pub fn take(&mut self, what: &'static str, length: usize) -> Result<&'a [u8]> {
+        let Some((taken, rest)) = self.rest.split_at_checked(length) else {
+            return Err(self.truncated(what, length));
+        };
+        self.rest = rest;
+        Ok(taken)
     }
 
     /// A u16 length and as many bytes, at most `max`.
     ///
     /// # Errors
     /// [`WireError::Truncated`], [`WireError::TooLong`].
-    pub fn bytes16(&mut self, what: &'static str, max: usize) -> Result<Bytes> {
+    pub fn bytes16(&mut self, what: &'static str, max: usize) -> Result<&'a [u8]> {
         let length = usize::from(self.u16(what)?);
         self.bounded(what, length, max)
     }
@@ -139,7 +146,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`WireError::Truncated`], [`WireError::TooLong`].
-    pub fn bytes32(&mut self, what: &'static str, max: usize) -> Result<Bytes> {
+    pub fn bytes32(&mut self, what: &'static str, max: usize) -> Result<&'a [u8]> {
         let length = self.u32(what)? as usize;
         self.bounded(what, length, max)
     }
@@ -150,13 +157,16 @@ impl Reader {
     /// [`WireError::Truncated`], [`WireError::TooLong`], [`WireError::NotText`].
     pub fn text(&mut self, what: &'static str, max: usize) -> Result<String> {
         let bytes = self.bytes16(what, max)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| WireError::NotText { what })
+        Ok(str::from_utf8(bytes).map_err(|_| WireError::NotText { what })?.to_owned())
     }
 
-    /// Gives `part`, which was read here and will be kept, a buffer of its own when it is the smaller half of the
-    /// whole: a short key must not hold a long value's memory for as long as something remembers the key.
-    pub fn kept(&self, part: Bytes) -> Bytes {
-        if part.len() < self.whole / 2 { Bytes::copy_from_slice(&part) } else { part }
+    /// A part that was read here, to be kept. It never holds more than twice its own size in memory: it is copied,
+    /// unless it is large, makes up half of what was read, and that may be shared.
+    pub fn kept(&self, part: &'a [u8]) -> Bytes {
+        match self.owner {
+            Some(owner) if COPIED_BYTES_MAX < part.len() && owner.len() / 2 <= part.len() => owner.slice_ref(part),
+            _ => Bytes::copy_from_slice(part),
+        }
     }
 
     /// A u32 count of things that take at least `least` bytes each, at most `max` of them.
@@ -168,8 +178,8 @@ impl Reader {
         if found > max {
             return Err(WireError::TooLong { what, found, max });
         }
-        self.need(what, found.saturating_mul(least))?;
-        Ok(found)
+        let needed = found.saturating_mul(least);
+        if needed <= self.rest.len() { Ok(found) } else { Err(self.truncated(what, needed)) }
     }
 
     /// That nothing is left over.
@@ -180,16 +190,23 @@ impl Reader {
         if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing { left: self.rest.len() }) }
     }
 
-    fn bounded(&mut self, what: &'static str, length: usize, max: usize) -> Result<Bytes> {
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N]> {
+        let Some((taken, rest)) = self.rest.split_first_chunk() else {
+            return Err(self.truncated(what, N));
+        };
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn bounded(&mut self, what: &'static str, length: usize, max: usize) -> Result<&'a [u8]> {
         if length > max {
             return Err(WireError::TooLong { what, found: length, max });
         }
         self.take(what, length)
     }
 
-    fn need(&self, what: &'static str, needed: usize) -> Result<()> {
-        let left = self.rest.len();
-        if needed <= left { Ok(()) } else { Err(WireError::Truncated { what, needed, left }) }
+    fn truncated(&self, what: &'static str, needed: usize) -> WireError {
+        WireError::Truncated { what, needed, left: self.rest.len() }
     }
 }
 

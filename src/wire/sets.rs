@@ -39,7 +39,7 @@ pub fn encode_set(set: &Siblings) -> Bytes {
 ///
 /// # Errors
 /// Any [`WireError`].
-pub fn decode_set(bytes: Bytes) -> Result<Siblings> {
+pub fn decode_set(bytes: &[u8]) -> Result<Siblings> {
     let mut reader = Reader::new(bytes);
     let set = get_set(&mut reader)?;
     reader.end()?;
@@ -178,9 +178,14 @@ fn get_version(from: &mut Reader) -> Result<Version> {
     let operation = if flags & HAS_OPERATION == 0 { None } else { Some(Box::new(get_operation(from)?)) };
     let value = match flags & HAS_VALUE {
         0 => None,
-        _ => Some(Value::new(from.bytes32("value", VALUE_BYTES_MAX)?)?),
+        _ => Some(get_value(from)?),
     };
     Ok(Version { dot, value, written_at, expires_at, operation })
+}
+
+fn get_value(from: &mut Reader) -> Result<Value> {
+    let value = from.bytes32("value", VALUE_BYTES_MAX)?;
+    Ok(Value::new(from.kept(value))?)
 }
 
 fn put_operation(out: &mut impl BufMut, operation: &Operation) {
@@ -189,8 +194,8 @@ fn put_operation(out: &mut impl BufMut, operation: &Operation) {
 }
 
 fn get_operation(from: &mut Reader) -> Result<Operation> {
-    let id = OperationId::new(from.bytes16("operation id", OPERATION_ID_BYTES_MAX)?)?;
-    Ok(Operation { id, digest: from.u64("operation digest")? })
+    let id = from.bytes16("operation id", OPERATION_ID_BYTES_MAX)?;
+    Ok(Operation { id: OperationId::new(from.kept(id))?, digest: from.u64("operation digest")? })
 }
 
 fn put_vector(out: &mut impl BufMut, vector: &VersionVector) {

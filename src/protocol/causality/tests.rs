@@ -17,7 +17,7 @@ fn vector(dots: &[(u64, u64)]) -> VersionVector {
 }
 
 fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
 fn value(text: &str) -> Value {

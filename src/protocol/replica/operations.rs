@@ -102,7 +102,7 @@ mod tests {
     use crate::protocol::types::ActorId;
 
     fn key(name: &str) -> Key {
-        Key::new(name.to_owned()).unwrap()
+        Key::new(name).unwrap()
     }
 
     fn operation(id: &str, digest: u64) -> Operation {

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn key(n: u32) -> Key {
-        Key::new(n.to_le_bytes().to_vec()).unwrap()
+        Key::new(n.to_le_bytes()).unwrap()
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl World {
 }
 
 fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
 fn put_as(name: &str, value: &str, causality: Causality, operation: Option<&str>) -> Request {

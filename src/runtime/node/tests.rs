@@ -19,7 +19,7 @@ use crate::runtime::slots::Slots;
 use crate::store::home::HomeError;
 use crate::wire::frame::ANSWER_BYTES_MAX;
 use crate::wire::sets;
-use crate::wire::{CallId, decode_answer, encode_call, next_frame};
+use crate::wire::{CallId, Frame, decode_answer, encode_call, next_frame};
 
 fn config(data_dir: &Path, cores: u16) -> NodeConfig {
     NodeConfig {
@@ -45,7 +45,7 @@ fn ask(node: &Node, request: Request) -> Outcome {
 }
 
 fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
 fn put_as(name: &str, value: &str, operation: Option<&str>) -> Request {
@@ -123,8 +123,9 @@ impl Client {
     /// The next answer, or that the node has closed the connection.
     fn answer(&mut self) -> Option<(u64, Answer)> {
         loop {
-            if let Some(frame) = next_frame(&mut self.read, ANSWER_BYTES_MAX).unwrap() {
-                return Some((frame.id.0, decode_answer(frame).unwrap()));
+            let read = |frame: Frame<'_>| (frame.id.0, decode_answer(frame).unwrap());
+            if let Some(heard) = next_frame(&mut self.read, ANSWER_BYTES_MAX, read).unwrap() {
+                return Some(heard);
             }
             let mut bytes = [0; 64 * 1024];
             match self.socket.read(&mut bytes).expect("the node answers or closes") {
@@ -242,7 +243,7 @@ fn a_restored_directory_is_a_new_cluster_with_the_same_sets_and_nothing_is_resto
         .lsm()
         .snapshot()
         .map(|entry| entry.unwrap())
-        .map(|(place, bytes)| Ok::<_, StartError>((place.key, sets::decode_set(bytes).unwrap())))
+        .map(|(place, bytes)| Ok::<_, StartError>((place.key, sets::decode_set(&bytes).unwrap())))
         .collect();
     let cluster = node.info().cluster;
     node.stop().unwrap();

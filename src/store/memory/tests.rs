@@ -416,7 +416,7 @@ impl World {
         let operations: Vec<(Key, OperationId)> = self
             .tree
             .entries(layout::operation_prefix())
-            .map(|(key, value)| layout::decode_operation(key, value.clone()).unwrap())
+            .map(|(key, value)| layout::decode_operation(key, value).unwrap())
             .map(|(place, remembered)| (place.key, remembered.operation.id))
             .collect();
         self.judge_operations(&operations);

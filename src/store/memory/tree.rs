@@ -63,7 +63,7 @@ impl Tree {
     /// # Errors
     /// [`Unreadable`] when what stands there is none.
     pub fn get(&self, place: &Place) -> Result<Option<Arc<Siblings>>, Unreadable> {
-        let set = |value: &Bytes| sets::decode_set(value.clone()).map(Arc::new);
+        let set = |value: &Bytes| sets::decode_set(value).map(Arc::new);
         let found = self.entries.get(&place.set_key()).map(set).transpose();
         found.map_err(|cause| Unreadable { reason: cause.to_string() })
     }

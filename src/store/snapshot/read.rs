@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::digest_after;
 use super::{BLOCK, BLOCK_HEAD_BYTES, Damage, END, END_BYTES, FORMAT, HEAD_BYTES, MAGIC, SnapshotError, Summary};
@@ -21,7 +21,8 @@ pub struct Entries<R> {
     ring: Ring,
     /// What was read so far.
     seen: Summary,
-    block: Reader,
+    /// What is left of the block that is being read.
+    block: Bytes,
     block_at: u64,
     /// Entries of the block that were not given yet.
     left: u32,
@@ -63,7 +64,7 @@ impl<R: Read> Entries<R> {
             from,
             ring: Ring::new(partitions),
             seen: Summary { partitions, keys: 0, blocks: 0, bytes: read, digest: 0 },
-            block: Reader::new(Bytes::new()),
+            block: Bytes::new(),
             block_at: 0,
             left: 0,
             last: None,
@@ -98,7 +99,7 @@ impl<R: Read> Entries<R> {
         }
         self.left -= 1;
         let entry = self.entry().and_then(|entry| match self.left {
-            0 => Ok(self.block.end().map(|()| entry)?),
+            0 => Ok(Reader::new(&self.block).end().map(|()| entry)?),
             _ => Ok(entry),
         });
         entry.map(Some).map_err(|reason| SnapshotError::Damaged { at: self.block_at, reason })
@@ -132,7 +133,7 @@ impl<R: Read> Entries<R> {
         self.seen.blocks += 1;
         self.seen.digest = digest_after(self.seen.digest, &body);
         self.left = entries;
-        self.block = Reader::new(body.into());
+        self.block = body.into();
         Ok(())
     }
 
@@ -158,9 +159,12 @@ impl<R: Read> Entries<R> {
     }
 
     fn entry(&mut self) -> Result<(Key, Siblings), Damage> {
-        let found = self.block.u16("partition")?;
-        let key = Key::new(self.block.bytes16("key", KEY_BYTES_MAX)?).map_err(crate::wire::WireError::from)?;
-        let set = self.block.bytes32("set", u32::MAX as usize)?;
+        let mut reader = Reader::new(&self.block);
+        let found = reader.u16("partition")?;
+        let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?).map_err(crate::wire::WireError::from)?;
+        let set = sets::decode_set(reader.bytes32("set", u32::MAX as usize)?);
+        let left = reader.left();
+        self.block.advance(self.block.len() - left);
         let place = Place { partition: Partition(found), key };
         let partition = self.ring.partition(&place.key).0;
         if found != partition {
@@ -169,7 +173,7 @@ impl<R: Read> Entries<R> {
         if self.last.as_ref() >= Some(&place) {
             return Err(Damage::Order);
         }
-        let entry = (place.key.clone(), sets::decode_set(set)?);
+        let entry = (place.key.clone(), set?);
         self.last = Some(place);
         Ok(entry)
     }

@@ -137,7 +137,7 @@ impl Frame {
     /// # Errors
     /// Any [`WireError`]: its checksum holds, so it was written by another version of sloop.
     pub fn decode(&self) -> Result<Record, WireError> {
-        let mut reader = Reader::new(self.payload.clone());
+        let mut reader = Reader::shared(&self.payload);
         let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?)?;
         let record = match self.kind {
             UPDATE | WHOLE => get_update(&mut reader, key, self.kind == WHOLE)?,

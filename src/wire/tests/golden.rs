@@ -59,15 +59,15 @@ impl Sample {
 
     fn call(name: &str, call: Call) -> Sample {
         Sample::new(format!("call/{name}"), call_frame(&call), move |bytes| {
-            let frame = next_frame(&mut BytesMut::from(bytes), CALL_BYTES_MAX)?;
-            Ok(frame.map(decode_call).transpose()?.map(|heard| heard == call))
+            let heard = next_frame(&mut BytesMut::from(bytes), CALL_BYTES_MAX, decode_call)?;
+            Ok(heard.transpose()?.map(|heard| heard == call))
         })
     }
 
     fn answer(name: &str, answer: Answer) -> Sample {
         Sample::new(format!("answer/{name}"), answer_frame(&answer), move |bytes| {
-            let frame = next_frame(&mut BytesMut::from(bytes), ANSWER_BYTES_MAX)?;
-            Ok(frame.map(decode_answer).transpose()?.map(|heard| heard == answer))
+            let heard = next_frame(&mut BytesMut::from(bytes), ANSWER_BYTES_MAX, decode_answer)?;
+            Ok(heard.transpose()?.map(|heard| heard == answer))
         })
     }
 
@@ -80,7 +80,7 @@ impl Sample {
         let mut out = BytesMut::new();
         put(&mut out, &part);
         Sample::new(name, out, move |bytes| {
-            let mut reader = Reader::new(bytes);
+            let mut reader = Reader::new(&bytes);
             let heard = get(&mut reader)?;
             reader.end()?;
             Ok(Some(heard == part))

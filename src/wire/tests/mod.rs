@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use self::arbitrary::{answer, call, failure, greeting, hello, remembered, set, update};
 use super::answer::{decode_answer, encode_answer};
 use super::call::{decode_call, encode_call};
-use super::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX, CallId, Frame, next_frame};
+use super::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX, CallId, Frame, frame_bytes, next_frame, put_frame};
 use super::hello::{GREETING_BYTES_MAX, HELLO_BYTES_MAX, Hello, decode_greeting, encode_greeting};
 use super::reader::{Reader, Result, WireError};
 use super::sets::{decode_set, encode_set, get_remembered, get_set, get_update, put_remembered, put_set, put_update};
@@ -19,15 +19,30 @@ use crate::protocol::message::{
 use crate::protocol::types::{ActorId, Dot, Key, Value, WallTime};
 
 fn key(name: &str) -> Key {
-    Key::new(name.to_owned()).unwrap()
+    Key::new(name).unwrap()
 }
 
-fn frames(mut bytes: BytesMut, max: usize) -> Result<Vec<Frame>> {
-    let mut found = Vec::new();
-    while let Some(frame) = next_frame(&mut bytes, max)? {
-        found.push(frame);
+/// What all whole frames at the front of `bytes` say.
+fn heard<T>(mut bytes: BytesMut, max: usize, decode: impl Fn(Frame<'_>) -> Result<T>) -> Result<Vec<Result<T>>> {
+    let mut heard = Vec::new();
+    while let Some(one) = next_frame(&mut bytes, max, &decode)? {
+        heard.push(one);
     }
-    Ok(found)
+    Ok(heard)
+}
+
+/// What the only frame in `bytes` says.
+fn only<T>(bytes: BytesMut, decode: impl Fn(Frame<'_>) -> Result<T>) -> Result<T> {
+    let mut all = heard(bytes, ANSWER_BYTES_MAX, decode).unwrap();
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+/// A frame of any kind around any body.
+fn frame_of(kind: u8, body: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    put_frame(&mut out, CallId(1), kind, |out| out.put_slice(body));
+    out
 }
 
 fn call_frame(call: &Call) -> BytesMut {
@@ -40,12 +55,6 @@ fn answer_frame(answer: &Answer) -> BytesMut {
     let mut out = BytesMut::new();
     encode_answer(&mut out, CallId(7), answer);
     out
-}
-
-fn only_frame(bytes: BytesMut) -> Frame {
-    let mut found = frames(bytes, ANSWER_BYTES_MAX).unwrap();
-    assert_eq!(found.len(), 1);
-    found.remove(0)
 }
 
 fn get(name: &str) -> Request {
@@ -92,25 +101,32 @@ proptest! {
 
     #[test]
     fn a_call_is_read_back(call in call()) {
-        prop_assert_eq!(decode_call(only_frame(call_frame(&call))), Ok(call));
+        prop_assert_eq!(only(call_frame(&call), decode_call), Ok(call));
+    }
+
+    #[test]
+    fn a_frame_says_the_same_wherever_it_stands(call in call(), answer in answer()) {
+        let (asked, said) = (call_frame(&call).freeze(), answer_frame(&answer).freeze());
+        prop_assert_eq!(decode_call(Frame::borrowed(&asked)), decode_call(Frame::owned(&asked)));
+        prop_assert_eq!(decode_answer(Frame::borrowed(&said)), decode_answer(Frame::owned(&said)));
     }
 
     #[test]
     fn an_answer_is_read_back(answer in answer()) {
-        prop_assert_eq!(decode_answer(only_frame(answer_frame(&answer))), Ok(answer));
+        prop_assert_eq!(only(answer_frame(&answer), decode_answer), Ok(answer));
     }
 
     #[test]
     fn a_set_is_read_back(set in set()) {
         let bytes = encode_set(&set);
-        prop_assert_eq!(decode_set(bytes), Ok(set));
+        prop_assert_eq!(decode_set(&bytes), Ok(set));
     }
 
     #[test]
     fn an_update_is_read_back(update in update()) {
         let mut out = BytesMut::new();
         put_update(&mut out, &update);
-        let mut reader = Reader::new(out.freeze());
+        let mut reader = Reader::new(&out);
         prop_assert_eq!(get_update(&mut reader), Ok(update));
         prop_assert_eq!(reader.end(), Ok(()));
     }
@@ -119,7 +135,7 @@ proptest! {
     fn what_is_remembered_is_read_back(remembered in remembered()) {
         let mut out = BytesMut::new();
         put_remembered(&mut out, &remembered);
-        let mut reader = Reader::new(out.freeze());
+        let mut reader = Reader::new(&out);
         prop_assert_eq!(get_remembered(&mut reader), Ok(remembered));
         prop_assert_eq!(reader.end(), Ok(()));
     }
@@ -140,9 +156,10 @@ proptest! {
         while !whole.is_empty() {
             let piece = whole.split_to(pieces.next().unwrap().min(whole.len()));
             buffer.put_slice(&piece);
-            while let Some(frame) = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap() {
-                prop_assert_eq!(frame.id, CallId(heard.len() as u64));
-                heard.push(decode_call(frame).unwrap());
+            let read = |frame: Frame<'_>| (frame.id, decode_call(frame).unwrap());
+            while let Some((id, call)) = next_frame(&mut buffer, CALL_BYTES_MAX, read).unwrap() {
+                prop_assert_eq!(id, CallId(heard.len() as u64));
+                heard.push(call);
             }
         }
         prop_assert!(buffer.is_empty());
@@ -160,34 +177,28 @@ proptest! {
             bytes[at] = to;
             bytes
         };
-        for frame in frames(change(call_frame(&call)), CALL_BYTES_MAX).into_iter().flatten() {
-            let _ = decode_call(frame);
-        }
-        for frame in frames(change(answer_frame(&answer)), ANSWER_BYTES_MAX).into_iter().flatten() {
-            let _ = decode_answer(frame);
-        }
+        let _ = heard(change(call_frame(&call)), CALL_BYTES_MAX, decode_call);
+        let _ = heard(change(answer_frame(&answer)), ANSWER_BYTES_MAX, decode_answer);
         let mut out = BytesMut::new();
         put_set(&mut out, &set);
-        let _ = get_set(&mut Reader::new(change(out).freeze()));
+        let _ = get_set(&mut Reader::new(&change(out)));
     }
 
     #[test]
     fn noise_is_never_a_panic(kind in any::<u8>(), noise in prop::collection::vec(any::<u8>(), 0..200)) {
-        let body = Bytes::from(noise);
-        let frame = Frame { id: CallId(1), kind, body: body.clone() };
-        let _ = decode_call(frame.clone());
-        let _ = decode_answer(frame);
-        let _ = Hello::decode(&body);
-        let _ = decode_greeting(&body);
-        let _ = get_set(&mut Reader::new(body.clone()));
-        let _ = get_update(&mut Reader::new(body.clone()));
-        let _ = get_remembered(&mut Reader::new(body));
+        let _ = only(frame_of(kind, &noise), decode_call);
+        let _ = only(frame_of(kind, &noise), decode_answer);
+        let _ = Hello::decode(&noise);
+        let _ = decode_greeting(&noise);
+        let _ = get_set(&mut Reader::new(&noise));
+        let _ = get_update(&mut Reader::new(&noise));
+        let _ = get_remembered(&mut Reader::new(&noise));
     }
 
     #[test]
     fn a_failure_says_the_same_sentence_on_the_other_side(failure in failure()) {
         let sentence = failure.to_string();
-        match decode_answer(only_frame(answer_frame(&Answer::One(Err(failure))))) {
+        match only(answer_frame(&Answer::One(Err(failure))), decode_answer) {
             Ok(Answer::One(Err(heard))) => prop_assert_eq!(heard.to_string(), sentence),
             other => prop_assert!(false, "{other:?}"),
         }
@@ -241,7 +252,7 @@ fn a_token_is_not_shown_by_debug() {
 fn a_length_beyond_the_bound_is_refused_before_anything_is_allocated() {
     let mut buffer = BytesMut::from(&[0xff, 0xff, 0xff, 0xff, 1, 2, 3][..]);
     let before = buffer.capacity();
-    let refused = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap_err();
+    let refused = next_frame(&mut buffer, CALL_BYTES_MAX, |_| ()).unwrap_err();
     let expected = WireError::TooLong { what: "frame", found: u32::MAX as usize, max: CALL_BYTES_MAX };
     assert_eq!(refused, expected);
     assert_eq!(buffer.capacity(), before);
@@ -250,7 +261,7 @@ fn a_length_beyond_the_bound_is_refused_before_anything_is_allocated() {
 #[test]
 fn a_frame_without_room_for_its_head_is_refused() {
     let mut buffer = BytesMut::from(&8_u32.to_le_bytes()[..]);
-    assert!(matches!(next_frame(&mut buffer, 100), Err(WireError::Truncated { .. })));
+    assert!(matches!(next_frame(&mut buffer, 100, |_| ()), Err(WireError::Truncated { .. })));
 }
 
 /// A count promises things that take at least some bytes each: it is held against the bytes that are there.
@@ -262,8 +273,9 @@ fn a_count_is_checked_against_what_is_there() {
         (0x84, [&[0; 4][..], &6_400_u32.to_le_bytes()].concat()),
         (0x85, [&[0][..], &1_000_u32.to_le_bytes()].concat()),
     ] {
-        let frame = Frame { id: CallId(1), kind, body: body.into() };
-        let refused = if kind < 0x80 { decode_call(frame).map(drop) } else { decode_answer(frame).map(drop) };
+        let frame = frame_of(kind, &body);
+        let refused =
+            if kind < 0x80 { only(frame, decode_call).map(drop) } else { only(frame, decode_answer).map(drop) };
         assert!(matches!(refused, Err(WireError::Truncated { .. })), "{kind:#x}: {refused:?}");
     }
 }
@@ -279,8 +291,7 @@ fn a_key_value_or_id_out_of_bounds_is_named_in_the_refusal() {
         (0x01, long_key, "key has 1025 bytes, allowed are 1 to 1024"),
         (0x02, long_value, "value has 10485761 bytes, allowed are 0 to 10485760"),
     ] {
-        let frame = Frame { id: CallId(1), kind, body: body.into() };
-        let failure = Failure::from(decode_call(frame).unwrap_err());
+        let failure = Failure::from(only(frame_of(kind, &body), decode_call).unwrap_err());
         assert!(matches!(failure, Failure::Length(_)));
         assert_eq!(failure.to_string(), sentence);
     }
@@ -288,7 +299,7 @@ fn a_key_value_or_id_out_of_bounds_is_named_in_the_refusal() {
 
 #[test]
 fn only_get_and_put_may_stand_in_a_batch() {
-    let refused = decode_call(only_frame(call_frame(&Call::Many(vec![Request::Siblings(key("a long key")); 2]))));
+    let refused = only(call_frame(&Call::Many(vec![Request::Siblings(key("a long key")); 2])), decode_call);
     let expected = WireError::Unknown { what: "kind in a batch", tag: 4 };
     assert_eq!(refused, Err(expected));
 }
@@ -305,16 +316,15 @@ fn a_call_beyond_a_frame_is_refused_and_leaves_nothing_behind() {
 #[test]
 fn a_largest_value_fits_in_a_call_and_in_an_answer() {
     let call = Call::One(put(&"k".repeat(1_024), vec![7; 10 * 1024 * 1024]));
-    assert_eq!(decode_call(only_frame(call_frame(&call))), Ok(call));
+    assert_eq!(only(call_frame(&call), decode_call), Ok(call));
     let answer = Answer::One(found(10 * 1024 * 1024));
-    assert_eq!(decode_answer(only_frame(answer_frame(&answer))), Ok(answer));
+    assert_eq!(only(answer_frame(&answer), decode_answer), Ok(answer));
 }
 
 #[test]
 fn a_reply_beyond_a_frame_becomes_a_failure_in_its_place_and_its_neighbours_are_heard() {
     let outcomes = [vec![found(10 * 1024 * 1024); 8], vec![found(10)]].concat();
-    let frame = only_frame(answer_frame(&Answer::Many(outcomes)));
-    let Ok(Answer::Many(heard)) = decode_answer(frame) else {
+    let Ok(Answer::Many(heard)) = only(answer_frame(&Answer::Many(outcomes)), decode_answer) else {
         panic!("a batch is answered by a batch");
     };
     let fits: Vec<bool> = heard.iter().map(|outcome| outcome.is_ok()).collect();
@@ -324,16 +334,23 @@ fn a_reply_beyond_a_frame_becomes_a_failure_in_its_place_and_its_neighbours_are_
     assert_eq!(heard[6], refused);
 }
 
+fn value_of(call: Result<Call>) -> Value {
+    match call {
+        Ok(Call::One(Request::Put(put))) => put.value,
+        other => panic!("a put is a put: {other:?}"),
+    }
+}
+
 #[test]
 fn a_small_frame_does_not_keep_the_receive_buffer_alive() {
     let mut buffer = BytesMut::with_capacity(64 * 1024);
     buffer.put_slice(&call_frame(&Call::One(put("a", vec![0; 100]))));
     let start = buffer.as_ptr();
 
-    let frame = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap();
+    let value = value_of(next_frame(&mut buffer, CALL_BYTES_MAX, decode_call).unwrap().unwrap());
     buffer.reserve(64 * 1024);
-    assert_eq!(buffer.as_ptr(), start, "the buffer is free to be used again while the frame lives");
-    assert_eq!(frame.body.len(), 3 + 6 + 1 + 2 + 4 + 100);
+    assert_eq!(buffer.as_ptr(), start, "the buffer is free to be used again while the value lives");
+    assert_eq!(value.len(), 100);
 }
 
 #[test]
@@ -343,29 +360,45 @@ fn a_large_frame_is_taken_where_it_stands() {
     let next = call_frame(&Call::Ping);
     let mut buffer = BytesMut::with_capacity(64 * 1024);
     buffer.put_slice(&whole.split_to(60_000));
-    assert_eq!(next_frame(&mut buffer, CALL_BYTES_MAX), Ok(None));
+    assert_eq!(next_frame(&mut buffer, CALL_BYTES_MAX, |_| ()), Ok(None));
     assert!(1_000_000 < buffer.capacity(), "there is room for the rest at once");
     let start = buffer.as_ptr();
     buffer.put_slice(&whole);
     assert_eq!(buffer.as_ptr(), start, "it is not moved while it comes");
     buffer.put_slice(&next);
-    let start = buffer.as_ptr();
+    let frame = buffer.as_ptr_range();
 
-    let frame = next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap();
-    assert_eq!(frame.body.as_ptr(), start.wrapping_add(13));
+    let value = value_of(next_frame(&mut buffer, CALL_BYTES_MAX, decode_call).unwrap().unwrap());
+    assert!(frame.contains(&value.as_bytes().as_ptr()), "the value is not copied");
     assert!(buffer.capacity() < 1_000, "what stands behind it does not keep its memory");
-    assert_eq!(decode_call(next_frame(&mut buffer, CALL_BYTES_MAX).unwrap().unwrap()), Ok(Call::Ping));
+    assert_eq!(next_frame(&mut buffer, CALL_BYTES_MAX, decode_call), Ok(Some(Ok(Call::Ping))));
+}
+
+/// What is kept is a copy of its own unless it is large, makes up half of its frame, and the frame may be shared.
+#[test]
+fn nothing_that_is_kept_holds_more_than_twice_its_size() {
+    let is_copied = |values: &[usize]| {
+        let puts: Vec<Request> = values.iter().map(|&bytes| put("a", vec![0; bytes])).collect();
+        let frame = call_frame(&Call::Many(puts)).freeze();
+        let Ok(Call::Many(requests)) = decode_call(Frame::owned(&frame)) else { panic!("a batch is a batch") };
+        let is_copied = |request: Request| {
+            let value = value_of(Ok(Call::One(request)));
+            !frame.as_ptr_range().contains(&value.as_bytes().as_ptr())
+        };
+        requests.into_iter().map(is_copied).collect::<Vec<_>>()
+    };
+    assert_eq!(is_copied(&[16_384]), [true]);
+    assert_eq!(is_copied(&[17_000]), [false]);
+    assert_eq!(is_copied(&[100_000, 17_000]), [false, true]);
+    assert_eq!(is_copied(&[30_000, 30_000, 30_000]), [true; 3]);
 }
 
 #[test]
-fn a_short_key_does_not_keep_a_long_value_alive() {
-    let frame = only_frame(call_frame(&Call::One(put("a", vec![0; 1_000_000]))));
-    let memory = frame.body.as_ptr_range();
-    let Ok(Call::One(Request::Put(put))) = decode_call(frame) else {
-        panic!("a put is a put");
-    };
-    assert!(!memory.contains(&put.key.as_bytes().as_ptr()), "the key has memory of its own");
-    assert!(memory.contains(&put.value.as_bytes().as_ptr()), "the value is not copied");
+fn a_frame_is_measured_by_its_length_alone() {
+    let frame = call_frame(&Call::One(get("key")));
+    assert_eq!(frame_bytes(&frame[..3], CALL_BYTES_MAX), Ok(None));
+    assert_eq!(frame_bytes(&frame[..4], CALL_BYTES_MAX), Ok(Some(frame.len())));
+    assert!(frame_bytes(&frame, frame.len() - 5).is_err(), "the bound is on the length, without its own four bytes");
 }
 
 #[test]
@@ -382,7 +415,7 @@ fn a_reply_is_written_into_the_room_that_was_made_for_it() {
 fn a_code_of_a_newer_node_keeps_its_hundreds_and_its_sentence() {
     let newer = Failure::Other { code: 250, first: 1, second: 2, text: "the moon is full".to_owned() };
     let answer = Answer::One(Err(newer));
-    assert_eq!(decode_answer(only_frame(answer_frame(&answer))), Ok(answer));
+    assert_eq!(only(answer_frame(&answer), decode_answer), Ok(answer));
 }
 
 #[test]
@@ -390,7 +423,7 @@ fn a_long_sentence_is_cut_between_two_characters() {
     let failure = Failure::Malformed { reason: "ü".repeat(400) };
     let answer = Answer::One(Err(failure));
     let expected = Failure::Malformed { reason: "ü".repeat(256) };
-    assert_eq!(decode_answer(only_frame(answer_frame(&answer))), Ok(Answer::One(Err(expected))));
+    assert_eq!(only(answer_frame(&answer), decode_answer), Ok(Answer::One(Err(expected))));
 }
 
 #[test]

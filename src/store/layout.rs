@@ -218,6 +218,7 @@ mod tests {
     use super::*;
     use crate::protocol::causality::{Context, Operation};
     use crate::protocol::types::{ActorId, Dot, WallTime};
+    use smallvec::SmallVec;
 
     fn place(partition: u16, key: &'static str) -> Place {
         Place { partition: Partition(partition), key: Key::new(key).unwrap() }
@@ -229,7 +230,7 @@ mod tests {
             operation: Operation { id: OperationId::new(id).unwrap(), digest: 7 },
             dot,
             written_at: WallTime(3),
-            superseded: vec![],
+            superseded: SmallVec::new(),
             context: Context::default(),
         }
     }

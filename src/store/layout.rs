@@ -144,7 +144,7 @@ fn operation_place(key: &[u8]) -> Option<Place> {
     };
     let (name, id) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     let checked = || -> Result<Key, LengthError> {
-        OperationId::new(Bytes::copy_from_slice(id))?;
+        OperationId::new(id)?;
         Key::new(name)
     };
     Some(Place { partition: Partition(u16::from_be_bytes([*p0, *p1])), key: checked().ok()? })

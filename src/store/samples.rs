@@ -47,7 +47,7 @@ impl Shard {
     pub(super) fn put_as(&mut self, name: &str, value: &[u8], before: &Siblings, operation: &str) -> Append {
         let mut append = self.put(name, value, before);
         append.remember = Some(Box::new(Remembered {
-            operation: Operation { id: OperationId::new(operation.to_owned()).unwrap(), digest: 7 },
+            operation: Operation { id: OperationId::new(operation).unwrap(), digest: 7 },
             dot: append.dot,
             written_at: WallTime(9),
             superseded: SmallVec::new(),

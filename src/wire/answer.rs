@@ -136,16 +136,16 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
 ///
 /// # Errors
 /// Any [`WireError`].
-pub fn decode_answer(frame: Frame<'_>) -> Result<Answer> {
-    let mut body = frame.body;
+pub fn decode_answer(mut frame: Frame<'_>) -> Result<Answer> {
+    let body = &mut frame.body;
     let answer = match frame.kind {
         MANY => {
             let count = body.count("batch", BATCH_KEYS_MAX, 1)?;
-            Answer::Many((0..count).map(|_| get_batched(&mut body)).collect::<Result<_>>()?)
+            Answer::Many((0..count).map(|_| get_batched(body)).collect::<Result<_>>()?)
         }
         PONG => Answer::Pong,
-        INFO => Answer::Info(get_info(&mut body)?),
-        kind => Answer::One(get_outcome(&mut body, kind)?),
+        INFO => Answer::Info(get_info(body)?),
+        kind => Answer::One(get_outcome(body, kind)?),
     };
     body.end()?;
     Ok(answer)

@@ -196,7 +196,7 @@ fn put_operation(out: &mut impl BufMut, operation: &Operation) {
 
 fn get_operation(from: &mut Reader) -> Result<Operation> {
     let id = from.bytes16("operation id", OPERATION_ID_BYTES_MAX)?;
-    Ok(Operation { id: OperationId::new(from.kept(id))?, digest: from.u64("operation digest")? })
+    Ok(Operation { id: OperationId::new(id)?, digest: from.u64("operation digest")? })
 }
 
 fn put_vector(out: &mut impl BufMut, vector: &VersionVector) {

@@ -37,7 +37,7 @@ fn delete(supersedes: Supersedes) -> Write {
 }
 
 fn named(id: &str, text: &str) -> Write {
-    let operation = Operation { id: OperationId::new(id.to_owned()).unwrap(), digest: 1 };
+    let operation = Operation { id: OperationId::new(id).unwrap(), digest: 1 };
     Write { operation: Some(Box::new(operation)), ..put(text, Supersedes::Nothing) }
 }
 

@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn operation(id: &str, digest: u64) -> Operation {
-        Operation { id: OperationId::new(id.to_owned()).unwrap(), digest }
+        Operation { id: OperationId::new(id).unwrap(), digest }
     }
 
     fn remembered(operation: Operation) -> Remembered {

@@ -147,7 +147,7 @@ fn put_as(name: &str, value: &str, causality: Causality, operation: Option<&str>
         key: key(name),
         value: Value::new(value.to_owned()).unwrap(),
         causality,
-        operation: operation.map(|id| OperationId::new(id.to_owned()).unwrap()),
+        operation: operation.map(|id| OperationId::new(id).unwrap()),
         terms: Terms::default(),
     })
 }

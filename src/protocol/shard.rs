@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   Request ──▶ waiting ──Load──▶ Loaded ──▶ (read) answer
-//!                  │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
-//!                  └── its deadline ──▶ answer with numbers
+//!      │           │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
+//!      │           └── its deadline ──▶ answer with numbers            ▲
+//!      └── its key is held ──▶ (read) answer, (write) mint ──Append────┘
 //! ```
 //! Invariants: a request is answered exactly once, by its deadline and one tick; dots are minted in order and used
 //! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is

@@ -105,7 +105,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_does_what_a_sorted_map_does(seed in any::<u64>(), steps in prop::collection::vec((0..5_u8, 0..20_u8), 0..200)) {
+        fn a_table_does_what_a_sorted_map_does(
+            seed in any::<u64>(),
+            steps in prop::collection::vec((0..5_u8, 0..20_u8), 0..200),
+        ) {
             let (mut table, mut map) = (Table::new(seed), BTreeMap::new());
             for (n, (step, key)) in steps.into_iter().enumerate() {
                 match step {

@@ -19,7 +19,7 @@ const NAMES: [(&str, &[&str]); 8] = [
 ];
 
 /// Where a foreign crate may be named, by the beginnings of paths. Tests may stand in for a neighbour.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("fjall", &["src/store/lsm"]),
     ("glommio", &["src/runtime/", "src/store/wal/writer.rs"]),
     // Its channels need no runtime: they are how the control thread and the cores answer each other.
@@ -29,6 +29,9 @@ const HOMES: [(&str, &[&str]); 8] = [
     ("hyper", &["src/control/", "src/client/", "src/cli/"]),
     ("hyper_util", &["src/control/", "src/client/", "src/cli/"]),
     ("argh", &["src/cli/"]),
+    // Their order is hidden there.
+    ("foldhash", &["src/protocol/table.rs"]),
+    ("hashbrown", &["src/protocol/table.rs"]),
 ];
 
 /// What the pure folders never touch: clocks, threads, disk, network, chance, and maps in a random order.

@@ -52,7 +52,7 @@ fn spoiled(appends: u8, edits: &[u8]) {
             assert!(records.len() <= appended.len());
             for (record, append) in records.iter().zip(&appended) {
                 let Record::Update { key, update, .. } = record else { panic!("{record:?} was not appended") };
-                assert_eq!((key, update), (&append.key, &*append.update), "in its order");
+                assert_eq!((key, update.borrowed()), (&append.key, append.update()), "in its order");
             }
             if files == whole {
                 assert_eq!(records.len(), appended.len(), "nothing was spoiled");
@@ -98,8 +98,10 @@ fn append(number: u8, set: &mut Siblings) -> Append {
     Append {
         id: AppendId(number.into()),
         key: Key::new(vec![b'a' + number % 2]).expect("one byte is a key"),
-        update: Arc::new(minted.update),
         state: Arc::new(set.clone()),
+        dot,
+        upon: minted.upon,
+        supersedes: minted.supersedes,
         remember: None,
     }
 }

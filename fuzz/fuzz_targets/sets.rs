@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         1 => {
             let Ok(update) = get_update(&mut reader) else { return };
             let mut again = BytesMut::new();
-            put_update(&mut again, &update);
+            put_update(&mut again, update.borrowed());
             assert_eq!(get_update(&mut Reader::new(&again)).expect("we wrote it"), update);
             let Ok(set) = get_set(&mut reader) else { return };
             if let Ok(applied) = set.apply(&update) {

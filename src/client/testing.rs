@@ -38,7 +38,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::{DEADLINE_DEFAULT, PARTITIONS};
 use crate::protocol::coordinator::quorum::Copies;
-use crate::protocol::io::{Effect, Input};
+use crate::protocol::io::{Effect, Held, Input};
 use crate::protocol::message::{Answer, Call, Directory, Failure, Keys, NodeInfo, Outcome, Page, Place, Request};
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::shard::{Birth, Shard};
@@ -238,6 +238,7 @@ impl State {
             copies: Copies::of(1),
             directory: Arc::new(Directory::from([(ActorId(actor), NAME.to_owned())])),
             remembered: Vec::new(),
+            seed: 1,
         };
         State {
             shard: Shard::new(Instant(0), birth),
@@ -276,7 +277,7 @@ impl State {
         self.requests += 1;
         let now = self.now();
         let deadline = now.instant + DEADLINE_DEFAULT;
-        let request = Input::Request { id: RequestId(self.requests), request, deadline };
+        let request = Input::Request { id: RequestId(self.requests), request, held: Held::Unknown, deadline };
         let mut inputs = VecDeque::from([Input::Tick, request]);
         let mut outcome = None;
         while let Some(input) = inputs.pop_front() {

@@ -42,11 +42,11 @@ async fn what_is_put_is_got_and_what_is_deleted_is_gone() {
     let written = client.put("a", "1").await.unwrap();
     assert_eq!(value(&client, "a").await, Some(b"1".to_vec()));
     let again = client.put("a", "").await.unwrap();
-    assert_eq!(again.superseded, [written.dot]);
+    assert_eq!(again.superseded[..], [written.dot]);
     assert_eq!(value(&client, "a").await, Some(vec![]), "an empty value is a value");
 
     let deleted = client.delete("a").await.unwrap();
-    assert_eq!(deleted.superseded, [again.dot]);
+    assert_eq!(deleted.superseded[..], [again.dot]);
     assert!(client.get("a").await.unwrap().is_absent());
     let copies = client.siblings("a").await.unwrap().copies;
     assert_eq!((copies.len(), copies[0].value.is_none()), (1, true), "the tombstone shows among the copies");

@@ -12,7 +12,7 @@ use super::node::Node;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
-use crate::protocol::io::{Effect, Effects, Input};
+use crate::protocol::io::{Effect, Effects, Held, Input};
 use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::shard::{Birth, Shard};
@@ -104,6 +104,7 @@ impl FakeCore {
             copies: Copies::of(1),
             directory,
             remembered: vec![],
+            seed: 1,
         };
         FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }
     }
@@ -111,7 +112,7 @@ impl FakeCore {
     fn ask(&mut self, request: Request) -> Outcome {
         self.requests += 1;
         let id = RequestId(self.requests);
-        let mut inputs = vec![Input::Request { id, request, deadline: Instant(u64::MAX) }];
+        let mut inputs = vec![Input::Request { id, request, held: Held::Unknown, deadline: Instant(u64::MAX) }];
         while let Some(input) = inputs.pop() {
             let mut effects = Effects::new();
             self.shard.handle(Now { instant: Instant(0), wall: WallTime(WALL) }, input, &mut effects);

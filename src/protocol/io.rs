@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::causality::{Siblings, Update};
+use super::causality::{Siblings, Supersedes, UpdateRef, VersionVector};
 use super::message::{Outcome, Page, Request};
 use super::replica::Remembered;
-use super::types::{ActorId, AppendId, Instant, Key, LoadId, OperationId, RequestId};
+use super::types::{ActorId, AppendId, Dot, Instant, Key, LoadId, OperationId, RequestId};
 
 /// What may come in.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub enum Input {
         id: RequestId,
         /// What is asked.
         request: Request,
+        /// What is held of its key.
+        held: Held,
         /// When it must have ended.
         deadline: Instant,
     },
@@ -47,6 +49,16 @@ pub enum Input {
     },
     /// Time has gone by: ends requests whose deadline is over, forgets operations that are old.
     Tick,
+}
+
+/// What the memory of a core holds of a key when a request for it comes in.
+#[derive(Clone, Debug, Default)]
+pub enum Held {
+    /// Nothing: it must be loaded.
+    #[default]
+    Unknown,
+    /// Its newest durable state; `None` when it was never written.
+    Known(Option<Arc<Siblings>>),
 }
 
 /// What may go out.
@@ -92,12 +104,24 @@ pub struct Append {
     pub id: AppendId,
     /// The key.
     pub key: Key,
-    /// What came in: this is what the log keeps.
-    pub update: Arc<Update>,
     /// The whole set after it: this is what readers see once it is durable.
     pub state: Arc<Siblings>,
+    /// Which version of `state` came in.
+    pub dot: Dot,
+    /// What that version was minted upon.
+    pub upon: VersionVector,
+    /// What it replaces, among what it was minted upon.
+    pub supersedes: Supersedes,
     /// What to remember of the operation, if it has a name; kept in the log and in the store.
-    pub remember: Option<Remembered>,
+    pub remember: Option<Box<Remembered>>,
+}
+
+impl Append {
+    /// What came in: this is what the log keeps.
+    pub fn update(&self) -> UpdateRef<'_> {
+        let version = self.state.version(self.dot).expect("the state after an append holds what came in");
+        UpdateRef { version, upon: &self.upon, supersedes: &self.supersedes }
+    }
 }
 
 /// What is stored under a key could not be read. Nothing was changed.

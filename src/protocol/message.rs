@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::causality::{ContextError, Operation, SetLimit};
 use super::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
@@ -185,7 +186,7 @@ pub struct Written {
     /// What the writer has now seen: pass it on to the next write of this key.
     pub context: Bytes,
     /// The versions that the write replaced.
-    pub superseded: Vec<Dot>,
+    pub superseded: SmallVec<[Dot; 1]>,
     /// When it was written, by the coordinator's clock.
     pub written_at: WallTime,
     /// Whether this was remembered from an earlier try under the same operation id; then nothing was written now.

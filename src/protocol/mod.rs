@@ -6,6 +6,7 @@
 
 pub mod types;
 pub mod config;
+mod table;
 pub mod causality;
 pub mod ring;
 pub mod message;

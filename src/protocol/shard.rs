@@ -2,23 +2,25 @@
 //!
 //! ```text
 //!   Request ──▶ waiting ──Load──▶ Loaded ──▶ (read) answer
-//!                  │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
-//!                  └── its deadline ──▶ answer with numbers
+//!      │           │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
+//!      │           └── its deadline ──▶ answer with numbers            ▲
+//!      └── its key is held ──▶ (read) answer, (write) mint ──Append────┘
 //! ```
 //! Invariants: a request is answered exactly once, by its deadline and one tick; dots are minted in order and used
 //! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is
 //! durable.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::causality::Siblings;
 use super::config::{LISTINGS_MAX, WAITING_MAX};
 use super::coordinator::quorum::Copies;
 use super::coordinator::{Busy, Minting, Reading, Writing};
-use super::io::{Effect, Effects, Input, Unreadable};
+use super::io::{Effect, Effects, Held, Input, Unreadable};
 use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
 use super::replica::{Operations, Remembered};
+use super::table::Table;
 use super::types::{ActorId, AppendId, ClusterId, CoreId, Instant, Key, LoadId, Now, RequestId};
 
 /// Operations that are forgotten in one tick: more than may come in between two, and some milliseconds of a core. Those
@@ -42,6 +44,8 @@ pub struct Birth {
     pub directory: Arc<Directory>,
     /// The operations that the store remembers, the oldest first.
     pub remembered: Vec<(Key, Remembered)>,
+    /// Random bits, by which its tables hash: clients choose keys, and must not choose which of them collide.
+    pub seed: u64,
 }
 
 /// One core's share of the protocol.
@@ -59,28 +63,36 @@ pub struct Shard {
     appended: AppendId,
     pub(super) durable: AppendId,
     /// Every request that has no answer yet.
-    waiting: BTreeMap<RequestId, (Instant, Waiting)>,
+    waiting: Table<RequestId, (Instant, Waiting)>,
     /// No deadline in `waiting` is earlier than this.
     soonest: Option<Instant>,
-    loads: BTreeMap<LoadId, Load>,
+    loads: Table<LoadId, Load>,
     loads_begun: u64,
     /// Bytes of the writes in `waiting` that are not minted yet.
     pub(super) minting_bytes: usize,
     /// Listings that the store owes, also for requests whose deadline is over.
     listings: usize,
     /// Keys with something under way.
-    pub(super) busy: BTreeMap<Key, Busy>,
+    pub(super) busy: Table<Key, Busy>,
     /// Keys by the appends after which they may be at rest, in order.
     pub(super) settling: VecDeque<(AppendId, Key)>,
-    /// Requests by the append that they wait for.
-    pub(super) awaiting: BTreeSet<(AppendId, RequestId)>,
+    /// Requests by the append that they wait for, in order.
+    pub(super) awaiting: VecDeque<(AppendId, RequestId)>,
+}
+
+/// Whom to answer, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) id: RequestId,
+    pub(super) deadline: Instant,
 }
 
 /// What a request waits for.
 #[derive(Debug)]
 pub(super) enum Waiting {
     Read(Reading),
-    Mint(Minting),
+    /// Boxed: few writes wait for the store, and what they hold is large.
+    Mint(Box<Minting>),
     Append(Writing),
     List,
 }
@@ -95,8 +107,8 @@ pub(super) enum Load {
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, copies, directory, remembered } = birth;
-        let mut operations = Operations::default();
+        let Birth { cluster, core, actor, counter, copies, directory, remembered, seed } = birth;
+        let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
         }
@@ -111,22 +123,24 @@ impl Shard {
             stopped: false,
             appended: AppendId::default(),
             durable: AppendId::default(),
-            waiting: BTreeMap::new(),
+            waiting: Table::new(seed),
             soonest: None,
-            loads: BTreeMap::new(),
+            loads: Table::new(seed),
             loads_begun: 0,
             minting_bytes: 0,
             listings: 0,
-            busy: BTreeMap::new(),
+            busy: Table::new(seed),
             settling: VecDeque::new(),
-            awaiting: BTreeSet::new(),
+            awaiting: VecDeque::new(),
         }
     }
 
     /// Takes one input in and puts what follows from it into `effects`, in order.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Effects) {
         match input {
-            Input::Request { id, request, deadline } => self.on_request(now, id, request, deadline, effects),
+            Input::Request { id, request, held, deadline } => {
+                self.on_request(now, Asker { id, deadline }, request, held, effects);
+            }
             Input::Loaded { load, found } => self.on_loaded(now, load, found, effects),
             Input::Appended { through } => self.on_appended(through, effects),
             Input::AppendsFailed { actor } => self.on_appends_failed(actor, effects),
@@ -140,13 +154,13 @@ impl Shard {
         (self.actor, self.counter)
     }
 
-    fn on_request(&mut self, now: Now, id: RequestId, request: Request, deadline: Instant, effects: &mut Effects) {
+    fn on_request(&mut self, now: Now, asker: Asker, request: Request, held: Held, effects: &mut Effects) {
         match request {
-            Request::Get(get) => self.on_get(id, get, deadline, effects),
-            Request::Put(put) => self.on_put(now, id, put, deadline, effects),
-            Request::Delete(delete) => self.on_delete(now, id, delete, deadline, effects),
-            Request::Siblings(key) => self.on_siblings(id, key, deadline, effects),
-            Request::Keys(keys) => self.on_keys(id, keys, deadline, effects),
+            Request::Get(get) => self.on_get(asker, get, held, effects),
+            Request::Put(put) => self.on_put(now, asker, put, held, effects),
+            Request::Delete(delete) => self.on_delete(now, asker, delete, held, effects),
+            Request::Siblings(key) => self.on_siblings(asker, key, held, effects),
+            Request::Keys(keys) => self.on_keys(asker, keys, effects),
         }
     }
 
@@ -164,14 +178,13 @@ impl Shard {
         }
     }
 
-    fn on_keys(&mut self, id: RequestId, keys: Keys, deadline: Instant, effects: &mut Effects) {
-        if self.listings >= LISTINGS_MAX {
-            return Shard::refuse(id, Failure::overloaded(), effects);
+    fn on_keys(&mut self, asker: Asker, keys: Keys, effects: &mut Effects) {
+        if self.listings >= LISTINGS_MAX || !self.has_room() {
+            return Shard::refuse(asker.id, Failure::overloaded(), effects);
         }
-        if self.wait(id, deadline, Waiting::List, effects) {
-            self.listings += 1;
-            effects.push(Effect::List { id, keys });
-        }
+        self.wait(asker, Waiting::List);
+        self.listings += 1;
+        effects.push(Effect::List { id: asker.id, keys });
     }
 
     fn on_listed(&mut self, id: RequestId, page: Result<Page, Unreadable>, effects: &mut Effects) {
@@ -185,25 +198,24 @@ impl Shard {
         if self.soonest.is_none_or(|soonest| now < soonest) {
             return;
         }
-        let late: Vec<RequestId> =
-            self.waiting.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(id, _)| *id).collect();
-        for id in late {
+        for id in self.waiting.keys_of(|(deadline, _)| *deadline <= now) {
             let failure = self.waiting_mut(id).expect("it was found a line ago").too_late();
             self.answer(id, Err(failure), effects);
         }
-        self.soonest = self.waiting.values().map(|(deadline, _)| *deadline).min();
+        self.soonest = self.waiting.least(|(deadline, _)| *deadline);
         self.forget_the_late();
     }
 
     /// What waits for the store or the log may wait for ever; who was answered does not wait with it.
     fn forget_the_late(&mut self) {
         let Shard { waiting, busy, awaiting, .. } = self;
-        awaiting.retain(|(_, id)| waiting.contains_key(id));
-        for busy in busy.values_mut() {
+        awaiting.retain(|(_, id)| waiting.contains(id));
+        busy.retain(|busy| {
             if let Busy::Loading(queue) = busy {
-                queue.retain(|id| waiting.contains_key(id));
+                queue.retain(|id| waiting.contains(id));
             }
-        }
+            true
+        });
     }
 
     fn forget_old_operations(&mut self, now: Instant, effects: &mut Effects) {
@@ -215,37 +227,33 @@ impl Shard {
         }
     }
 
-    /// Enters a request into the table; refuses it when the table is full.
-    pub(super) fn wait(&mut self, id: RequestId, deadline: Instant, waiting: Waiting, effects: &mut Effects) -> bool {
-        if self.waiting.len().max(self.loads.len()) >= WAITING_MAX {
-            Shard::refuse(id, Failure::overloaded(), effects);
-            return false;
-        }
+    /// Whether one more request may wait. Whoever has to wait and may not is refused as overloaded.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len().max(self.loads.len()) < WAITING_MAX
+    }
+
+    /// Enters a request into the table. There is room for it.
+    pub(super) fn wait(&mut self, asker: Asker, waiting: Waiting) {
+        let Asker { id, deadline } = asker;
         if let Waiting::Mint(minting) = &waiting {
             self.minting_bytes += minting.bytes();
         }
         let before = self.waiting.insert(id, (deadline, waiting));
         assert!(before.is_none(), "request {id:?} came in twice");
         self.soonest = Some(self.soonest.map_or(deadline, |soonest| soonest.min(deadline)));
-        true
     }
 
     pub(super) fn waiting_mut(&mut self, id: RequestId) -> Option<&mut Waiting> {
         self.waiting.get_mut(&id).map(|(_, waiting)| waiting)
     }
 
-    /// Takes a request out of the table: the caller answers it or puts it back.
+    /// Takes a request out of the table: the caller answers it or lets it wait again.
     pub(super) fn take(&mut self, id: RequestId) -> Option<(Instant, Waiting)> {
         let taken = self.waiting.remove(&id);
         if let Some((_, Waiting::Mint(minting))) = &taken {
             self.minting_bytes -= minting.bytes();
         }
         taken
-    }
-
-    /// The request now waits for something else, with the same deadline.
-    pub(super) fn put_back(&mut self, id: RequestId, deadline: Instant, waiting: Waiting) {
-        self.waiting.insert(id, (deadline, waiting));
     }
 
     pub(super) fn load(&mut self, load: Load, key: Key, effects: &mut Effects) {

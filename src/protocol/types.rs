@@ -184,26 +184,21 @@ impl fmt::Debug for Value {
 
 /// Names one operation of a client for retries: 1 to [`OPERATION_ID_BYTES_MAX`] bytes, unique by key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OperationId(Bytes);
+pub struct OperationId(Arc<[u8]>);
 
 impl OperationId {
-    /// Checks the bounds.
+    /// Checks the bounds, then copies.
     ///
     /// # Errors
     /// [`LengthError`] for an empty or too long id.
-    pub fn new(bytes: impl Into<Bytes>) -> Result<OperationId, LengthError> {
-        let bytes = bytes.into();
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<OperationId, LengthError> {
+        let bytes = bytes.as_ref();
         within("operation id", bytes.len(), 1, OPERATION_ID_BYTES_MAX)?;
-        Ok(OperationId(bytes))
+        Ok(OperationId(bytes.into()))
     }
 
     /// The bytes of the id.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The shared buffer behind the id.
-    pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 }

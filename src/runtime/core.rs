@@ -25,7 +25,7 @@ use super::pages;
 use super::signal::Signal;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::DEADLINE_DEFAULT;
-use crate::protocol::io::{Effect, Effects, Input, Unreadable};
+use crate::protocol::io::{Effect, Effects, Held, Input, Unreadable};
 use crate::protocol::message::{Answer, Call, Failure, NodeInfo, Outcome, Reply, Request};
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::shard::Shard;
@@ -391,7 +391,7 @@ impl Core {
         {
             return self.on_outcome(id, Err(self.refused(refusal)));
         }
-        self.feed(Input::Request { id, request, deadline });
+        self.feed(Input::Request { id, request, held: Held::Unknown, deadline });
     }
 
     fn refused(&self, refusal: Refusal) -> Failure {

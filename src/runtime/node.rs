@@ -13,6 +13,7 @@ use glommio::ExecutorJoinHandle;
 use super::clock::Clock;
 use super::core::Parts;
 use super::door::Door;
+use super::entropy;
 use super::executor::{DRAIN_MAX, Rest, Setup};
 use super::heartbeat::Heartbeats;
 use super::launch::start_executor;
@@ -109,6 +110,7 @@ impl Node {
                 copies: Copies::of(1),
                 directory: Arc::clone(&node.directory),
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
+                seed: entropy::word(),
             };
             let jobs = node.start_storekeeper(id, clock)?;
             let parts = Parts {

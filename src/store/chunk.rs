@@ -153,7 +153,7 @@ mod tests {
         for name in ["b", "a", "b"] {
             let append = shard.put_as(name, b"v", &Siblings::default(), "op");
             let place = Place::of(ring(), &append.key);
-            chunk.remember(&place, append.remember.unwrap());
+            chunk.remember(&place, *append.remember.unwrap());
             chunk.put_set(place, append.state);
         }
         chunk.set_position(log_id(2), AppendId(3));

@@ -420,7 +420,7 @@ impl Engine {
             *overtaken = true;
         }
         if let Some(remembered) = append.remember {
-            self.overlay.remember(&place, remembered);
+            self.overlay.remember(&place, *remembered);
         }
         self.overlay.put_set(place, append.state);
     }

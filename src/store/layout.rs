@@ -144,7 +144,7 @@ fn operation_place(key: &[u8]) -> Option<Place> {
     };
     let (name, id) = rest.split_at_checked(usize::from(u16::from_be_bytes([*l0, *l1])))?;
     let checked = || -> Result<Key, LengthError> {
-        OperationId::new(Bytes::copy_from_slice(id))?;
+        OperationId::new(id)?;
         Key::new(name)
     };
     Some(Place { partition: Partition(u16::from_be_bytes([*p0, *p1])), key: checked().ok()? })
@@ -218,6 +218,7 @@ mod tests {
     use super::*;
     use crate::protocol::causality::{Context, Operation};
     use crate::protocol::types::{ActorId, Dot, WallTime};
+    use smallvec::SmallVec;
 
     fn place(partition: u16, key: &'static str) -> Place {
         Place { partition: Partition(partition), key: Key::new(key).unwrap() }
@@ -229,7 +230,7 @@ mod tests {
             operation: Operation { id: OperationId::new(id).unwrap(), digest: 7 },
             dot,
             written_at: WallTime(3),
-            superseded: vec![],
+            superseded: SmallVec::new(),
             context: Context::default(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::protocol::causality::{Operation, Siblings, Supersedes, Write};
 use crate::protocol::io::Append;
 use crate::protocol::replica::Remembered;
@@ -44,13 +46,13 @@ impl Shard {
     /// Writes over what `before` holds, under a name.
     pub(super) fn put_as(&mut self, name: &str, value: &[u8], before: &Siblings, operation: &str) -> Append {
         let mut append = self.put(name, value, before);
-        append.remember = Some(Remembered {
-            operation: Operation { id: OperationId::new(operation.to_owned()).unwrap(), digest: 7 },
-            dot: append.update.version.dot,
+        append.remember = Some(Box::new(Remembered {
+            operation: Operation { id: OperationId::new(operation).unwrap(), digest: 7 },
+            dot: append.dot,
             written_at: WallTime(9),
-            superseded: vec![],
+            superseded: SmallVec::new(),
             context: append.state.context(),
-        });
+        }));
         append
     }
 
@@ -67,8 +69,10 @@ impl Shard {
         Append {
             id: AppendId(self.appended),
             key: key(name),
-            update: Arc::new(minted.update),
             state: Arc::new(minted.set),
+            dot,
+            upon: minted.upon,
+            supersedes: minted.supersedes,
             remember: None,
         }
     }

@@ -19,6 +19,8 @@
 //! ```
 //! The rest as in `call`.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, BytesMut};
 
 use super::call::{get_context, get_key, get_operation, get_value, put_operation};
@@ -54,10 +56,9 @@ const COPY_BYTES_MIN: usize = DOT_BYTES + 2 + 8 + 2 + 1;
 pub fn encode_answer(out: &mut BytesMut, id: CallId, answer: &Answer) {
     match answer {
         Answer::One(outcome) => {
-            let refused = too_large(outcome, ANSWER_BYTES_MAX - FRAME_BYTES).map(Err);
-            let outcome = refused.as_ref().unwrap_or(outcome);
-            out.reserve(FRAME_BYTES + outcome_bytes(outcome));
-            put_frame(out, id, outcome_kind(outcome), |out| put_outcome(out, outcome));
+            let (outcome, bytes) = fitting(outcome, ANSWER_BYTES_MAX - FRAME_BYTES);
+            out.reserve(FRAME_BYTES + bytes);
+            put_frame(out, id, outcome_kind(&outcome), |out| put_outcome(out, &outcome));
         }
         Answer::Many(outcomes) => put_frame(out, id, MANY, |out| put_many(out, outcomes)),
         Answer::Pong => put_frame(out, id, PONG, |_| {}),
@@ -71,20 +72,22 @@ fn put_many(out: &mut BytesMut, outcomes: &[Outcome]) {
     let mut room = (ANSWER_BYTES_MAX - FRAME_BYTES - 4).saturating_sub(reserved);
     put_count(out, outcomes.len());
     for outcome in outcomes {
-        let refused = too_large(outcome, room).map(Err);
-        let outcome = refused.as_ref().unwrap_or(outcome);
-        let bytes = outcome_bytes(outcome);
+        let (outcome, bytes) = fitting(outcome, room);
         room = room.saturating_sub(bytes);
         out.reserve(1 + bytes);
-        out.put_u8(outcome_kind(outcome));
-        put_outcome(out, outcome);
+        out.put_u8(outcome_kind(&outcome));
+        put_outcome(out, &outcome);
     }
 }
 
-fn too_large(outcome: &Outcome, room: usize) -> Option<Failure> {
+/// The outcome, or the failure in the place of a reply that finds no room, and the bytes that it takes.
+fn fitting(outcome: &Outcome, room: usize) -> (Cow<'_, Outcome>, usize) {
     let bytes = outcome_bytes(outcome);
-    (outcome.is_ok() && room < bytes)
-        .then_some(Failure::ReplyTooLarge { bytes: bytes as u64, max: ANSWER_BYTES_MAX as u64 })
+    if outcome.is_err() || bytes <= room {
+        return (Cow::Borrowed(outcome), bytes);
+    }
+    let refused = Failure::ReplyTooLarge { bytes: bytes as u64, max: ANSWER_BYTES_MAX as u64 };
+    (Cow::Owned(Err(refused)), FAILURE_BYTES_MAX)
 }
 
 /// Bytes of a reply, exactly; of a failure, at most.
@@ -136,16 +139,16 @@ fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
 ///
 /// # Errors
 /// Any [`WireError`].
-pub fn decode_answer(frame: Frame<'_>) -> Result<Answer> {
-    let mut body = frame.body;
+pub fn decode_answer(mut frame: Frame<'_>) -> Result<Answer> {
+    let body = &mut frame.body;
     let answer = match frame.kind {
         MANY => {
             let count = body.count("batch", BATCH_KEYS_MAX, 1)?;
-            Answer::Many((0..count).map(|_| get_batched(&mut body)).collect::<Result<_>>()?)
+            Answer::Many((0..count).map(|_| get_batched(body)).collect::<Result<_>>()?)
         }
         PONG => Answer::Pong,
-        INFO => Answer::Info(get_info(&mut body)?),
-        kind => Answer::One(get_outcome(&mut body, kind)?),
+        INFO => Answer::Info(get_info(body)?),
+        kind => Answer::One(get_outcome(body, kind)?),
     };
     body.end()?;
     Ok(answer)

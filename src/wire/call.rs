@@ -165,16 +165,16 @@ fn put_request(out: &mut BytesMut, request: &Request) {
 ///
 /// # Errors
 /// Any [`WireError`]. The frame is over, so its call can be answered and the next one read.
-pub fn decode_call(frame: Frame<'_>) -> Result<Call> {
-    let mut body = frame.body;
+pub fn decode_call(mut frame: Frame<'_>) -> Result<Call> {
+    let body = &mut frame.body;
     let call = match frame.kind {
         MANY => {
             let count = body.count("batch", BATCH_KEYS_MAX, REQUEST_BYTES_MIN)?;
-            Call::Many((0..count).map(|_| get_batched(&mut body)).collect::<Result<_>>()?)
+            Call::Many((0..count).map(|_| get_batched(body)).collect::<Result<_>>()?)
         }
         PING => Call::Ping,
         INFO => Call::Info,
-        kind => Call::One(get_request(&mut body, kind)?),
+        kind => Call::One(get_request(body, kind)?),
     };
     body.end()?;
     Ok(call)
@@ -282,5 +282,5 @@ pub(super) fn put_operation(out: &mut BytesMut, operation: Option<&OperationId>)
 
 pub(super) fn get_operation(from: &mut Reader) -> Result<Option<OperationId>> {
     let id = from.bytes16("operation id", usize::from(u16::MAX))?;
-    Ok((!id.is_empty()).then(|| OperationId::new(from.kept(id))).transpose()?)
+    Ok((!id.is_empty()).then(|| OperationId::new(id)).transpose()?)
 }

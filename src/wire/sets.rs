@@ -12,9 +12,10 @@
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::reader::{Reader, Result, WireError, put_bytes16, put_bytes32, put_count};
-use crate::protocol::causality::{Context, Operation, Siblings, Supersedes, Update, Version, VersionVector};
+use crate::protocol::causality::{Context, Operation, Siblings, Supersedes, Update, UpdateRef, Version, VersionVector};
 use crate::protocol::config::{
     CLOCK_ENTRIES_DECODED_MAX, OPERATION_ID_BYTES_MAX, SIBLINGS_DECODED_MAX, VALUE_BYTES_MAX,
 };
@@ -65,10 +66,10 @@ pub fn get_set(from: &mut Reader) -> Result<Siblings> {
 }
 
 /// Spells an update.
-pub fn put_update(out: &mut impl BufMut, update: &Update) {
-    put_version(out, &update.version);
-    put_vector(out, &update.upon);
-    match &update.supersedes {
+pub fn put_update(out: &mut impl BufMut, update: UpdateRef<'_>) {
+    put_version(out, update.version);
+    put_vector(out, update.upon);
+    match update.supersedes {
         Supersedes::Held => out.put_u8(0),
         Supersedes::Nothing => out.put_u8(1),
         Supersedes::Seen(context) => {
@@ -142,7 +143,7 @@ pub fn put_dots(out: &mut impl BufMut, dots: impl ExactSizeIterator<Item = Dot>)
 ///
 /// # Errors
 /// Any [`WireError`].
-pub fn get_dots(from: &mut Reader, max: usize) -> Result<Vec<Dot>> {
+pub fn get_dots(from: &mut Reader, max: usize) -> Result<SmallVec<[Dot; 1]>> {
     let count = from.count("dots", max, DOT_BYTES)?;
     (0..count).map(|_| get_dot(from)).collect()
 }
@@ -195,7 +196,7 @@ fn put_operation(out: &mut impl BufMut, operation: &Operation) {
 
 fn get_operation(from: &mut Reader) -> Result<Operation> {
     let id = from.bytes16("operation id", OPERATION_ID_BYTES_MAX)?;
-    Ok(Operation { id: OperationId::new(from.kept(id))?, digest: from.u64("operation digest")? })
+    Ok(Operation { id: OperationId::new(id)?, digest: from.u64("operation digest")? })
 }
 
 fn put_vector(out: &mut impl BufMut, vector: &VersionVector) {

@@ -238,7 +238,7 @@ impl Worker {
                 (Outcome::Shown { versions: copies.into_iter().map(shown).collect(), tombstones: true }, context)
             }
             Ok(Reply::Written(Written { dot, superseded, context, .. })) => {
-                (Outcome::Written { dot, superseded }, context)
+                (Outcome::Written { dot, superseded: superseded.to_vec() }, context)
             }
             Ok(other) => panic!("{name:?} was answered by {other:?}"),
             Err(error) => return self.failed(name, &error),

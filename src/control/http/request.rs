@@ -205,7 +205,7 @@ pub(super) fn delete(headers: &HeaderMap, body: &Bytes) -> Result<Said, Refusal>
 fn said(headers: &HeaderMap, spoken: Spoken<'_>, value: Option<Value>) -> Result<Said, Refusal> {
     let context = either("context", spoken.context.as_deref(), headers, CONTEXT)?;
     let id = either("opId", spoken.op_id.as_deref(), headers, OPERATION)?;
-    let operation = id.map(|id| OperationId::new(id.to_owned())).transpose().map_err(Failure::from)?;
+    let operation = id.map(OperationId::new).transpose().map_err(Failure::from)?;
     Ok(Said { value, causality: causality(context)?, operation })
 }
 

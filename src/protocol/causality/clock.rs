@@ -7,9 +7,16 @@ use smallvec::SmallVec;
 use crate::protocol::types::{ActorId, Dot};
 
 /// Every dot that was seen, as one counter for each actor. Sorted by actor; no entry is 0.
-#[derive(Clone, PartialEq, Eq, Default, Hash)]
+#[derive(PartialEq, Eq, Default, Hash)]
 pub struct VersionVector {
     entries: SmallVec<[(ActorId, u64); 1]>,
+}
+
+/// By one copy of all entries; derived, it would push them one by one. Every write makes several.
+impl Clone for VersionVector {
+    fn clone(&self) -> VersionVector {
+        VersionVector { entries: SmallVec::from_slice(&self.entries) }
+    }
 }
 
 impl VersionVector {

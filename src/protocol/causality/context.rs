@@ -9,7 +9,7 @@
 //! Little-endian. `cluster` and `key` are seahash digests: a context means nothing for another key or cluster, and is
 //! refused there.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use smallvec::SmallVec;
 
 use super::VersionVector;
@@ -19,6 +19,9 @@ use crate::protocol::types::{ActorId, ClusterId, Dot, Key};
 
 const FORMAT: u8 = 1;
 const DOT_BYTES: usize = 16;
+
+/// A token of no dots: all that stands around them.
+const TOKEN_BYTES_MIN: usize = 1 + 8 + 8 + 4 + 4 + 4;
 
 /// Most dots that stand apart in a context. They come from writing again and again beside siblings without reading;
 /// the oldest goes first, at the price of a sibling more.
@@ -105,15 +108,7 @@ impl Context {
 
     /// The token that a client carries.
     pub fn seal(&self, cluster: ClusterId, key: &Key) -> Bytes {
-        let dots = self.vector.len() + self.dots.len();
-        let mut out = BytesMut::with_capacity(29 + DOT_BYTES * dots);
-        out.put_u8(FORMAT);
-        out.put_u64_le(digest(cluster));
-        out.put_u64_le(ring::hash(key));
-        put_dots(&mut out, self.vector.dots());
-        put_dots(&mut out, self.dots.iter().copied());
-        out.put_u32_le(crc32c::crc32c(&out));
-        out.freeze()
+        seal(&self.vector, &self.dots, cluster, key)
     }
 
     /// Reads a token back.
@@ -144,11 +139,23 @@ impl Context {
     }
 }
 
+/// The token of a vector and of dots that stand apart from it.
+pub(super) fn seal(vector: &VersionVector, apart: &[Dot], cluster: ClusterId, key: &Key) -> Bytes {
+    let mut out = Vec::with_capacity(TOKEN_BYTES_MIN + DOT_BYTES * (vector.len() + apart.len()));
+    out.put_u8(FORMAT);
+    out.put_u64_le(digest(cluster));
+    out.put_u64_le(ring::hash(key));
+    put_dots(&mut out, vector.dots());
+    put_dots(&mut out, apart.iter().copied());
+    out.put_u32_le(crc32c::crc32c(&out));
+    out.into()
+}
+
 fn digest(cluster: ClusterId) -> u64 {
     seahash::hash(&cluster.0.to_le_bytes())
 }
 
-fn put_dots(out: &mut BytesMut, dots: impl ExactSizeIterator<Item = Dot>) {
+fn put_dots(out: &mut Vec<u8>, dots: impl ExactSizeIterator<Item = Dot>) {
     out.put_u32_le(u32::try_from(dots.len()).expect("a clock of 2^32 entries does not fit in memory"));
     for dot in dots {
         out.put_u64_le(dot.actor.0);

@@ -21,5 +21,5 @@ mod tests;
 pub use clock::VersionVector;
 pub use context::{Context, ContextError};
 pub use siblings::{Siblings, Unsound};
-pub use update::{Behind, Minted, SetLimit, Supersedes, Update, Write};
+pub use update::{Behind, Minted, SetLimit, Supersedes, Update, UpdateRef, Write};
 pub use version::{Operation, Version};

@@ -255,7 +255,8 @@ impl World {
         // By vectors.
         let write = Write { value, supersedes, operation, written_at: WallTime(0) };
         let minted = at.set.mint(dot, write).expect("a rehearsal stays below every limit");
-        assert_eq!(minted.superseded, replaced, "the reply names what the write replaced");
+        assert_eq!(minted.superseded[..], replaced[..], "the reply names what the write replaced");
+        let update = minted.update().cloned();
         at.set = minted.set;
         client.context = minted.context;
         self.minted.insert(dot);
@@ -263,7 +264,7 @@ impl World {
             let knows = client.knowledge.whole.contains(dot) || client.knowledge.own.contains(dot);
             assert_eq!(client.context.covers(*dot), knows, "the writer's context and {dot}");
         }
-        self.sent.push(Sent { update: minted.update, set: at.set.clone(), history: at.history.clone(), upon });
+        self.sent.push(Sent { update, set: at.set.clone(), history: at.history.clone(), upon });
         self.compare(replica);
     }
 

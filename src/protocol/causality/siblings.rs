@@ -2,10 +2,11 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Context, Version, VersionVector};
-use crate::protocol::types::{Dot, Value};
+use super::{Context, Version, VersionVector, context};
+use crate::protocol::types::{ClusterId, Dot, Key, Value};
 
 /// The versions that nothing has superseded, under one vector over all that was ever seen.
 ///
@@ -63,6 +64,11 @@ impl Siblings {
         Context::of(self.vector.clone())
     }
 
+    /// The same as the token that the reader carries.
+    pub fn token(&self, cluster: ClusterId, key: &Key) -> Bytes {
+        context::seal(&self.vector, &[], cluster, key)
+    }
+
     /// Bytes that the set counts with against its limit: versions and clock.
     pub fn bytes(&self) -> usize {
         self.versions.iter().map(Version::bytes).sum::<usize>() + 16 * self.vector.len()
@@ -70,7 +76,13 @@ impl Siblings {
 
     /// Whether the version of this dot is still there.
     pub fn holds(&self, dot: Dot) -> bool {
-        self.versions.binary_search_by_key(&dot, |version| version.dot).is_ok()
+        self.version(dot).is_some()
+    }
+
+    /// The version of this dot, if it is still there.
+    pub fn version(&self, dot: Dot) -> Option<&Version> {
+        let at = self.versions.binary_search_by_key(&dot, |version| version.dot).ok()?;
+        Some(&self.versions[at])
     }
 
     /// What both have seen, without what either has seen superseded. Commutative, associative, idempotent; never

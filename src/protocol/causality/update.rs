@@ -1,6 +1,6 @@
 //! One write: minted by the coordinator upon what it holds, and carried to those who hold as much.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Context, Operation, Siblings, Version, VersionVector};
 use crate::protocol::config::{CLOCK_ENTRIES_MAX, SET_BYTES_MAX, SIBLINGS_MAX};
@@ -41,15 +41,30 @@ pub struct Update {
     pub supersedes: Supersedes,
 }
 
+/// An [`Update`] whose version stands in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateRef<'a> {
+    /// The new version.
+    pub version: &'a Version,
+    /// What the coordinator's set had seen before.
+    pub upon: &'a VersionVector,
+    /// What it replaces, among what it was minted upon.
+    pub supersedes: &'a Supersedes,
+}
+
 /// What minting gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Minted {
     /// The coordinator's set with the write in it.
     pub set: Siblings,
-    /// The write, as it travels and as it is logged.
-    pub update: Update,
+    /// Which version of the set the write is.
+    pub dot: Dot,
+    /// What the coordinator's set had seen before.
+    pub upon: VersionVector,
+    /// What the write replaces, among what it was minted upon.
+    pub supersedes: Supersedes,
     /// The versions that it replaced here, by dot.
-    pub superseded: Vec<Dot>,
+    pub superseded: SmallVec<[Dot; 1]>,
     /// What the writer has now seen: what it replaced, and its own version.
     pub context: Context,
 }
@@ -101,12 +116,11 @@ impl Siblings {
         assert!(!self.vector.covers(dot), "dot {dot} is minted a second time");
         let Write { value, supersedes, operation, written_at } = write;
         let version = Version { dot, value, written_at, expires_at: None, operation };
-        let update = Update { version, upon: self.vector.clone(), supersedes };
-        let set = self.with(&update);
+        let set = self.with(version, &self.vector, &supersedes);
         self.within_limits(&set)?;
-        let superseded: Vec<Dot> = self.versions.iter().map(|old| old.dot).filter(|old| !set.holds(*old)).collect();
-        let context = context_after(&set, &update);
-        Ok(Minted { set, update, superseded, context })
+        let superseded = self.versions.iter().map(|old| old.dot).filter(|old| !set.holds(*old)).collect();
+        let context = context_after(&set, dot, &supersedes);
+        Ok(Minted { set, dot, upon: self.vector.clone(), supersedes, superseded, context })
     }
 
     /// Takes in a lone version. One that was seen before changes nothing.
@@ -117,19 +131,18 @@ impl Siblings {
         if self.vector.covers(update.version.dot) {
             return Ok(self.clone());
         }
-        if self.vector.descends(&update.upon) { Ok(self.with(update)) } else { Err(Behind) }
+        if !self.vector.descends(&update.upon) {
+            return Err(Behind);
+        }
+        Ok(self.with(update.version.clone(), &update.upon, &update.supersedes))
     }
 
-    fn with(&self, update: &Update) -> Siblings {
+    fn with(&self, version: Version, upon: &VersionVector, supersedes: &Supersedes) -> Siblings {
+        let vector = supersedes.vector_after(&self.vector, version.dot);
         let mut versions: SmallVec<[Version; 1]> =
-            self.versions.iter().filter(|old| !update.replaces(old.dot)).cloned().collect();
-        let at = versions.partition_point(|old| old.dot < update.version.dot);
-        versions.insert(at, update.version.clone());
-        let mut vector = self.vector.clone();
-        if let Supersedes::Seen(context) = &update.supersedes {
-            vector.join(context.vector());
-        }
-        vector.see(update.version.dot);
+            self.versions.iter().filter(|old| !supersedes.replaces(old.dot, upon)).cloned().collect();
+        let at = versions.partition_point(|old| old.dot < version.dot);
+        versions.insert(at, version);
         Siblings { vector, versions }
     }
 
@@ -151,45 +164,78 @@ impl Siblings {
     }
 }
 
-impl Update {
-    /// Whether it replaces the version of this dot.
-    fn replaces(&self, dot: Dot) -> bool {
-        match &self.supersedes {
-            Supersedes::Held => self.upon.covers(dot),
+impl Supersedes {
+    /// Whether a write that was minted upon `upon` replaces the version of this dot.
+    fn replaces(&self, dot: Dot, upon: &VersionVector) -> bool {
+        match self {
+            Supersedes::Held => upon.covers(dot),
             Supersedes::Nothing => false,
             // A dot apart counts where the coordinator had met it. Elsewhere its set could not say so: a dot alone does
             // not fit into a vector, and a lone version must do what its coordinator's set does.
             Supersedes::Seen(context) => {
-                context.vector().covers(dot) || (context.dots().contains(&dot) && self.upon.covers(dot))
+                context.vector().covers(dot) || (context.dots().contains(&dot) && upon.covers(dot))
             }
         }
     }
 
+    /// What a set that had seen `before` has seen once it took in the version of this dot.
+    fn vector_after(&self, before: &VersionVector, dot: Dot) -> VersionVector {
+        let mut vector = before.clone();
+        if let Supersedes::Seen(context) = self {
+            vector.join(context.vector());
+        }
+        vector.see(dot);
+        vector
+    }
+}
+
+impl Update {
+    /// The same by reference.
+    pub fn borrowed(&self) -> UpdateRef<'_> {
+        UpdateRef { version: &self.version, upon: &self.upon, supersedes: &self.supersedes }
+    }
+
     /// The whole set after this update, when the update alone tells it: it replaces all that it was minted upon.
     pub fn whole(&self) -> Option<Siblings> {
-        let replaces_all = match &self.supersedes {
+        let vector = self.borrowed().whole_vector()?;
+        Some(Siblings { vector, versions: smallvec![self.version.clone()] })
+    }
+}
+
+impl UpdateRef<'_> {
+    /// The vector of the whole set after this update, whose only version it then is, when the update alone tells it:
+    /// it replaces all that it was minted upon.
+    pub fn whole_vector(self) -> Option<VersionVector> {
+        let replaces_all = match self.supersedes {
             Supersedes::Held => true,
             Supersedes::Nothing => self.upon.is_empty(),
-            Supersedes::Seen(context) => context.vector().descends(&self.upon),
+            Supersedes::Seen(context) => context.vector().descends(self.upon),
         };
-        replaces_all.then(|| {
-            let before = Siblings { vector: self.upon.clone(), versions: SmallVec::new() };
-            before.with(self)
-        })
+        replaces_all.then(|| self.supersedes.vector_after(self.upon, self.version.dot))
+    }
+
+    /// An update that stands by itself, as it travels.
+    pub fn cloned(self) -> Update {
+        Update { version: self.version.clone(), upon: self.upon.clone(), supersedes: self.supersedes.clone() }
+    }
+}
+
+impl Minted {
+    /// The write, as it travels and as it is logged.
+    pub fn update(&self) -> UpdateRef<'_> {
+        let version = self.set.version(self.dot).expect("a set holds what was just minted into it");
+        UpdateRef { version, upon: &self.upon, supersedes: &self.supersedes }
     }
 }
 
 /// What a writer has seen once its write is done: the whole set where its version is alone. Where siblings stay beside
 /// it, its own dot must stand apart: as an entry of the vector it would claim siblings of the same actor that the
 /// writer never saw.
-fn context_after(set: &Siblings, update: &Update) -> Context {
-    let before = match &update.supersedes {
+fn context_after(set: &Siblings, dot: Dot, supersedes: &Supersedes) -> Context {
+    let before = match supersedes {
         Supersedes::Seen(context) => context,
         Supersedes::Held | Supersedes::Nothing => &Context::default(),
     };
-    if set.versions.len() == 1 {
-        before.after(&set.vector, None)
-    } else {
-        before.after(&set.vector, Some(update.version.dot))
-    }
+    let beside = (set.versions.len() != 1).then_some(dot);
+    before.after(&set.vector, beside)
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::quorum::{Quorum, Verdict};
 use crate::protocol::causality::{Siblings, Version};
-use crate::protocol::io::{Effects, Unreadable};
+use crate::protocol::io::{Effect, Effects, Held, Unreadable};
 use crate::protocol::message::{Copies, Copy, Failure, Found, Get, Outcome, Reply, Sibling};
-use crate::protocol::shard::{Load, Shard, Waiting};
-use crate::protocol::types::{Instant, Key, RequestId};
+use crate::protocol::shard::{Asker, Load, Shard, Waiting};
+use crate::protocol::types::{Key, RequestId};
 
 /// A read on its way.
 #[derive(Debug)]
@@ -33,28 +33,34 @@ impl Reading {
 }
 
 impl Shard {
-    pub(in crate::protocol) fn on_get(&mut self, id: RequestId, get: Get, deadline: Instant, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_get(&mut self, asker: Asker, get: Get, held: Held, effects: &mut Effects) {
         match self.copies.read(get.terms.quorum) {
-            Ok(quorum) => self.read(id, Reading { key: get.key, shows: Shows::Values, quorum }, deadline, effects),
-            Err(failure) => Shard::refuse(id, failure, effects),
+            Ok(quorum) => self.read(asker, Reading { key: get.key, shows: Shows::Values, quorum }, held, effects),
+            Err(failure) => Shard::refuse(asker.id, failure, effects),
         }
     }
 
-    pub(in crate::protocol) fn on_siblings(
-        &mut self,
-        id: RequestId,
-        key: Key,
-        deadline: Instant,
-        effects: &mut Effects,
-    ) {
+    pub(in crate::protocol) fn on_siblings(&mut self, asker: Asker, key: Key, held: Held, effects: &mut Effects) {
         let quorum = self.copies.read(1).expect("every key has at least one copy");
-        self.read(id, Reading { key, shows: Shows::Stories, quorum }, deadline, effects);
+        self.read(asker, Reading { key, shows: Shows::Stories, quorum }, held, effects);
     }
 
-    fn read(&mut self, id: RequestId, reading: Reading, deadline: Instant, effects: &mut Effects) {
+    /// What is held counts as this owner's answer, and may be all that is needed.
+    fn read(&mut self, asker: Asker, mut reading: Reading, held: Held, effects: &mut Effects) {
+        if let Held::Known(set) = &held {
+            reading.quorum.on_owner();
+            if reading.quorum.verdict() == Verdict::Enough {
+                let outcome = self.show(set.as_deref(), &reading);
+                return effects.push(Effect::Reply { id: asker.id, outcome });
+            }
+        }
+        if !self.has_room() {
+            return Shard::refuse(asker.id, Failure::overloaded(), effects);
+        }
         let key = reading.key.clone();
-        if self.wait(id, deadline, Waiting::Read(reading), effects) {
-            self.load(Load::Read(id), key, effects);
+        self.wait(asker, Waiting::Read(reading));
+        if let Held::Unknown = held {
+            self.load(Load::Read(asker.id), key, effects);
         }
     }
 
@@ -75,24 +81,23 @@ impl Shard {
             }
             Ok(set) => {
                 reading.quorum.on_owner();
-                Ok(set.unwrap_or_default())
+                Ok(set)
             }
         };
-        let (verdict, shows, quorum, key) =
-            (reading.quorum.verdict(), reading.shows, reading.quorum, reading.key.clone());
-        match (verdict, outcome) {
-            (Verdict::Wait, _) => {}
-            (_, Err(failure)) => self.answer(id, Err(failure), effects),
-            (_, Ok(set)) => {
-                let outcome = self.show(&set, shows, quorum, &key);
-                self.answer(id, outcome, effects);
-            }
+        if reading.quorum.verdict() == Verdict::Wait {
+            return;
         }
+        let Some((_, Waiting::Read(reading))) = self.take(id) else { unreachable!("it was there a line ago") };
+        let outcome = outcome.and_then(|set| self.show(set.as_deref(), &reading));
+        effects.push(Effect::Reply { id, outcome });
     }
 
-    fn show(&self, set: &Siblings, shows: Shows, quorum: Quorum, key: &Key) -> Outcome {
-        let context = set.context().seal(self.cluster, key);
-        match shows {
+    /// What a reader is shown of a key's set; a key that was never written has none.
+    fn show(&self, set: Option<&Siblings>, reading: &Reading) -> Outcome {
+        let empty = Siblings::default();
+        let set = set.unwrap_or(&empty);
+        let context = set.token(self.cluster, &reading.key);
+        match reading.shows {
             Shows::Values => {
                 let siblings = set.live().map(|(version, value)| Sibling {
                     dot: version.dot,
@@ -100,7 +105,7 @@ impl Shard {
                     written_at: version.written_at,
                 });
                 let siblings = siblings.collect();
-                Ok(Reply::Found(Found { siblings, context, level: quorum.level() }))
+                Ok(Reply::Found(Found { siblings, context, level: reading.quorum.level() }))
             }
             Shows::Stories => {
                 let copies = set.versions().iter().map(|version| self.story(version)).collect();

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use super::quorum::{Quorum, Verdict};
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::config::MINTING_BYTES_MAX;
-use crate::protocol::io::{Append, Effect, Effects, Unreadable};
-use crate::protocol::message::{Causality, Delete, Failure, Put, Reply, Terms, Written, operation};
+use crate::protocol::io::{Append, Effect, Effects, Held, Unreadable};
+use crate::protocol::message::{Causality, Delete, Failure, Level, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
-use crate::protocol::shard::{Load, Shard, Waiting};
-use crate::protocol::types::{ActorId, AppendId, Dot, Instant, Key, Now, RequestId, Value, WallTime};
+use crate::protocol::shard::{Asker, Load, Shard, Waiting};
+use crate::protocol::types::{ActorId, AppendId, Dot, Key, Now, RequestId, Value, WallTime};
 
 /// A write that is not minted yet.
 #[derive(Debug)]
@@ -29,12 +29,8 @@ pub(in crate::protocol) struct Minting {
 /// A write that is minted and waits for its appends.
 #[derive(Debug)]
 pub(in crate::protocol) struct Writing {
-    key: Key,
-    dot: Dot,
-    context: Context,
-    superseded: Vec<Dot>,
-    written_at: WallTime,
-    remembered: bool,
+    /// The answer, but for its level.
+    written: Written,
     quorum: Quorum,
 }
 
@@ -68,12 +64,15 @@ pub(in crate::protocol) enum Busy {
     Appended(Arc<Siblings>, AppendId),
 }
 
+/// A key's state; `None` when it was never written.
+type State = Option<Arc<Siblings>>;
+
 /// A write on its way to the log, or one that was there before.
 struct Begun {
     writing: Writing,
     append: AppendId,
     /// The key's newest state, if this changed it.
-    state: Option<Arc<Siblings>>,
+    state: State,
 }
 
 /// What PUT and DELETE have in common.
@@ -86,40 +85,48 @@ struct Asked {
 }
 
 impl Shard {
-    pub(in crate::protocol) fn on_put(
-        &mut self,
-        now: Now,
-        id: RequestId,
-        put: Put,
-        deadline: Instant,
-        effects: &mut Effects,
-    ) {
+    pub(in crate::protocol) fn on_put(&mut self, now: Now, asker: Asker, put: Put, held: Held, effects: &mut Effects) {
         let Put { key, value, causality, operation: name, terms } = put;
         let operation = operation(name, Some(&value), &causality);
-        self.write(now, id, Asked { key, value: Some(value), causality, operation, terms }, deadline, effects);
+        self.write(now, asker, Asked { key, value: Some(value), causality, operation, terms }, held, effects);
     }
 
     pub(in crate::protocol) fn on_delete(
         &mut self,
         now: Now,
-        id: RequestId,
+        asker: Asker,
         delete: Delete,
-        deadline: Instant,
+        held: Held,
         effects: &mut Effects,
     ) {
         let Delete { key, causality, operation: name, terms } = delete;
         let operation = operation(name, None, &causality);
-        self.write(now, id, Asked { key, value: None, causality, operation, terms }, deadline, effects);
+        self.write(now, asker, Asked { key, value: None, causality, operation, terms }, held, effects);
     }
 
-    fn write(&mut self, now: Now, id: RequestId, asked: Asked, deadline: Instant, effects: &mut Effects) {
-        match self.minting(asked) {
-            Err(failure) => Shard::refuse(id, failure, effects),
-            Ok(minting) => {
+    fn write(&mut self, now: Now, asker: Asker, asked: Asked, held: Held, effects: &mut Effects) {
+        let minting = match self.minting(asked) {
+            Ok(minting) if self.has_room() => minting,
+            Ok(_) => return Shard::refuse(asker.id, Failure::overloaded(), effects),
+            Err(failure) => return Shard::refuse(asker.id, failure, effects),
+        };
+        match (self.busy.get_mut(&minting.key), held) {
+            (Some(Busy::Appended(newest, _)), _) => {
+                let newest = Arc::clone(newest);
+                self.mint(now, asker, minting, Some(&newest), effects);
+            }
+            (Some(Busy::Loading(queue)), _) => {
+                queue.push_back(asker.id);
+                self.wait(asker, Waiting::Mint(Box::new(minting)));
+            }
+            (None, Held::Known(state)) => {
+                self.mint(now, asker, minting, state.as_deref(), effects);
+            }
+            (None, Held::Unknown) => {
                 let key = minting.key.clone();
-                if self.wait(id, deadline, Waiting::Mint(minting), effects) {
-                    self.mint_when_loaded(now, id, key, effects);
-                }
+                self.busy.insert(key.clone(), Busy::Loading([asker.id].into()));
+                self.wait(asker, Waiting::Mint(Box::new(minting)));
+                self.load(Load::Mint(key.clone()), key, effects);
             }
         }
     }
@@ -151,26 +158,12 @@ impl Shard {
         Ok(context)
     }
 
-    fn mint_when_loaded(&mut self, now: Now, id: RequestId, key: Key, effects: &mut Effects) {
-        match self.busy.get_mut(&key) {
-            Some(Busy::Appended(newest, _)) => {
-                let newest = Arc::clone(newest);
-                self.mint(now, id, newest, effects);
-            }
-            Some(Busy::Loading(queue)) => queue.push_back(id),
-            None => {
-                self.busy.insert(key.clone(), Busy::Loading([id].into()));
-                self.load(Load::Mint(key.clone()), key, effects);
-            }
-        }
-    }
-
-    /// The durable state of a key has come in for those that wait to mint upon it.
+    /// The durable state of a key has come in for those that wait to mint upon it, unless their time is over.
     pub(in crate::protocol) fn on_held(
         &mut self,
         now: Now,
         key: &Key,
-        found: Result<Option<Arc<Siblings>>, Unreadable>,
+        found: Result<State, Unreadable>,
         effects: &mut Effects,
     ) {
         let Some(Busy::Loading(queue)) = self.busy.remove(key) else {
@@ -182,29 +175,34 @@ impl Shard {
                     self.answer(id, Err(Failure::Unreadable { reason: reason.clone() }), effects);
                 }
             }
-            Ok(set) => {
-                let mut newest = set.unwrap_or_default();
+            Ok(mut newest) => {
                 for id in queue {
-                    newest = self.mint(now, id, newest, effects);
+                    if let Some((deadline, Waiting::Mint(minting))) = self.take(id) {
+                        let state = self.mint(now, Asker { id, deadline }, *minting, newest.as_deref(), effects);
+                        newest = state.or(newest);
+                    }
                 }
             }
         }
     }
 
-    /// Mints the write that waits under `id`, unless its time is over, and gives the key's newest state.
-    fn mint(&mut self, now: Now, id: RequestId, newest: Arc<Siblings>, effects: &mut Effects) -> Arc<Siblings> {
-        let Some((deadline, Waiting::Mint(minting))) = self.take(id) else {
-            return newest;
-        };
-        match self.begin(now, minting, &newest, effects) {
+    /// Mints upon the key's newest state, and gives the one after it, if it is another.
+    fn mint(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        minting: Minting,
+        newest: Option<&Siblings>,
+        effects: &mut Effects,
+    ) -> State {
+        match self.begin(now, minting, newest, effects) {
             Err(failure) => {
-                Shard::refuse(id, failure, effects);
-                newest
+                Shard::refuse(asker.id, failure, effects);
+                None
             }
             Ok(Begun { writing, append, state }) => {
-                self.put_back(id, deadline, Waiting::Append(writing));
-                self.await_append(id, append, effects);
-                state.unwrap_or(newest)
+                self.await_append(asker, writing, append, effects);
+                state
             }
         }
     }
@@ -213,7 +211,7 @@ impl Shard {
         &mut self,
         now: Now,
         minting: Minting,
-        newest: &Siblings,
+        newest: Option<&Siblings>,
         effects: &mut Effects,
     ) -> Result<Begun, Failure> {
         if self.stopped {
@@ -224,7 +222,11 @@ impl Shard {
         }
         let Minting { key, value, supersedes, operation, quorum } = minting;
         let dot = Dot { actor: self.actor, counter: self.counter + 1 };
-        let minted = newest.mint(dot, Write { value, supersedes, operation, written_at: now.wall })?;
+        let write = Write { value, supersedes, operation, written_at: now.wall };
+        let minted = match newest {
+            Some(newest) => newest.mint(dot, write)?,
+            None => Siblings::default().mint(dot, write)?,
+        };
         self.counter = dot.counter;
         Ok(self.append(now, key, minted, quorum, effects))
     }
@@ -238,90 +240,76 @@ impl Shard {
             Lookup::Unknown => Ok(None),
             Lookup::Reused => Err(Failure::OperationReused),
             Lookup::Known(known, append) => {
-                let writing = Writing {
-                    key: minting.key.clone(),
+                let written = Written {
                     dot: known.dot,
-                    context: known.context.clone(),
+                    context: known.context.seal(self.cluster, &minting.key),
                     superseded: known.superseded.clone(),
                     written_at: known.written_at,
                     remembered: true,
-                    quorum: minting.quorum,
+                    level: Level::default(),
                 };
-                Ok(Some(Begun { writing, append, state: None }))
+                Ok(Some(Begun { writing: Writing { written, quorum: minting.quorum }, append, state: None }))
             }
         }
     }
 
     fn append(&mut self, now: Now, key: Key, minted: Minted, quorum: Quorum, effects: &mut Effects) -> Begun {
-        let Minted { set, update, superseded, context } = minted;
-        let append = self.next_append();
-        let (dot, written_at) = (update.version.dot, update.version.written_at);
-        let remember = update.version.operation.as_deref().map(|operation| Remembered {
-            operation: operation.clone(),
-            dot,
-            written_at,
-            superseded: superseded.clone(),
-            context: context.clone(),
-        });
+        let id = self.next_append();
+        let remember = remember(&minted, now.wall);
         if let Some(remembered) = &remember {
-            self.operations.remember(now.instant, key.clone(), remembered.clone(), append);
+            self.operations.remember(now.instant, key.clone(), Remembered::clone(remembered), id);
         }
+        let Minted { set, dot, upon, supersedes, superseded, context } = minted;
+        let written = Written {
+            dot,
+            context: context.seal(self.cluster, &key),
+            superseded,
+            written_at: now.wall,
+            remembered: false,
+            level: Level::default(),
+        };
         let state = Arc::new(set);
-        self.busy.insert(key.clone(), Busy::Appended(Arc::clone(&state), append));
-        self.settling.push_back((append, key.clone()));
-        effects.push(Effect::Append(Append {
-            id: append,
-            key: key.clone(),
-            update: Arc::new(update),
-            state: Arc::clone(&state),
-            remember,
-        }));
-        let writing = Writing { key, dot, context, superseded, written_at, remembered: false, quorum };
-        Begun { writing, append, state: Some(state) }
+        self.busy.insert(key.clone(), Busy::Appended(Arc::clone(&state), id));
+        self.settling.push_back((id, key.clone()));
+        effects.push(Effect::Append(Append { id, key, state: Arc::clone(&state), dot, upon, supersedes, remember }));
+        Begun { writing: Writing { written, quorum }, append: id, state: Some(state) }
     }
 
-    fn await_append(&mut self, id: RequestId, append: AppendId, effects: &mut Effects) {
+    /// Appends ascend, so a write waits behind all others; only a retry may wait for an append before theirs.
+    fn await_append(&mut self, asker: Asker, writing: Writing, append: AppendId, effects: &mut Effects) {
         if append <= self.durable {
-            self.on_durable(id, effects);
-        } else {
-            self.awaiting.insert((append, id));
+            return self.on_durable(asker, writing, effects);
         }
+        self.wait(asker, Waiting::Append(writing));
+        let at = match self.awaiting.back() {
+            Some((last, _)) if append < *last => self.awaiting.partition_point(|(other, _)| *other <= append),
+            _ => self.awaiting.len(),
+        };
+        self.awaiting.insert(at, (append, asker.id));
     }
 
     /// Everything up to `through` is durable: keys come to rest, writes are answered.
     pub(in crate::protocol) fn on_appended(&mut self, through: AppendId, effects: &mut Effects) {
         self.durable = through;
         while let Some((append, key)) = self.settling.pop_front_if(|(append, _)| *append <= through) {
-            if matches!(self.busy.get(&key), Some(Busy::Appended(_, newest)) if *newest == append) {
-                self.busy.remove(&key);
-            }
+            self.busy.remove_if(&key, |busy| matches!(busy, Busy::Appended(_, newest) if *newest == append));
         }
-        while let Some(&(append, id)) = self.awaiting.first()
-            && append <= through
-        {
-            self.awaiting.pop_first();
-            self.on_durable(id, effects);
+        while let Some((_, id)) = self.awaiting.pop_front_if(|(append, _)| *append <= through) {
+            if let Some((deadline, Waiting::Append(writing))) = self.take(id) {
+                self.on_durable(Asker { id, deadline }, writing, effects);
+            }
         }
     }
 
-    fn on_durable(&mut self, id: RequestId, effects: &mut Effects) {
-        let Some(Waiting::Append(writing)) = self.waiting_mut(id) else {
-            return;
-        };
+    /// This owner has the write for good; it is answered, or waits for others.
+    fn on_durable(&mut self, asker: Asker, mut writing: Writing, effects: &mut Effects) {
         writing.quorum.on_owner();
         if writing.quorum.verdict() != Verdict::Enough {
-            return;
+            return self.wait(asker, Waiting::Append(writing));
         }
-        let Some((_, Waiting::Append(writing))) = self.take(id) else { unreachable!("it was there a line ago") };
-        let written = Written {
-            dot: writing.dot,
-            context: writing.context.seal(self.cluster, &writing.key),
-            superseded: writing.superseded,
-            written_at: writing.written_at,
-            remembered: writing.remembered,
-            level: writing.quorum.level(),
-        };
-        effects.push(Effect::Reply { id, outcome: Ok(Reply::Written(written)) });
+        let Writing { mut written, quorum } = writing;
+        written.level = quorum.level();
+        effects.push(Effect::Reply { id: asker.id, outcome: Ok(Reply::Written(written)) });
     }
 
     /// The log has failed: whatever was under way may be on disk or not, so the actor ends and writes stop for good.
@@ -329,9 +317,21 @@ impl Shard {
         self.stopped = true;
         (self.actor, self.counter) = (actor, 0);
         self.settling.clear();
-        self.busy.retain(|_, busy| matches!(busy, Busy::Loading(_)));
+        self.busy.retain(|busy| matches!(busy, Busy::Loading(_)));
         for (_, id) in std::mem::take(&mut self.awaiting) {
             self.answer(id, Err(Failure::WritesStopped { core: self.core }), effects);
         }
     }
+}
+
+/// What to remember of a write, if its client named it.
+fn remember(minted: &Minted, written_at: WallTime) -> Option<Box<Remembered>> {
+    let operation = minted.update().version.operation.as_deref()?;
+    Some(Box::new(Remembered {
+        operation: operation.clone(),
+        dot: minted.dot,
+        written_at,
+        superseded: minted.superseded.clone(),
+        context: minted.context.clone(),
+    }))
 }

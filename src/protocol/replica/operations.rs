@@ -5,10 +5,13 @@
 //! nothing; the same id with another operation is refused. Ids count by key: the same id on another key is another
 //! operation (SEEDS fault 8).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
 
 use crate::protocol::causality::{Context, Operation};
 use crate::protocol::config::{OPERATION_MEMORY, OPERATIONS_BYTES_MAX, OPERATIONS_MAX};
+use crate::protocol::table::Table;
 use crate::protocol::types::{AppendId, Dot, Instant, Key, OperationId, WallTime};
 
 const DOT_BYTES: usize = 16;
@@ -23,7 +26,7 @@ pub struct Remembered {
     /// When its coordinator minted it.
     pub written_at: WallTime,
     /// The versions that it replaced.
-    pub superseded: Vec<Dot>,
+    pub superseded: SmallVec<[Dot; 1]>,
     /// What its writer had seen afterwards.
     pub context: Context,
 }
@@ -40,14 +43,19 @@ pub enum Lookup<'a> {
 }
 
 /// The table. Bounded by count, bytes and time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Operations {
-    known: BTreeMap<(Key, OperationId), (Remembered, AppendId)>,
+    known: Table<(Key, OperationId), (Remembered, AppendId)>,
     by_age: VecDeque<(Instant, Key, OperationId)>,
     bytes: usize,
 }
 
 impl Operations {
+    /// An empty one, whose table hashes by `seed`.
+    pub fn new(seed: u64) -> Operations {
+        Operations { known: Table::new(seed), by_age: VecDeque::new(), bytes: 0 }
+    }
+
     /// What is known of `operation` on `key`.
     pub fn lookup(&self, key: &Key, operation: &Operation) -> Lookup<'_> {
         match self.known.get(&(key.clone(), operation.id.clone())) {
@@ -61,7 +69,7 @@ impl Operations {
     pub fn remember(&mut self, now: Instant, key: Key, remembered: Remembered, append: AppendId) {
         let id = remembered.operation.id.clone();
         let place = (key.clone(), id.clone());
-        if self.known.contains_key(&place) {
+        if self.known.contains(&place) {
             return;
         }
         self.bytes += bytes(&key, &remembered);
@@ -106,17 +114,17 @@ mod tests {
     }
 
     fn operation(id: &str, digest: u64) -> Operation {
-        Operation { id: OperationId::new(id.to_owned()).unwrap(), digest }
+        Operation { id: OperationId::new(id).unwrap(), digest }
     }
 
     fn remembered(operation: Operation) -> Remembered {
         let dot = Dot { actor: ActorId(1), counter: 1 };
-        Remembered { operation, dot, written_at: WallTime(0), superseded: vec![], context: Context::default() }
+        Remembered { operation, dot, written_at: WallTime(0), superseded: SmallVec::new(), context: Context::default() }
     }
 
     #[test]
     fn an_id_is_known_for_its_own_key_and_operation_only() {
-        let mut operations = Operations::default();
+        let mut operations = Operations::new(7);
         operations.remember(Instant(0), key("a"), remembered(operation("id", 7)), AppendId(1));
 
         assert!(matches!(operations.lookup(&key("a"), &operation("id", 7)), Lookup::Known(..)));
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded_by_time_and_by_count() {
-        let mut operations = Operations::default();
+        let mut operations = Operations::new(7);
         for n in 0..=OPERATIONS_MAX {
             operations.remember(Instant(0), key("a"), remembered(operation(&n.to_string(), 0)), AppendId(1));
         }
@@ -143,9 +151,9 @@ mod tests {
     fn the_memory_is_bounded_by_the_clocks_that_it_holds() {
         let dot = |counter| Dot { actor: ActorId(counter), counter };
         let context = Context::of((1..=1_024).map(dot).collect());
-        let superseded: Vec<Dot> = (1..=1_024).map(dot).collect();
+        let superseded: SmallVec<[Dot; 1]> = (1..=1_024).map(dot).collect();
         let fit = OPERATIONS_BYTES_MAX / (2 * 16 * 1_024);
-        let mut operations = Operations::default();
+        let mut operations = Operations::new(7);
         for n in 0..=fit {
             let operation = operation(&n.to_string(), 0);
             let large =

@@ -36,6 +36,7 @@ impl World {
             copies: Copies::of(1),
             directory: Arc::default(),
             remembered: vec![],
+            seed: 1,
         };
         let log = LogConfig {
             id: LogId { start: 1, core: id },

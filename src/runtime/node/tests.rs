@@ -53,7 +53,7 @@ fn put_as(name: &str, value: &str, operation: Option<&str>) -> Request {
         key: key(name),
         value: Value::new(value.to_owned()).unwrap(),
         causality: Causality::Blind,
-        operation: operation.map(|id| OperationId::new(id.to_owned()).unwrap()),
+        operation: operation.map(|id| OperationId::new(id).unwrap()),
         terms: Terms::default(),
     })
 }

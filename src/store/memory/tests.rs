@@ -221,12 +221,14 @@ impl World {
         };
         let held = self.shards.get(&key).cloned().unwrap_or_default();
         let minted = held.mint(dot, write).unwrap();
-        let remember = operation.clone().map(|operation| Remembered {
-            operation,
-            dot,
-            written_at: WallTime(self.now.0),
-            superseded: minted.superseded.clone(),
-            context: minted.context.clone(),
+        let remember = operation.clone().map(|operation| {
+            Box::new(Remembered {
+                operation,
+                dot,
+                written_at: WallTime(self.now.0),
+                superseded: minted.superseded,
+                context: minted.context,
+            })
         });
         let state = Arc::new(minted.set);
         self.shards.insert(key.clone(), state.clone());
@@ -236,8 +238,10 @@ impl World {
         core_state.engine.append(Append {
             id,
             key: key.clone(),
-            update: Arc::new(minted.update),
             state: state.clone(),
+            dot,
+            upon: minted.upon,
+            supersedes: minted.supersedes,
             remember,
         });
         self.appended.push(Appended { core, id, key, state, operation: operation.map(|operation| operation.id) });

@@ -352,9 +352,9 @@ fn memory(append: &Append) -> u64 {
     const FIXED: usize = 256;
     const VERSION: usize = 80;
     const CLOCK_ENTRY: usize = 16;
-    let (update, state) = (&append.update, &append.state);
-    let clocks = CLOCK_ENTRY * (update.upon.len() + state.vector().len());
-    let bytes = append.key.as_bytes().len() + update.version.bytes() + clocks + VERSION * state.versions().len();
+    let (version, state) = (append.update().version, &append.state);
+    let clocks = CLOCK_ENTRY * (append.upon.len() + state.vector().len());
+    let bytes = append.key.as_bytes().len() + version.bytes() + clocks + VERSION * state.versions().len();
     (FIXED + bytes) as u64
 }
 

@@ -165,7 +165,7 @@ pub fn put_append(out: &mut Vec<u8>, life: Life, append: &Append) {
     let kind = if tells_the_set(append) { WHOLE } else { UPDATE };
     put_frame(out, life, append.id, kind, |out| {
         put_bytes16(out, append.key.as_bytes());
-        sets::put_update(out, &append.update);
+        sets::put_update(out, append.update());
         if let Some(remembered) = &append.remember {
             sets::put_remembered(out, remembered);
         }
@@ -186,8 +186,7 @@ fn tells_the_set(append: &Append) -> bool {
     let [version] = append.state.versions() else {
         return false;
     };
-    version.dot == append.update.version.dot
-        && append.update.whole().is_some_and(|whole| whole.vector() == append.state.vector())
+    version.dot == append.dot && append.update().whole_vector().is_some_and(|whole| whole == *append.state.vector())
 }
 
 fn put_frame(out: &mut Vec<u8>, life: Life, sequence: AppendId, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
@@ -269,8 +268,8 @@ mod tests {
         assert_eq!((frame.sequence, frame.bytes()), (AppendId(1), bytes.len()));
         let expected = Record::Update {
             key: key("k"),
-            update: Update::clone(&append.update),
-            remember: append.remember,
+            update: append.update().cloned(),
+            remember: append.remember.map(|remembered| *remembered),
             whole: true,
         };
         assert_eq!(frame.decode(), Ok(expected));

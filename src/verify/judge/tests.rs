@@ -365,7 +365,7 @@ impl Node {
         let write = Write { value: value.clone(), supersedes, operation: None, written_at: WallTime(0) };
         let minted = self.set.mint(dot(self.counter), write).unwrap();
         self.before = std::mem::replace(&mut self.set, minted.set);
-        (Outcome::Written { dot: dot(self.counter), superseded: minted.superseded }, minted.context)
+        (Outcome::Written { dot: dot(self.counter), superseded: minted.superseded.to_vec() }, minted.context)
     }
 
     /// Of the writes under way some are durable, without a reply.

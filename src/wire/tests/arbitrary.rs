@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use smallvec::SmallVec;
 
 use crate::protocol::causality::{
     Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
@@ -37,8 +38,8 @@ fn dot() -> impl Strategy<Value = Dot> {
         .prop_map(|(actor, counter)| Dot { actor: ActorId(actor.wrapping_mul(0x9e37_79b9_7f4a_7c15)), counter })
 }
 
-fn dots() -> impl Strategy<Value = Vec<Dot>> {
-    prop::collection::vec(dot(), 0..4)
+fn dots() -> impl Strategy<Value = SmallVec<[Dot; 1]>> {
+    prop::collection::vec(dot(), 0..4).prop_map(SmallVec::from)
 }
 
 fn wall_time() -> impl Strategy<Value = WallTime> {

@@ -4,6 +4,7 @@
 //! `SLOOP_GOLDEN=write cargo test golden` writes the file anew.
 
 use bytes::{Bytes, BytesMut};
+use smallvec::smallvec;
 
 use super::*;
 use crate::protocol::causality::{
@@ -186,7 +187,7 @@ fn answers() -> Vec<Sample> {
     let written = Reply::Written(Written {
         dot: dot(0xa, 8),
         context: context.clone(),
-        superseded: vec![dot(0xa, 7), dot(0xb, 1)],
+        superseded: smallvec![dot(0xa, 7), dot(0xb, 1)],
         written_at: WallTime(1_728_000_000_001),
         remembered: true,
         level: level(),
@@ -278,10 +279,12 @@ fn stored() -> Vec<Sample> {
         operation,
         dot: dot(0xa, 7),
         written_at: WallTime(1_728_000_000_000),
-        superseded: vec![dot(0xa, 3)],
+        superseded: smallvec![dot(0xa, 3)],
         context: context.clone(),
     };
-    let update_sample = |name, supersedes| Sample::part(name, update(supersedes), put_update, get_update);
+    let update_sample = |name, supersedes| {
+        Sample::part(name, update(supersedes), |out, update| put_update(out, update.borrowed()), get_update)
+    };
     vec![
         Sample::part("set/empty", Siblings::default(), put_set, get_set),
         Sample::part("set/two", set, put_set, get_set),

@@ -125,7 +125,7 @@ proptest! {
     #[test]
     fn an_update_is_read_back(update in update()) {
         let mut out = BytesMut::new();
-        put_update(&mut out, &update);
+        put_update(&mut out, update.borrowed());
         let mut reader = Reader::new(&out);
         prop_assert_eq!(get_update(&mut reader), Ok(update));
         prop_assert_eq!(reader.end(), Ok(()));

@@ -100,6 +100,16 @@ pub struct Append {
     pub remember: Option<Remembered>,
 }
 
+/// What the memory of a core holds of a key when a request for it comes in.
+#[derive(Clone, Debug, Default)]
+pub enum Held {
+    /// Nothing: it must be loaded.
+    #[default]
+    Unknown,
+    /// Its newest durable state; `None` when it was never written.
+    Known(Option<Arc<Siblings>>),
+}
+
 /// What is stored under a key could not be read. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

@@ -13,6 +13,7 @@ use glommio::ExecutorJoinHandle;
 use super::clock::Clock;
 use super::core::Parts;
 use super::door::Door;
+use super::entropy;
 use super::executor::{DRAIN_MAX, Rest, Setup};
 use super::heartbeat::Heartbeats;
 use super::launch::start_executor;
@@ -256,6 +257,7 @@ fn engine_config(memory: &Memory, ring: Ring, log: LogId) -> EngineConfig {
         log_bytes_max: 64 * MIB,
         retry: Duration::from_secs(1),
         ring,
+        seed: entropy::word(),
         log: LogConfig {
             id: log,
             write_bytes_max: 1024 * 1024,

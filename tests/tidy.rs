@@ -31,7 +31,7 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("argh", &["src/cli/"]),
     // Their order is hidden there.
     ("foldhash", &["src/protocol/table.rs"]),
-    ("hashbrown", &["src/protocol/table.rs"]),
+    ("hashbrown", &["src/protocol/table.rs", "src/store/resident.rs"]),
 ];
 
 /// What the pure folders never touch: clocks, threads, disk, network, chance, and maps in a random order.

@@ -391,7 +391,8 @@ impl Core {
         {
             return self.on_outcome(id, Err(self.refused(refusal)));
         }
-        self.feed(Input::Request { id, request, held: Held::Unknown, deadline });
+        let held = request.key().map_or(Held::Unknown, |key| self.parts.engine.held(key));
+        self.feed(Input::Request { id, request, held, deadline });
     }
 
     fn refused(&self, refusal: Refusal) -> Failure {

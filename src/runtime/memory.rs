@@ -21,7 +21,7 @@ pub struct Memory {
     pub chunk_bytes: u64,
     /// A core refuses writes at this size of overlay, frozen and not.
     pub overlay_bytes_max: u64,
-    /// A core's cache of hot keys.
+    /// A core's table of sets in memory: those of the overlay, frozen or not, and hot ones.
     pub cache_bytes: u64,
     /// fjall's block cache, for the node.
     pub blocks_bytes: u64,
@@ -42,8 +42,9 @@ pub struct TooLittle {
 }
 
 impl Memory {
-    /// Of all memory, a quarter goes to overlays, three tenths to hot keys, a quarter to fjall's blocks, a tenth to
-    /// replies; the rest is for what is not counted: connections, tables, the allocator's own.
+    /// Of all memory, 55 % go to sets in memory, of which less than half may be those that the tree does not have yet;
+    /// a quarter to fjall's blocks, a tenth to replies; the rest is for what is not counted: connections, tables, the
+    /// allocator's own.
     ///
     /// # Errors
     /// [`TooLittle`].
@@ -57,7 +58,7 @@ impl Memory {
         Ok(Memory {
             chunk_bytes: (overlay_bytes_max / 4).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX),
             overlay_bytes_max,
-            cache_bytes: core * 3 / 10,
+            cache_bytes: core * 55 / 100,
             blocks_bytes: bytes / 4,
             replies_bytes_max: core / 10,
         })
@@ -72,8 +73,9 @@ mod tests {
     fn the_parts_stay_within_the_whole() {
         for (bytes, cores) in [(192 * MIB, 2), (2 << 30, 2), (64 << 30, 32)] {
             let memory = Memory::divide(bytes, cores).unwrap();
-            let core = memory.overlay_bytes_max + memory.cache_bytes + memory.replies_bytes_max;
+            let core = memory.cache_bytes + memory.replies_bytes_max;
             assert!(core * u64::from(cores) + memory.blocks_bytes < bytes);
+            assert!(memory.overlay_bytes_max <= memory.cache_bytes / 2);
             assert!(memory.chunk_bytes <= memory.overlay_bytes_max / 2, "one chunk fills while another is ingested");
         }
     }

@@ -258,6 +258,7 @@ fn engine_config(memory: &Memory, ring: Ring, log: LogId) -> EngineConfig {
         log_bytes_max: 64 * MIB,
         retry: Duration::from_secs(1),
         ring,
+        seed: entropy::word(),
         log: LogConfig {
             id: log,
             write_bytes_max: 1024 * 1024,

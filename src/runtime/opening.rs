@@ -114,12 +114,8 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
     // Until here nothing was changed. The logs are closed below a start that has been counted.
     let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
     let actors = home.begin(Start { stamp: entropy::word(), fresh })?;
-    if !chunk.sets().is_empty() {
-        tracing::info!(
-            keys = chunk.sets().len(),
-            bytes = chunk.bytes(),
-            "replayed what the last life left in its logs"
-        );
+    if chunk.keys() != 0 {
+        tracing::info!(keys = chunk.keys(), bytes = chunk.bytes(), "replayed what the last life left in its logs");
     }
     lsm.ingest(&chunk, || {})?;
 

@@ -1,7 +1,5 @@
 //! Listings: what a core's overlay adds to a page of its tree, and one listing out of the pages of all cores.
 
-use std::ops::Bound;
-
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::Key;
@@ -9,33 +7,21 @@ use crate::store::{Engine, Place};
 
 /// The overlay's part of a page: places in order, and whether they hold a value; one value more than fits on it.
 pub fn newer_than_tree(engine: &Engine, ring: Ring, keys: &Keys) -> Vec<(Place, bool)> {
-    let after = keys.after.as_ref().map(|key| Place::of(ring, key));
-    let first = after.as_ref().map_or(Partition(0), |after| after.partition);
+    let after = keys.after.as_ref().map(|key| (ring.partition(key), key));
+    let first = after.map_or(Partition(0), |(partition, _)| partition);
     let mut newer = Vec::new();
     let mut live_left = usize::from(keys.limit) + 1;
     for partition in (first.0..ring.partitions()).map(Partition) {
-        let start = Key::new(&keys.prefix).ok().map(|key| Place { partition, key });
-        let from = match (&start, &after) {
-            (Some(start), Some(after)) if after < start => Bound::Included(start),
-            (Some(start), None) => Bound::Included(start),
-            (_, Some(after)) => Bound::Excluded(after),
-            (None, None) => Bound::Unbounded,
+        let wanted = |key: &Key| {
+            key.as_bytes().starts_with(&keys.prefix) && after.as_ref().is_none_or(|after| after < &(partition, key))
         };
-        // Without a prefix there is one range from here to the end, with one there is one in each partition.
-        let in_range = |place: &Place| match start {
-            Some(_) => place.partition == partition && place.key.as_bytes().starts_with(&keys.prefix),
-            None => true,
-        };
-        for (place, set) in engine.scan(from).take_while(|(place, _)| in_range(place)) {
+        for (key, set) in engine.newer_than_tree(partition, wanted) {
             let live = set.live().next().is_some();
-            newer.push((place.clone(), live));
+            newer.push((Place { partition, key: key.clone() }, live));
             live_left -= usize::from(live);
             if live_left == 0 {
                 return newer;
             }
-        }
-        if start.is_none() {
-            break;
         }
     }
     newer

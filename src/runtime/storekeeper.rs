@@ -37,7 +37,7 @@ pub struct Storekeeper {
 /// Bytes of sets that are read before they are told: the keys of one fetch may hold more than memory does.
 const TOLD_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long level 0 may keep a chunk waiting between two looks for reads.
+/// How long between two looks for whether a wait is over; reads end it sooner.
 const WAIT: Duration = Duration::from_millis(5);
 
 impl Storekeeper {
@@ -48,7 +48,7 @@ impl Storekeeper {
             match job {
                 Job::Fetch(keys) => self.fetch(keys),
                 Job::List { id, keys, overlay, deadline } => self.list(id, &keys, overlay, deadline, &mut later),
-                Job::Ingest(chunk) => self.ingest(&chunk, &mut later),
+                Job::Ingest(chunk) => self.ingest(chunk, &mut later),
                 Job::End => return,
             }
         }
@@ -107,27 +107,50 @@ impl Storekeeper {
         }
     }
 
-    fn ingest(&self, chunk: &Chunk, later: &mut VecDeque<Job>) {
+    fn ingest(&self, chunk: Arc<Chunk>, later: &mut VecDeque<Job>) {
         let begun = self.clock.instant();
-        while self.lsm.level_0_is_deep() {
-            match self.jobs.recv_timeout(WAIT) {
-                Ok(Job::Fetch(keys)) => self.fetch(keys),
-                // The core has ended: what the chunk holds is in its log.
-                Ok(Job::End) | Err(flume::RecvTimeoutError::Disconnected) => return later.push_front(Job::End),
-                Ok(long) => later.push_back(long),
-                Err(flume::RecvTimeoutError::Timeout) => {}
-            }
+        // Where the core has ended, what the chunk holds is in its log.
+        if !self.wait_while(|| self.lsm.level_0_is_deep(), later) {
+            return;
         }
         if self.lsm.compaction_has_ended() {
             let core = self.core;
             tracing::error!(%core, "compaction failed and has ended: restart the node when the disk is well");
         }
-        let outcome = self.lsm.ingest(chunk, || self.serve_reads(later));
+        let outcome = self.lsm.ingest(&chunk, || self.serve_reads(later));
         if let Err(failed) = &outcome {
             tracing::error!(core = %self.core, error = %failed, "a chunk was not ingested; it is kept and tried again");
         }
         let outcome = outcome.map_err(|failed| failed.is_full());
         self.tell(Finished::Ingested { outcome, took: self.clock.instant().since(begun) });
+        if outcome.is_ok() {
+            self.free(chunk, later);
+        }
+    }
+
+    /// Frees a chunk as soon as the core holds it no more. On the core that would hold up every request: each of some
+    /// 100,000 states waits for memory.
+    fn free(&self, chunk: Arc<Chunk>, later: &mut VecDeque<Job>) {
+        self.wait_while(|| Arc::strong_count(&chunk) > 1, later);
+        if let Some(chunk) = Arc::into_inner(chunk) {
+            chunk.free(|| self.serve_reads(later));
+        }
+    }
+
+    /// Serves reads as long as it is so; the rest waits. False once the core has ended.
+    fn wait_while(&self, mut goes_on: impl FnMut() -> bool, later: &mut VecDeque<Job>) -> bool {
+        while goes_on() {
+            match self.jobs.recv_timeout(WAIT) {
+                Ok(Job::Fetch(keys)) => self.fetch(keys),
+                Ok(Job::End) | Err(flume::RecvTimeoutError::Disconnected) => {
+                    later.push_front(Job::End);
+                    return false;
+                }
+                Ok(long) => later.push_back(long),
+                Err(flume::RecvTimeoutError::Timeout) => {}
+            }
+        }
+        true
     }
 
     fn tell(&self, finished: Finished) {

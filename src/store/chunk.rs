@@ -1,8 +1,8 @@
-//! A chunk: sorted entries that enter the LSM tree together, or not at all.
+//! A chunk: entries that enter the LSM tree together, or not at all.
 //!
-//! The overlay is a chunk in the making. What is durable in the log is put here, the newest state of a key replacing
-//! the one before, until the chunk is frozen, handed to the store thread and ingested. Spelling the entries is left to
-//! that thread: freezing costs nothing on the core.
+//! The overlay is a chunk in the making. What is durable in the log is put here, the newest state of a key in the place
+//! of the one before, until the chunk is frozen, handed to the store thread and ingested. Sets stand by partition, in
+//! the order in which they came; sorting and spelling them is left to that thread: freezing costs nothing on the core.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,16 +12,23 @@ use bytes::Bytes;
 use super::layout::{self, Place};
 use crate::protocol::causality::Siblings;
 use crate::protocol::replica::Remembered;
-use crate::protocol::types::{AppendId, LogId, OperationId};
+use crate::protocol::ring::Partition;
+use crate::protocol::types::{AppendId, Key, LogId, OperationId};
 use crate::wire::sets;
 
-/// What an entry takes beside its content: its part of the map's nodes, the pointers, their counts.
-const ENTRY_BYTES: usize = 128;
+/// What an entry takes beside its content: its place in a list that grows by doubling, its part of the table that
+/// finds it, the pointers, their counts.
+const ENTRY_BYTES: usize = 192;
 
-/// Entries for the LSM tree, sorted as it is.
+/// A key and its newest durable state.
+pub type KeySet = (Key, Arc<Siblings>);
+
+/// Entries for the LSM tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    sets: BTreeMap<Place, Arc<Siblings>>,
+    /// By partition; no key twice.
+    sets: Vec<Vec<KeySet>>,
+    keys: usize,
     /// By the tree's key; `None` forgets.
     operations: BTreeMap<Vec<u8>, Option<Remembered>>,
     closed_below: Option<u64>,
@@ -39,12 +46,24 @@ pub struct Entry {
 }
 
 impl Chunk {
-    /// Puts the newest state of a key.
-    pub fn put_set(&mut self, place: Place, set: Arc<Siblings>) {
-        self.bytes += set_bytes(&place, &set);
-        if let Some(old) = self.sets.insert(place.clone(), set) {
-            self.bytes -= set_bytes(&place, &old);
+    /// Adds a key that the chunk does not hold. Returns where it stands among those of its partition.
+    pub fn add_set(&mut self, place: Place, set: Arc<Siblings>) -> u32 {
+        let partition = usize::from(place.partition.0);
+        if self.sets.len() <= partition {
+            self.sets.resize_with(partition + 1, Vec::new);
         }
+        self.bytes += set_bytes(&place.key, &set);
+        self.keys += 1;
+        let sets = &mut self.sets[partition];
+        sets.push((place.key, set));
+        u32::try_from(sets.len() - 1).expect("a chunk that is bounded by bytes has fewer keys")
+    }
+
+    /// Puts the newest state of a key that stands `at` that place of its partition.
+    pub fn replace_set(&mut self, partition: Partition, at: u32, set: Arc<Siblings>) {
+        let (_, held) = &mut self.sets[usize::from(partition.0)][at as usize];
+        self.bytes = self.bytes + set.bytes() as u64 - held.bytes() as u64;
+        *held = set;
     }
 
     /// Remembers what came of an operation.
@@ -68,21 +87,9 @@ impl Chunk {
         self.closed_below = Some(start);
     }
 
-    /// The state of a key, if the chunk holds it.
-    pub fn get(&self, place: &Place) -> Option<&Arc<Siblings>> {
-        self.sets.get(place)
-    }
-
-    /// The sets, sorted.
-    pub fn sets(&self) -> &BTreeMap<Place, Arc<Siblings>> {
-        &self.sets
-    }
-
-    /// Takes out the first set.
-    pub fn pop_set(&mut self) -> Option<(Place, Arc<Siblings>)> {
-        let (place, set) = self.sets.pop_first()?;
-        self.bytes -= set_bytes(&place, &set);
-        Some((place, set))
+    /// The sets of a partition, in no order.
+    pub fn sets_of(&self, partition: Partition) -> &[KeySet] {
+        self.sets.get(usize::from(partition.0)).map_or(&[], Vec::as_slice)
     }
 
     /// Up to where the log is in the tree with this chunk.
@@ -92,15 +99,20 @@ impl Chunk {
 
     /// Whether it says nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.sets.is_empty() && self.operations.is_empty() && self.closed_below.is_none() && self.position.is_none()
+        self.keys == 0 && self.operations.is_empty() && self.closed_below.is_none() && self.position.is_none()
+    }
+
+    /// Keys in it.
+    pub fn keys(&self) -> usize {
+        self.keys
     }
 
     /// Keys and operations in it.
     pub fn len(&self) -> usize {
-        self.sets.len() + self.operations.len()
+        self.keys + self.operations.len()
     }
 
-    /// Bytes of memory that it holds, about as many as it spells.
+    /// Bytes of memory that it holds, at least as many as it spells.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -108,7 +120,14 @@ impl Chunk {
     /// The entries as the tree takes them, in strictly ascending order of their keys.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         let entry = |(key, value)| Entry { key, value };
-        let sets = self.sets.iter().map(|(place, set)| (place.set_key(), Some(sets::encode_set(set))));
+        let sets = (0..).map(Partition).zip(&self.sets).flat_map(|(partition, sets)| {
+            let mut sorted: Vec<&KeySet> = sets.iter().collect();
+            sorted.sort_unstable_by_key(|(key, _)| key);
+            let spelled = move |(key, set): &KeySet| {
+                (layout::set_keys_from(partition, key.as_bytes()), Some(sets::encode_set(set)))
+            };
+            sorted.into_iter().map(spelled)
+        });
         let operations = self
             .operations
             .iter()
@@ -117,6 +136,15 @@ impl Chunk {
         let position = self.position.map(|(log, position)| layout::position_entry(log, position));
         let meta = [closed_below, position].into_iter().flatten().map(|(key, value)| (key, Some(Bytes::from(value))));
         sets.chain(meta).chain(operations).map(entry)
+    }
+
+    /// Frees it, some partitions at a time: the last to hold many states waits for memory with each. `between` is
+    /// called now and then.
+    pub fn free(self, mut between: impl FnMut()) {
+        for sets in self.sets {
+            drop(sets);
+            between();
+        }
     }
 
     fn put_operation(&mut self, key: Vec<u8>, remembered: Option<Remembered>) {
@@ -128,8 +156,8 @@ impl Chunk {
     }
 }
 
-fn set_bytes(place: &Place, set: &Siblings) -> u64 {
-    (ENTRY_BYTES + place.key.as_bytes().len() + set.bytes()) as u64
+fn set_bytes(key: &Key, set: &Siblings) -> u64 {
+    (ENTRY_BYTES + key.as_bytes().len() + set.bytes()) as u64
 }
 
 fn operation_bytes(key: &[u8], remembered: Option<&Remembered>) -> u64 {
@@ -154,7 +182,12 @@ mod tests {
             let append = shard.put_as(name, b"v", &Siblings::default(), "op");
             let place = Place::of(ring(), &append.key);
             chunk.remember(&place, *append.remember.unwrap());
-            chunk.put_set(place, append.state);
+            match name {
+                "b" if chunk.sets_of(place.partition).len() == 1 => {
+                    chunk.replace_set(place.partition, 0, append.state);
+                }
+                _ => assert_eq!(chunk.add_set(place, append.state), 0),
+            }
         }
         chunk.set_position(log_id(2), AppendId(3));
         chunk.close_below(2);
@@ -190,17 +223,14 @@ mod tests {
     fn the_newest_state_of_a_key_replaces_the_one_before_and_its_bytes() {
         let mut chunk = Chunk::default();
         let mut shard = Shard::new();
-        let mut put = |chunk: &mut Chunk, bytes: usize| {
-            let append = shard.put("a", &vec![0; bytes], &Siblings::default());
-            chunk.put_set(Place::of(ring(), &append.key), append.state.clone());
-            append.state
-        };
-        put(&mut chunk, 1_000);
+        let mut put = |bytes: usize| shard.put("a", &vec![0; bytes], &Siblings::default());
+        let (first, second) = (put(1_000), put(10));
+        let place = Place::of(ring(), &first.key);
+        let at = chunk.add_set(place.clone(), first.state);
         let large = chunk.bytes();
-        let newest = put(&mut chunk, 10);
+        chunk.replace_set(place.partition, at, second.state.clone());
 
-        let place = Place::of(ring(), &crate::store::samples::key("a"));
-        assert_eq!((chunk.get(&place), chunk.len()), (Some(&newest), 1));
+        assert_eq!((chunk.sets_of(place.partition), chunk.len()), (&[(second.key, second.state)][..], 1));
         assert_eq!(large - chunk.bytes(), 990);
     }
 }

@@ -3,34 +3,29 @@
 //!
 //! ```text
 //!           append            next_write, on_written         next_chunk            on_ingested
-//!  shard ----------> queue -----------------------> overlay ------------> frozen ---------------> cache, LSM tree
-//!                    (log)                          (newest durable state of a key, served from here)
+//!  shard ----------> queue -----------------------> overlay ------------> frozen ---------------> LSM tree
+//!                    (log)                          `--------------- resident table -------------------'
 //! ```
 //!
-//! Readers see the newest *durable* state of a key, in this order: overlay, frozen chunk, the chunk that was ingested
-//! last (until the cache has it), cache, LSM tree. The newest *appended* state is the shard's business.
+//! Readers see the newest *durable* state of a key: the one in the resident table, which has all that the tree does not
+//! have yet and what else there is room for, else the one in the tree. The newest *appended* state is the shard's
+//! business.
 //!
 //! The engine never serves a state that a durable one has replaced, not even when a fetch began before and ends behind
 //! it; and never lets the log be written over before the tree has what it held.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cache::Cache;
-use super::chunk::Chunk;
-use super::layout::Place;
+use super::chunk::{Chunk, KeySet};
+use super::resident::{Resident, Set};
 use super::wal::log::LogConfig;
 use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::Append;
-use crate::protocol::ring::Ring;
+use crate::protocol::io::{Append, Held};
+use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::{AppendId, Instant, Key, OperationId};
-
-/// Entries of an ingested chunk that go to the cache in one turn, or are freed where the cache does not want them:
-/// some 50 microseconds of a core. All at once would hold up every request for as long as it takes.
-const SETTLED_AT_ONCE: usize = 256;
 
 /// Writes are refused while so many times `log_bytes_max` wait to be in the tree. One or two do while it keeps up;
 /// where it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
@@ -43,7 +38,8 @@ pub struct EngineConfig {
     pub overlay_bytes_max: u64,
     /// Writes are refused while the queue of the log holds this much: a disk that does not keep up.
     pub queue_bytes_max: u64,
-    /// What the cache may hold.
+    /// What the table of sets in memory holds at most: those of overlay and frozen chunk, and beside them as many of
+    /// those that the tree has too.
     pub cache_bytes: u64,
     /// The overlay is frozen when it holds this much.
     pub chunk_bytes: u64,
@@ -56,6 +52,8 @@ pub struct EngineConfig {
     pub retry: Duration,
     /// The ring.
     pub ring: Ring,
+    /// Random bits that no client knows, for the table of sets in memory.
+    pub seed: u64,
     /// The log.
     pub log: LogConfig,
 }
@@ -106,11 +104,11 @@ pub struct EngineStats {
     pub overlay_bytes: u64,
     /// Bytes that are being ingested.
     pub frozen_bytes: u64,
-    /// Keys in the cache.
+    /// Keys that are kept in memory and not dirty.
     pub cache_keys: usize,
-    /// Bytes in the cache.
+    /// Bytes of them.
     pub cache_bytes: u64,
-    /// Look-ups that the cache answered, since the start.
+    /// Look-ups that were answered from memory, since the start.
     pub cache_hits: u64,
     /// Look-ups that went on to the tree, since the start.
     pub cache_misses: u64,
@@ -134,13 +132,12 @@ pub struct EngineStats {
 pub struct Engine {
     config: EngineConfig,
     log: Log,
-    overlay: Chunk,
+    resident: Resident,
     /// When the overlay was first seen to hold something.
     overlay_since: Option<Instant>,
     frozen: Option<Frozen>,
-    /// A chunk that is in the tree, on its way into the cache.
-    settling: Option<Arc<Chunk>>,
-    cache: Cache,
+    hits: u64,
+    misses: u64,
     /// Fetches under way; true when a newer state of the key has become durable meanwhile.
     fetches: BTreeMap<Key, bool>,
     /// Everything up to here is in the tree.
@@ -172,11 +169,11 @@ impl Engine {
         assert!(config.chunk_bytes <= config.overlay_bytes_max, "a chunk fits into the overlay");
         Engine {
             log: Log::new(config.log, spares),
-            overlay: Chunk::default(),
+            resident: Resident::new(config.ring, config.cache_bytes, config.seed),
             overlay_since: None,
             frozen: None,
-            settling: None,
-            cache: Cache::new(config.cache_bytes),
+            hits: 0,
+            misses: 0,
             fetches: BTreeMap::new(),
             position: AppendId(0),
             checkpoint: AppendId(0),
@@ -189,20 +186,28 @@ impl Engine {
         }
     }
 
+    /// What memory holds of a key; no fetch is begun where it holds nothing.
+    pub fn held(&mut self, key: &Key) -> Held {
+        match self.resident.get(key) {
+            Some(set) => {
+                self.hits += 1;
+                Held::Known(set.clone())
+            }
+            None => Held::Unknown,
+        }
+    }
+
     /// Where the newest durable state of a key is.
     pub fn lookup(&mut self, key: &Key) -> Lookup {
-        if let Some(set) = self.in_chunks(&self.place(key)) {
-            return Lookup::Found(set.clone());
+        if let Held::Known(set) = self.held(key) {
+            return known(set);
         }
-        match self.cache.get(key) {
-            Some(Some(set)) => Lookup::Found(set),
-            Some(None) => Lookup::Absent,
-            None if self.fetches.contains_key(key) => Lookup::Fetching,
-            None => {
-                self.fetches.insert(key.clone(), false);
-                Lookup::Fetch
-            }
+        self.misses += 1;
+        if self.fetches.contains_key(key) {
+            return Lookup::Fetching;
         }
+        self.fetches.insert(key.clone(), false);
+        Lookup::Fetch
     }
 
     /// A fetch has ended: the tree had `found`. The answer is the newest durable state, which may be another one; where
@@ -213,8 +218,8 @@ impl Engine {
     pub fn on_fetched(&mut self, key: Key, found: Option<Arc<Siblings>>) -> Lookup {
         let overtaken = self.fetches.remove(&key).expect("a fetch that ends was under way");
         if !overtaken {
-            self.cache.insert(key.clone(), found.clone());
-            return found.map_or(Lookup::Absent, Lookup::Found);
+            self.resident.keep(key, found.clone());
+            return known(found);
         }
         self.lookup(&key)
     }
@@ -243,7 +248,7 @@ impl Engine {
         let queued = self.log.queue_bytes();
         let bounds = [
             (queued, self.config.queue_bytes_max),
-            (queued + self.overlay.bytes() + self.frozen_bytes(), self.config.overlay_bytes_max),
+            (queued + self.overlay().bytes() + self.resident.frozen_bytes(), self.config.overlay_bytes_max),
             (self.log_bytes_behind(), LOGS_BEHIND_MAX * self.config.log_bytes_max),
         ];
         match bounds.into_iter().find(|(held, max)| max <= held) {
@@ -259,7 +264,7 @@ impl Engine {
 
     /// Forgets an operation in the tree, with the next chunk.
     pub fn forget(&mut self, key: &Key, operation: &OperationId) {
-        self.overlay.forget(&self.place(key), operation);
+        self.resident.forget(key, operation);
     }
 
     /// The next group commit; at most one at a time. `life` draws 64 random bits. Ended by [`Engine::on_written`] or
@@ -305,8 +310,8 @@ impl Engine {
     /// The next chunk for the tree, when it is time; at most one at a time. Ended by [`Engine::on_ingested`] or
     /// [`Engine::on_ingest_failed`]. To be called at every turn.
     pub fn next_chunk(&mut self, now: Instant) -> Option<Arc<Chunk>> {
-        self.settle();
-        if self.overlay_since.is_none() && !self.overlay.is_empty() {
+        self.resident.make_room(0);
+        if self.overlay_since.is_none() && !self.overlay().is_empty() {
             self.overlay_since = Some(now);
         }
         let Some(frozen) = &mut self.frozen else {
@@ -338,7 +343,8 @@ impl Engine {
         self.position
     }
 
-    /// The chunk is in the tree, durably, and the store thread has let go of it.
+    /// The chunk is in the tree, durably. The store thread still holds it, and frees it once the engine does not: on
+    /// the core that would hold up every request.
     ///
     /// # Panics
     /// When none is under way.
@@ -348,7 +354,7 @@ impl Engine {
         self.position = position;
         self.log_bytes_frozen = 0;
         self.log.recycle(position);
-        self.settling = Some(chunk);
+        self.resident.on_ingested();
     }
 
     /// The chunk could not be ingested; it is handed out again after a while.
@@ -361,38 +367,28 @@ impl Engine {
         frozen.ingestion = Ingestion::Failed { full, until };
     }
 
-    /// The keys that are durable and not yet in the tree, in order, with their states: to be merged over a listing of
-    /// the tree. The scan comes first: what leaves the overlay while the tree is read is in both, else in neither.
-    pub fn scan(&self, from: Bound<&Place>) -> impl Iterator<Item = (&Place, &Arc<Siblings>)> {
-        let range = (from, Bound::Unbounded);
-        let mut newer = self.overlay.sets().range(range).peekable();
-        let mut older = self.frozen.iter().flat_map(move |frozen| frozen.chunk.sets().range(range)).peekable();
-        std::iter::from_fn(move || match (newer.peek(), older.peek()) {
-            (Some((new, _)), Some((old, _))) if old < new => older.next(),
-            (Some((new, _)), Some((old, _))) => {
-                let replaced = old == new;
-                older.next_if(|_| replaced);
-                newer.next()
-            }
-            (Some(_), None) => newer.next(),
-            (None, _) => older.next(),
-        })
+    /// The keys of a partition that are durable, not yet in the tree, and `wanted`, in order, with their states: to be
+    /// merged over a listing of the tree. All that a page needs is asked for first: what leaves the overlay while the
+    /// tree is read is in both, else in neither.
+    pub fn newer_than_tree(&self, partition: Partition, wanted: impl Fn(&Key) -> bool) -> Vec<&KeySet> {
+        let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
+        self.resident.dirty_of(partition, frozen, wanted)
     }
 
     /// Numbers for the metrics.
     pub fn stats(&self) -> EngineStats {
-        let (cache_hits, cache_misses) = self.cache.hits_and_misses();
+        let clean = self.resident.clean();
         let (segments_used, segments_spare) = self.log.segments();
         EngineStats {
             queue_records: self.log.queued(),
             queue_bytes: self.log.queue_bytes(),
-            overlay_keys: self.overlay.len(),
-            overlay_bytes: self.overlay.bytes(),
-            frozen_bytes: self.frozen_bytes(),
-            cache_keys: self.cache.keys(),
-            cache_bytes: self.cache.bytes(),
-            cache_hits,
-            cache_misses,
+            overlay_keys: self.overlay().len(),
+            overlay_bytes: self.overlay().bytes(),
+            frozen_bytes: self.resident.frozen_bytes(),
+            cache_keys: clean.keys,
+            cache_bytes: clean.bytes,
+            cache_hits: self.hits,
+            cache_misses: self.misses,
             log_bytes: self.log_bytes_behind(),
             segments_used,
             segments_spare,
@@ -403,79 +399,51 @@ impl Engine {
         }
     }
 
-    fn place(&self, key: &Key) -> Place {
-        Place::of(self.config.ring, key)
-    }
-
-    fn in_chunks(&self, place: &Place) -> Option<&Arc<Siblings>> {
-        let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
-        [Some(&self.overlay), frozen, self.settling.as_deref()].into_iter().flatten().find_map(|chunk| chunk.get(place))
+    fn overlay(&self) -> &Chunk {
+        self.resident.overlay()
     }
 
     /// Lets readers see a record that has become durable.
     fn show(&mut self, append: Append) {
-        let place = self.place(&append.key);
-        self.cache.remove(&append.key);
         if let Some(overtaken) = self.fetches.get_mut(&append.key) {
             *overtaken = true;
         }
         if let Some(remembered) = append.remember {
-            self.overlay.remember(&place, *remembered);
+            self.resident.remember(&append.key, *remembered);
         }
-        self.overlay.put_set(place, append.state);
+        self.resident.put(append.key, append.state);
     }
 
     fn is_chunk_due(&self, now: Instant) -> bool {
         let old = self.overlay_since.is_some_and(|since| self.config.chunk_age <= now.since(since));
         // Where no segment can be made any more, those behind the tree's position are the room that there is.
-        let cramped = self.log.segment_failure() == Some(true) && !self.overlay.is_empty();
+        let cramped = self.log.segment_failure() == Some(true) && !self.overlay().is_empty();
         old || cramped
-            || self.config.chunk_bytes <= self.overlay.bytes()
+            || self.config.chunk_bytes <= self.overlay().bytes()
             || self.config.log_bytes_max <= self.log_bytes
             || self.position < self.checkpoint
     }
 
     fn freeze(&mut self) -> Arc<Chunk> {
-        let mut chunk = std::mem::take(&mut self.overlay);
-        chunk.set_position(self.config.log.id, self.log.synced());
+        let chunk = Arc::new(self.resident.freeze(self.config.log.id, self.log.synced()));
         self.overlay_since = None;
         self.log_bytes_frozen = std::mem::take(&mut self.log_bytes);
-        let chunk = Arc::new(chunk);
         self.frozen = Some(Frozen { chunk: chunk.clone(), ingestion: Ingestion::UnderWay });
         chunk
-    }
-
-    /// Moves some of the ingested chunk into the cache. What a newer durable state has replaced stays out. Nothing
-    /// moves before the store thread has let go of the chunk.
-    fn settle(&mut self) {
-        let Some(mut settling) = self.settling.take() else {
-            return;
-        };
-        if let Some(chunk) = Arc::get_mut(&mut settling) {
-            for _ in 0..SETTLED_AT_ONCE {
-                let Some((place, set)) = chunk.pop_set() else {
-                    return;
-                };
-                if self.in_chunks(&place).is_none() {
-                    self.cache.insert(place.key, Some(set));
-                }
-            }
-        }
-        self.settling = Some(settling);
     }
 
     fn log_bytes_behind(&self) -> u64 {
         self.log_bytes + self.log_bytes_frozen
     }
 
-    fn frozen_bytes(&self) -> u64 {
-        self.frozen.as_ref().map_or(0, |frozen| frozen.chunk.bytes())
-    }
-
     fn ingestion_failed_full(&self) -> bool {
         let ingestion = self.frozen.as_ref().map(|frozen| frozen.ingestion);
         matches!(ingestion, Some(Ingestion::Failed { full: true, .. }))
     }
+}
+
+fn known(set: Set) -> Lookup {
+    set.map_or(Lookup::Absent, Lookup::Found)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub mod home;
 pub mod layout;
 pub mod wal;
 pub mod chunk;
-pub mod cache;
+pub mod resident;
 pub mod engine;
 pub mod recovery;
 #[cfg(feature = "daemon")]

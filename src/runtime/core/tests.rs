@@ -54,6 +54,7 @@ impl World {
             log_bytes_max: 8 * MIB,
             retry: Duration::ZERO,
             ring,
+            seed: 7,
             log,
         };
         let info = NodeInfo {

@@ -2,10 +2,16 @@ use super::*;
 use crate::store::samples::{Shard, key, log_id, ring};
 use crate::store::wal::SegmentId;
 
+mod twin;
+
 const NOW: Instant = Instant(0);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn engine() -> Engine {
+    engine_that_keeps(1024 * 1024)
+}
+
+fn engine_that_keeps(cache_bytes: u64) -> Engine {
     let log = LogConfig {
         id: log_id(1),
         write_bytes_max: 64 * 1024,
@@ -16,12 +22,13 @@ fn engine() -> Engine {
     let config = EngineConfig {
         overlay_bytes_max: 8 * 1024,
         queue_bytes_max: 4 * 1024,
-        cache_bytes: 1024 * 1024,
+        cache_bytes,
         chunk_bytes: 2 * 1024,
         chunk_age: 10 * SECOND,
         log_bytes_max: 32 * 1024,
         retry: SECOND,
         ring: ring(),
+        seed: 7,
         log,
     };
     let spare = |id| SpareSegment { id: SegmentId(id), bytes: 64 * 1024 };
@@ -66,20 +73,17 @@ fn a_state_is_read_on_its_whole_way_into_the_tree() {
     drop(chunk);
 
     engine.on_ingested();
-    assert_eq!(engine.lookup(&key("a")), found, "settling");
-    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
-    assert_eq!(engine.lookup(&key("a")), found, "cached");
+    assert_eq!(engine.lookup(&key("a")), found, "kept");
     assert_eq!(engine.stats().cache_keys, 1);
 }
 
 #[test]
 fn a_fetch_that_a_write_overtook_neither_serves_nor_caches_the_old_state() {
-    let (mut engine, mut shard) = (engine(), Shard::new());
+    let (mut engine, mut shard) = (engine_that_keeps(0), Shard::new());
     let old = shard.put("a", b"1", &Siblings::default());
     write(&mut engine, old.clone());
     ingest(&mut engine);
-    engine.cache = Cache::new(0);
-    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+    assert_eq!(engine.next_chunk(NOW), None);
 
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
     let new = shard.put("a", b"2", &old.state);
@@ -89,12 +93,12 @@ fn a_fetch_that_a_write_overtook_neither_serves_nor_caches_the_old_state() {
 
     // The new state goes on into the tree, and out of memory, before the old fetch ends.
     ingest(&mut engine);
-    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+    assert_eq!(engine.next_chunk(NOW), None);
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
     let newest = shard.put("a", b"3", &new.state);
     write(&mut engine, newest.clone());
     ingest(&mut engine);
-    (0..3).for_each(|_| assert_eq!(engine.next_chunk(NOW), None));
+    assert_eq!(engine.next_chunk(NOW), None);
     assert_eq!(engine.on_fetched(key("a"), Some(new.state)), Lookup::Fetch, "to be fetched again");
     let served = engine.on_fetched(key("a"), Some(newest.state.clone()));
     assert_eq!(served, Lookup::Found(newest.state));
@@ -103,9 +107,11 @@ fn a_fetch_that_a_write_overtook_neither_serves_nor_caches_the_old_state() {
 #[test]
 fn that_a_key_was_never_written_is_remembered_until_it_is() {
     let (mut engine, mut shard) = (engine(), Shard::new());
+    assert!(matches!(engine.held(&key("a")), Held::Unknown), "and no fetch is begun");
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
     assert_eq!(engine.on_fetched(key("a"), None), Lookup::Absent);
     assert_eq!(engine.lookup(&key("a")), Lookup::Absent);
+    assert!(matches!(engine.held(&key("a")), Held::Known(None)));
 
     let append = shard.put("a", b"1", &Siblings::default());
     write(&mut engine, append.clone());
@@ -222,7 +228,7 @@ fn after_a_failed_write_reads_go_on_and_writes_do_not() {
 }
 
 #[test]
-fn a_scan_shows_what_is_durable_over_what_is_frozen() {
+fn what_is_newer_than_the_tree_is_told_by_partition_and_key_and_in_its_newest_state() {
     let (mut engine, mut shard) = (engine(), Shard::new());
     for name in ["a", "b", "c", "d"] {
         write(&mut engine, shard.put(name, b"old", &Siblings::default()));
@@ -233,14 +239,16 @@ fn a_scan_shows_what_is_durable_over_what_is_frozen() {
     write(&mut engine, new.clone());
     write(&mut engine, shard.put("e", b"new", &Siblings::default()));
 
-    let mut places: Vec<Place> = ["a", "b", "c", "d", "e"].map(|name| Place::of(ring(), &key(name))).into();
-    places.sort();
-    let scanned: Vec<&Place> = engine.scan(Bound::Unbounded).map(|(place, _)| place).collect();
-    assert_eq!(scanned, places.iter().collect::<Vec<_>>());
-    let of_b = engine.scan(Bound::Unbounded).find(|(place, _)| place.key == key("b"));
-    assert_eq!(of_b.unwrap().1, &new.state);
-    let rest: Vec<&Place> = engine.scan(Bound::Excluded(&places[1])).map(|(place, _)| place).collect();
-    assert_eq!(rest, places[2..].iter().collect::<Vec<_>>());
+    let newer = |wanted: fn(&Key) -> bool| -> Vec<KeySet> {
+        let partitions = (0..ring().partitions()).map(Partition);
+        partitions.flat_map(|partition| engine.newer_than_tree(partition, wanted)).cloned().collect()
+    };
+    let mut keys: Vec<(Partition, Key)> =
+        ["a", "b", "c", "d", "e"].map(|name| (ring().partition(&key(name)), key(name))).into();
+    keys.sort();
+    let all = newer(|_| true);
+    assert!(all.iter().map(|(key, _)| key).eq(keys.iter().map(|(_, key)| key)));
+    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key, new.state)]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ const BLOCKS_BYTES: u64 = 1024 * 1024;
 
 fn ingest(lsm: &Lsm, name: &str) {
     let mut chunk = Chunk::default();
-    chunk.put_set(Place::of(ring(), &key(name)), Shard::new().put(name, b"x", &Siblings::default()).state);
+    chunk.add_set(Place::of(ring(), &key(name)), Shard::new().put(name, b"x", &Siblings::default()).state);
     lsm.ingest(&chunk, || {}).unwrap();
 }
 

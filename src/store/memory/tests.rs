@@ -150,6 +150,7 @@ impl World {
             log_bytes_max: 48 * 1024,
             retry: Duration::from_millis(5),
             ring: ring(),
+            seed: self.start,
             log: LogConfig {
                 id: LogId { start: self.start, core },
                 write_bytes_max: 8 * 1024,

@@ -1,0 +1,206 @@
+//! The engine's memory against a naive twin of three maps, over random orders of everything that can happen to a key:
+//! written, frozen, ingested, refused by the tree, let go, fetched while any of these happens.
+
+use proptest::prelude::{Strategy, any, prop_oneof, proptest};
+
+use super::*;
+
+/// Few keys meet often; some of them crowd one partition.
+const KEYS: u8 = 40;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Write { key: u8, bytes: u16 },
+    Read { key: u8 },
+    EndFetch { key: u8 },
+    FailFetch { key: u8 },
+    Freeze,
+    EndIngestion,
+    FailIngestion,
+    Turn,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || 0..KEYS;
+    prop_oneof![
+        6 => (key(), 0..600_u16).prop_map(|(key, bytes)| Step::Write { key, bytes }),
+        6 => key().prop_map(|key| Step::Read { key }),
+        4 => key().prop_map(|key| Step::EndFetch { key }),
+        1 => key().prop_map(|key| Step::FailFetch { key }),
+        2 => proptest::strategy::Just(Step::Freeze),
+        2 => proptest::strategy::Just(Step::EndIngestion),
+        1 => proptest::strategy::Just(Step::FailIngestion),
+        1 => proptest::strategy::Just(Step::Turn),
+    ]
+}
+
+type Sets = BTreeMap<Key, Arc<Siblings>>;
+
+struct World {
+    engine: Engine,
+    shard: Shard,
+    segments: u32,
+    now: Instant,
+    overlay: Sets,
+    frozen: Option<Sets>,
+    under_way: Option<Arc<Chunk>>,
+    tree: Sets,
+    /// What the tree had when a fetch began.
+    fetches: BTreeMap<Key, Option<Arc<Siblings>>>,
+}
+
+impl World {
+    fn new(cache_bytes: u64) -> World {
+        World {
+            engine: engine_that_keeps(cache_bytes),
+            shard: Shard::new(),
+            segments: 1,
+            now: NOW,
+            overlay: Sets::new(),
+            frozen: None,
+            under_way: None,
+            tree: Sets::new(),
+            fetches: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Write { key, bytes } => self.write(&name(key), bytes.into()),
+            Step::Read { key } => self.read(&super::key(&name(key))),
+            Step::EndFetch { key } => self.end_fetch(super::key(&name(key))),
+            Step::FailFetch { key } => self.fail_fetch(&super::key(&name(key))),
+            Step::Freeze => {
+                self.engine.checkpoint();
+                self.turn();
+            }
+            Step::EndIngestion => self.end_ingestion(),
+            Step::FailIngestion if self.under_way.take().is_some() => self.engine.on_ingest_failed(self.now, false),
+            Step::FailIngestion => {}
+            Step::Turn => self.turn(),
+        }
+    }
+
+    fn write(&mut self, name: &str, bytes: usize) {
+        if self.engine.admit().is_err() {
+            return;
+        }
+        let append = self.shard.put(name, &vec![0; bytes], &Siblings::default());
+        self.overlay.insert(append.key.clone(), append.state.clone());
+        write(&mut self.engine, append);
+        if let Some(wish) = self.engine.next_segment(self.now) {
+            self.segments += 1;
+            self.engine.on_segment_ready(SpareSegment { id: SegmentId(self.segments), bytes: wish.bytes });
+        }
+    }
+
+    fn newest(&self, key: &Key) -> Option<&Arc<Siblings>> {
+        self.dirty(key).or_else(|| self.tree.get(key))
+    }
+
+    fn dirty(&self, key: &Key) -> Option<&Arc<Siblings>> {
+        self.overlay.get(key).or_else(|| self.frozen.as_ref()?.get(key))
+    }
+
+    fn read(&mut self, key: &Key) {
+        let held = self.engine.held(key);
+        let found = self.engine.lookup(key);
+        match (&held, &found) {
+            (Held::Known(Some(held)), Lookup::Found(found)) => assert_eq!(held, found),
+            (Held::Known(None), Lookup::Absent) | (Held::Unknown, Lookup::Fetch | Lookup::Fetching) => {}
+            _ => panic!("{key}: {held:?} is held, but looked up {found:?}"),
+        }
+        self.judge(key, found);
+    }
+
+    fn end_fetch(&mut self, key: Key) {
+        if let Some(had) = self.fetches.remove(&key) {
+            let found = self.engine.on_fetched(key.clone(), had);
+            self.judge(&key, found);
+        }
+    }
+
+    fn fail_fetch(&mut self, key: &Key) {
+        if self.fetches.remove(key).is_some() {
+            self.engine.on_fetch_failed(key);
+        }
+    }
+
+    fn judge(&mut self, key: &Key, found: Lookup) {
+        let newest = self.newest(key).cloned();
+        match found {
+            Lookup::Found(found) => assert_eq!(Some(found), newest, "{key}"),
+            Lookup::Absent => assert_eq!(newest, None, "{key}"),
+            Lookup::Fetching => assert!(self.dirty(key).is_none() && self.fetches.contains_key(key), "{key}"),
+            Lookup::Fetch => {
+                assert!(self.dirty(key).is_none(), "{key} is in no tree and was let go");
+                let had = self.tree.get(key).cloned();
+                assert!(self.fetches.insert(key.clone(), had).is_none(), "{key} is fetched twice");
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        self.now = self.now + 2 * SECOND;
+        if let Some(chunk) = self.engine.next_chunk(self.now) {
+            assert!(self.under_way.is_none(), "one chunk at a time");
+            if self.frozen.is_none() {
+                self.frozen = Some(std::mem::take(&mut self.overlay));
+            }
+            self.under_way = Some(chunk);
+        }
+    }
+
+    fn end_ingestion(&mut self) {
+        let Some(chunk) = self.under_way.take() else {
+            return;
+        };
+        let frozen = self.frozen.take().unwrap();
+        let sets = (0..ring().partitions()).flat_map(|partition| chunk.sets_of(Partition(partition)));
+        assert_eq!(sets.cloned().collect::<Sets>(), frozen, "what was written since is in the next chunk");
+        self.tree.extend(frozen);
+        self.engine.on_ingested();
+    }
+
+    fn assert_listed(&self) {
+        let partitions = (0..ring().partitions()).map(Partition);
+        let listed: Vec<&KeySet> =
+            partitions.flat_map(|partition| self.engine.newer_than_tree(partition, |_| true)).collect();
+        let place = |key: &Key| (ring().partition(key), key.clone());
+        assert!(listed.is_sorted_by(|one, other| place(&one.0) < place(&other.0)), "in order, and none twice");
+        let mut expected = self.frozen.clone().unwrap_or_default();
+        expected.extend(self.overlay.clone());
+        assert_eq!(listed.into_iter().cloned().collect::<Sets>(), expected);
+    }
+
+    /// Whatever is dirty is held; beside it there is nothing beyond the bound once the hand has been round.
+    fn assert_bounded(&mut self) {
+        let resident = &mut self.engine.resident;
+        (0..2 * KEYS).for_each(|_| resident.make_room(0));
+        let (held, clean) = (resident.bytes(), resident.clean());
+        assert!(held <= self.engine.config.cache_bytes || clean.keys == 0, "{held} bytes, {clean:?} could go");
+        let keys: std::collections::BTreeSet<&Key> =
+            self.overlay.keys().chain(self.frozen.iter().flat_map(|frozen| frozen.keys())).collect();
+        assert_eq!(resident.keys() - clean.keys, keys.len());
+        assert_eq!(self.engine.stats().overlay_keys, self.overlay.len());
+    }
+}
+
+fn name(key: u8) -> String {
+    format!("key {key}")
+}
+
+proptest! {
+    #[test]
+    fn memory_never_differs_from_the_twin(
+        steps in proptest::collection::vec(step(), 0..400),
+        room in any::<u8>(),
+    ) {
+        let mut world = World::new(u64::from(room) * 64);
+        for step in steps {
+            world.take(step);
+            world.assert_listed();
+            world.assert_bounded();
+        }
+    }
+}

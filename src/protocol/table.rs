@@ -5,21 +5,37 @@
 //! collide, and equal inputs still give equal outputs.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{Hash, Hasher};
 
-use foldhash::fast::FixedState;
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
 use hashbrown::HashTable;
 
 /// Values by key.
 pub(super) struct Table<K, V> {
     entries: HashTable<(K, V)>,
-    hashes: FixedState,
+    hashes: Hashes,
+}
+
+/// Hashes by a seed. All that the hash mixes in comes from the seed: beside constants that everybody knows, keys can be
+/// chosen that collide whatever its start.
+struct Hashes {
+    start: u64,
+    mixed_in: SharedSeed,
+}
+
+impl Hashes {
+    fn of(&self, key: &impl Hash) -> u64 {
+        let mut hasher = FoldHasher::with_seed(self.start, &self.mixed_in);
+        key.hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
     /// An empty one.
     pub(super) fn new(seed: u64) -> Table<K, V> {
-        Table { entries: HashTable::new(), hashes: FixedState::with_seed(seed) }
+        Table { entries: HashTable::new(), hashes: Hashes { start: seed, mixed_in: SharedSeed::from_u64(seed) } }
     }
 
     /// How many there are.
@@ -34,22 +50,22 @@ impl<K: Hash + Eq, V> Table<K, V> {
 
     /// The value of `key`.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
-        self.entries.find(self.hashes.hash_one(key), |(known, _)| known == key).map(|(_, value)| value)
+        self.entries.find(self.hashes.of(key), |(known, _)| known == key).map(|(_, value)| value)
     }
 
     /// The value of `key`, to be changed.
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.find_mut(self.hashes.hash_one(key), |(known, _)| known == key).map(|(_, value)| value)
+        self.entries.find_mut(self.hashes.of(key), |(known, _)| known == key).map(|(_, value)| value)
     }
 
     /// Puts a value, and gives the one that it replaced.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let hash = self.hashes.hash_one(&key);
+        let hash = self.hashes.of(&key);
         match self.entries.find_mut(hash, |(known, _)| *known == key) {
             Some((_, before)) => Some(std::mem::replace(before, value)),
             None => {
                 let hashes = &self.hashes;
-                self.entries.insert_unique(hash, (key, value), |(known, _)| hashes.hash_one(known));
+                self.entries.insert_unique(hash, (key, value), |(known, _)| hashes.of(known));
                 None
             }
         }
@@ -62,7 +78,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
 
     /// Takes a value out if it is such a one.
     pub(super) fn remove_if(&mut self, key: &K, is_such: impl FnOnce(&V) -> bool) -> Option<V> {
-        let hash = self.hashes.hash_one(key);
+        let hash = self.hashes.of(key);
         let entry = self.entries.find_entry(hash, |(known, _)| known == key).ok()?;
         is_such(&entry.get().1).then(|| entry.remove().0.1)
     }

@@ -55,17 +55,9 @@ pub struct Frame {
 /// # Errors
 /// [`WireError::TooLong`] beyond `max`, [`WireError::Truncated`] below the least: the stream can be read no further.
 pub fn next_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>> {
-    let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
+    let Some(total) = frame_bytes(buffer, max)? else {
         return Ok(None);
     };
-    let length = u32::from_le_bytes(*length) as usize;
-    if length > max {
-        return Err(WireError::TooLong { what: "frame", found: length, max });
-    }
-    if length < HEAD_BYTES {
-        return Err(WireError::Truncated { what: "frame", needed: HEAD_BYTES, left: length });
-    }
-    let total = LENGTH_BYTES + length;
     if buffer.len() < total {
         if COPIED_BYTES_MAX < total {
             buffer.reserve(total - buffer.len());
@@ -75,6 +67,24 @@ pub fn next_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>> {
     let mut frame = take(buffer, total);
     frame.advance(LENGTH_BYTES);
     Ok(Some(Frame { id: CallId(frame.get_u64_le()), kind: frame.get_u8(), body: frame }))
+}
+
+/// Bytes of the frame at the front, its length field too. `None` needs more bytes to tell.
+///
+/// # Errors
+/// As [`next_frame`].
+pub(super) fn frame_bytes(from: &[u8], max: usize) -> Result<Option<usize>> {
+    let Some(length) = from.first_chunk::<LENGTH_BYTES>() else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > max {
+        return Err(WireError::TooLong { what: "frame", found: length, max });
+    }
+    if length < HEAD_BYTES {
+        return Err(WireError::Truncated { what: "frame", needed: HEAD_BYTES, left: length });
+    }
+    Ok(Some(LENGTH_BYTES + length))
 }
 
 /// A small frame gets memory of its own, or its value would keep the whole receive buffer for as long as it lives. A

@@ -212,7 +212,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<File>) {
     paths.sort();
     for path in paths {
         match path.is_dir() {
-            true if path.ends_with("__pycache__") => {}
+            true if path.ends_with("__pycache__") || path.ends_with("target") => {}
             true => collect(root, &path, found),
             false => read(root, &path, found),
         }

@@ -1,7 +1,7 @@
 //! Our own binary protocol (docs/PROTOCOL.md), as `wire` spells it.
 //!
-//! A request differs from the one before it in its id, key, value and context, none of which changes a length. So each kind is
-//! spelled once, and from then on copied and overwritten in these places.
+//! A request differs from the one before it in its id, key, value and context, and as a rule in no length. So each kind
+//! is spelled once, and from then on copied and overwritten in these places.
 
 use bytes::{Bytes, BytesMut};
 

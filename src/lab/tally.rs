@@ -64,6 +64,13 @@ impl Tally {
         &self.latencies[kind as usize]
     }
 
+    /// The latency that this part of all operations, whatever their kind, did not pass, in microseconds.
+    pub fn quantile_us(&self, quantile: f64) -> f64 {
+        let mut all = self.latencies[0].clone();
+        self.latencies[1..].iter().for_each(|more| all.add(more).expect("the same bounds"));
+        all.value_at_quantile(quantile) as f64 / 1_000.0
+    }
+
     /// Operations that were done.
     pub fn operations(&self) -> u64 {
         self.latencies.iter().map(Histogram::len).sum()

@@ -32,7 +32,7 @@ impl Distribution {
 /// The exponent of all zipfian choices.
 const THETA: f64 = 0.99;
 
-/// YCSB draws a scrambled key's rank from this many items, however many keys there are, and knows their zeta: 1.0 + 1/2^θ
+/// YCSB draws a scrambled key's rank from this many items, however many keys there are, and knows their zeta: 1 + 1/2^θ
 /// + 1/3^θ and so on.
 const SCRAMBLED_ITEMS: u64 = 10_000_000_000;
 const SCRAMBLED_ZETA: f64 = 26.469_028_201_783_02;

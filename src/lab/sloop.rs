@@ -192,3 +192,143 @@ fn refusal(failure: &Failure) -> Refusal {
     };
     Refusal { kind, message: failure.to_string(), passes: matches!(failure, Failure::Overloaded { .. }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::message::{Answer, Found, Level, Reply, Sibling, Written};
+    use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, WallTime};
+    use crate::wire::hello::{Limits, Welcome, encode_greeting};
+    use crate::wire::{decode_call, encode_answer, next_frame};
+
+    const DOT: Dot = Dot { actor: ActorId(1), counter: 2 };
+
+    fn welcomed() -> Sloop {
+        let mut sloop = Sloop::new(Token::default());
+        let greeting = Ok(Welcome {
+            version: 1,
+            features: Features::default(),
+            cluster: ClusterId(1),
+            core: CoreId(0),
+            cores: 1,
+            salt: 0,
+            partitions: 1_024,
+            limits: Limits { request_bytes: 1, answer_bytes: 1, in_flight: 1 },
+            node: "node".to_owned(),
+        });
+        let mut spelled = BytesMut::new();
+        encode_greeting(&mut spelled, &greeting);
+        assert_eq!(sloop.open(&mut vec![]), Opening::Greeting);
+        assert_eq!(sloop.hear(&spelled[..spelled.len() - 1]), Ok(None));
+        assert_eq!(sloop.hear(&spelled), Ok(Some(Heard { bytes: spelled.len(), said: Said::Ready })));
+        sloop
+    }
+
+    fn answer(id: u64, answer: Answer) -> BytesMut {
+        let mut spelled = BytesMut::new();
+        encode_answer(&mut spelled, CallId(id), &answer);
+        spelled
+    }
+
+    fn found(siblings: usize) -> Answer {
+        let sibling = Sibling { dot: DOT, value: Value::default(), written_at: WallTime(1) };
+        let context = Bytes::from_static(b"seen");
+        Answer::One(Ok(Reply::Found(Found { siblings: vec![sibling; siblings], context, level: Level::default() })))
+    }
+
+    /// What a node reads of the requests in `out`.
+    fn read(out: &[u8]) -> Vec<(CallId, Call)> {
+        let mut bytes = BytesMut::from(out);
+        let mut calls = vec![];
+        while let Some(frame) = next_frame(&mut bytes, usize::MAX).unwrap() {
+            calls.push((frame.id, decode_call(frame).unwrap()));
+        }
+        assert!(bytes.is_empty());
+        calls
+    }
+
+    proptest! {
+        #[test]
+        fn a_node_reads_what_was_asked(
+            asks in prop::collection::vec(
+                (0..9u16, any::<[u8; KEY_BYTES]>(), prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
+                prop::option::of(prop::collection::vec(any::<u8>(), 0..9))), 1..9),
+        ) {
+            let (mut sloop, mut out, mut expected) = (welcomed(), vec![], vec![]);
+            for (slot, key, value, context) in &asks {
+                let ask = match value {
+                    None => Ask::Get { key },
+                    Some(value) => Ask::Put { key, value, context: context.as_deref() },
+                };
+                sloop.ask(Slot(*slot), ask, &mut out);
+                let key = Key::new(key.to_vec()).unwrap();
+                let request = match value {
+                    None => Request::Get(Get { key, terms: Terms::default() }),
+                    Some(value) => Request::Put(Put {
+                        key,
+                        value: Value::new(value.clone()).unwrap(),
+                        causality: match context {
+                            None => Causality::Blind,
+                            Some(context) => Causality::Context(context.clone().into()),
+                        },
+                        operation: None,
+                        terms: Terms::default(),
+                    }),
+                };
+                expected.push((CallId(u64::from(*slot) + 1), Call::One(request)));
+            }
+            prop_assert_eq!(read(&out), expected);
+        }
+    }
+
+    #[test]
+    fn answers_are_heard_in_any_order() {
+        let mut sloop = welcomed();
+        let written = Written {
+            dot: DOT,
+            context: Bytes::new(),
+            superseded: vec![],
+            written_at: WallTime(1),
+            remembered: false,
+            level: Level::default(),
+        };
+        let busy = Failure::Overloaded { retry_after_ms: 5 };
+        let refused = Refusal { kind: "overloaded", message: busy.to_string(), passes: true };
+        let answers = [
+            (8, found(2), Outcome::Found { context: b"seen" }),
+            (1, Answer::One(Ok(Reply::Written(written))), Outcome::Written),
+            (5, found(0), Outcome::Absent),
+            (2, Answer::One(Err(busy)), Outcome::Refused(refused)),
+        ];
+        for (id, said, outcome) in answers {
+            let spelled = answer(id, said);
+            let slot = Slot(id as u16 - 1);
+            let heard = Heard { bytes: spelled.len(), said: Said::Answer { slot, outcome } };
+            assert_eq!(sloop.hear(&spelled), Ok(Some(heard)));
+        }
+    }
+
+    #[test]
+    fn what_ends_a_connection_says_why() {
+        let refused =
+            sloop_after(|out| encode_greeting(out, &Err(Failure::Unauthorized)), Sloop::new(Token::default()));
+        assert_eq!(refused.kind, "unauthorized");
+        let stranger = sloop_after(|out| out.extend_from_slice(b"HTTP/1.1 400"), Sloop::new(Token::default()));
+        assert!(stranger.message.contains("not a sloop handshake"), "{stranger:?}");
+        let closing = answer(0, Answer::One(Err(Failure::Stopping)));
+        let closing = sloop_after(|out| out.extend_from_slice(&closing), welcomed());
+        assert_eq!(closing.kind, "stopping");
+        for unasked in [answer(1, Answer::Pong), answer(0, found(1)), answer(1 << 20, found(1))] {
+            let unasked = sloop_after(|out| out.extend_from_slice(&unasked), welcomed());
+            assert_eq!(unasked.kind, "malformed answer");
+        }
+    }
+
+    fn sloop_after(spell: impl FnOnce(&mut BytesMut), mut sloop: Sloop) -> Refusal {
+        let mut spelled = BytesMut::new();
+        spell(&mut spelled);
+        sloop.hear(&spelled).unwrap_err()
+    }
+}

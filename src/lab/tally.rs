@@ -112,8 +112,7 @@ impl Errors {
         self.kinds.iter().map(|(kind, failures)| (*kind, failures))
     }
 
-    /// Adds those that another has counted.
-    pub fn merge(&mut self, other: &Errors) {
+    fn merge(&mut self, other: &Errors) {
         for (kind, failures) in other.kinds() {
             self.add(kind, failures.count, &failures.first);
         }

@@ -34,7 +34,6 @@ pub(super) struct Desk {
     left: u64,
     in_flight: usize,
     paused_until: Instant,
-    last_answer: Instant,
     /// When an operation was done at last.
     done_at: Instant,
     /// When it was seen that no further operation begins.
@@ -43,28 +42,34 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(source: Source, pace: Pace, now: Instant, warmup: Duration, limit: Limit) -> Desk {
-        let measured_from = now + warmup;
-        let (end, left) = match limit {
-            Limit::Time(time) => (Some(measured_from + time), u64::MAX),
-            Limit::Operations(count) => (None, count),
-            Limit::Exhaustion => (None, u64::MAX),
-        };
+    /// One that has nothing to begin yet.
+    pub(super) fn new(source: Source, now: Instant) -> Desk {
         Desk {
             source,
             tally: Tally::new(),
             ended: 0,
-            pace,
-            measured_from,
-            end,
-            left,
+            pace: Pace::Closed,
+            measured_from: now,
+            end: None,
+            left: 0,
             in_flight: 0,
             paused_until: now,
-            last_answer: now,
             done_at: now,
             over_at: None,
             stopped: false,
         }
+    }
+
+    /// From `now` on there is something to do.
+    pub(super) fn open(&mut self, pace: Pace, now: Instant, warmup: Duration, limit: Limit) {
+        self.pace = pace;
+        self.done_at = now;
+        self.measured_from = now + warmup;
+        (self.end, self.left) = match limit {
+            Limit::Time(time) => (Some(self.measured_from + time), u64::MAX),
+            Limit::Operations(count) => (None, count),
+            Limit::Exhaustion => (None, u64::MAX),
+        };
     }
 
     /// The next operation, and when it began, or should have begun. None when none is due.
@@ -108,7 +113,7 @@ impl Desk {
     }
 
     pub(super) fn done(&mut self, operation: Operation, began: Instant, now: Instant) {
-        self.ends(operation, now, End::Done);
+        self.ends(operation, End::Done);
         self.done_at = now;
         if self.measured_from <= began {
             self.tally.done(operation.kind, now.saturating_duration_since(began));
@@ -118,7 +123,7 @@ impl Desk {
     /// An operation was refused; `passes` when it may be done later.
     pub(super) fn refused(&mut self, operation: Operation, began: Instant, now: Instant, why: Why<'_>) {
         let again = self.source.insists() && why.passes;
-        self.ends(operation, now, if again { End::Undone } else { End::Done });
+        self.ends(operation, if again { End::Undone } else { End::Done });
         if again {
             self.paused_until = now + PAUSE;
         } else if self.measured_from <= began {
@@ -126,11 +131,10 @@ impl Desk {
         }
     }
 
-    fn ends(&mut self, operation: Operation, now: Instant, end: End) {
+    fn ends(&mut self, operation: Operation, end: End) {
         self.source.settle(operation, end);
         self.in_flight -= 1;
         self.ended += 1;
-        self.last_answer = now;
     }
 
     /// Begins nothing more.
@@ -163,7 +167,7 @@ impl Desk {
     pub(super) fn close(mut self, now: Instant) -> Tally {
         let over_at = self.over_at.unwrap_or(now);
         let issued_until = self.end.map_or(over_at, |end| end.min(over_at));
-        let until = issued_until.max(self.last_answer);
+        let until = issued_until.max(self.done_at);
         self.tally.elapsed = until.saturating_duration_since(self.measured_from);
         if let Pace::Open(schedule) = &self.pace {
             self.tally.unstarted = self.left.min(schedule.left_before(issued_until));

@@ -30,7 +30,7 @@ use super::workload::Source;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// How much is asked, and how hard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Where the server listens; connections go to these in turn.
     pub addresses: Vec<SocketAddr>,
@@ -105,8 +105,7 @@ pub fn start<D: Dialect>(plan: &Plan, sources: Vec<Source>, dialect: &D) -> io::
     for (thread, source) in sources.into_iter().enumerate() {
         let (plan, shared, barrier) = (plan.clone(), shared.clone(), barrier.clone());
         let connections = connections(&plan, thread, threads, dialect);
-        let idle = Desk::new(source.clone(), Pace::Closed, clock(), Duration::ZERO, Limit::Operations(0));
-        let mut worker = Worker::new(connections, idle, shared, thread)?;
+        let mut worker = Worker::new(connections, Desk::new(source, clock()), shared, thread)?;
         let work = move || {
             let connected = worker.connect();
             barrier.wait();
@@ -114,7 +113,8 @@ pub fn start<D: Dialect>(plan: &Plan, sources: Vec<Source>, dialect: &D) -> io::
             let now = clock();
             let pace = plan.rate.map_or(Pace::Closed, |rate| Pace::Open(Schedule::new(now, rate, thread, threads)));
             let limit = plan.limit.share(thread as u64, threads as u64);
-            worker.run(Desk::new(source, pace, now, plan.warmup, limit))
+            worker.desk.open(pace, now, plan.warmup, limit);
+            worker.run()
         };
         running.push(Builder::new().name(format!("lab-{thread}")).spawn(work)?);
     }

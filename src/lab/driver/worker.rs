@@ -27,7 +27,8 @@ const TEND_EVERY: Duration = Duration::from_millis(10);
 const TIMER: Token = Token(usize::MAX);
 
 pub(super) struct Worker<D> {
-    pub(super) connections: Vec<Connection<D>>,
+    connections: Vec<Connection<D>>,
+    /// What the connections share.
     pub(super) desk: Desk,
     poll: Poll,
     events: Events,
@@ -67,9 +68,7 @@ impl<D: Dialect> Worker<D> {
     }
 
     /// Asks and listens until the end.
-    pub(super) fn run(mut self, desk: Desk) -> io::Result<Tally> {
-        let before = std::mem::replace(&mut self.desk, desk);
-        self.desk.tally.errors.merge(&before.tally.errors);
+    pub(super) fn run(mut self) -> io::Result<Tally> {
         self.tend_at = clock();
         loop {
             self.turn()?;

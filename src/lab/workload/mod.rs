@@ -3,11 +3,15 @@
 //! Mixes and distributions are those of YCSB (Cooper et al., SoCC 2010), so that figures compare. Its `read` is a get
 //! here, its `update` a put.
 
-mod chooser;
 mod random;
+mod chooser;
 mod source;
+mod properties;
+#[cfg(test)]
+mod tests;
 
 pub use self::chooser::{Chooser, Distribution, Zipfian};
+pub use self::properties::{Properties, PropertiesError};
 pub use self::random::Random;
 pub use self::source::{End, Mix, Share, Source, key_bytes};
 

@@ -1,14 +1,16 @@
 //! `sloop bench`: puts a node under load and tells how it did.
 
+mod options;
 mod watch;
 
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use argh::FromArgs;
-use bytesize::ByteSize;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
+use self::options::Setup;
 use self::watch::{Watched, watch};
 use super::data::{ADDR, env, with};
 use super::{Failed, Said, say};
@@ -16,19 +18,16 @@ use crate::lab::driver::{self, Limit, Plan};
 use crate::lab::report::Report;
 use crate::lab::sloop::Sloop;
 use crate::lab::tally::Tally;
-use crate::lab::workload::{Distribution, KEYS_MAX, Workload};
-use crate::protocol::config::VALUE_BYTES_MAX;
-use crate::wire::hello::Token;
 
 /// A preload has at least this many requests under way on each connection.
 const PRELOAD_PIPELINE_MIN: u16 = 16;
 
-/// Put a node under load and tell how it does: operations a second and latencies. It writes keys of its own (user and
-/// twelve digits) and leaves them there.
+/// Put a node under load and tell how it did: operations a second and latencies. It writes keys of its own, user and
+/// twelve digits, and leaves them there.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "bench", help_triggers("-h", "--help"))]
 pub struct Bench {
-    /// what to do: put, get, or a YCSB workload: a b c d f (put)
+    /// what to do: put, get, YCSB's a b c d f, or a file with YCSB's properties (put)
     #[argh(option, default = "String::from(\"put\")")]
     workload: String,
     /// how often which key: uniform, zipfian or latest (as the workload says)
@@ -58,11 +57,11 @@ pub struct Bench {
     /// seconds before, that are not counted (1, or 0 with --operations)
     #[argh(option)]
     warmup: Option<f64>,
-    /// operations a second, whether the node follows or not; latency then counts from when each should have begun (as
-    /// many as it answers)
+    /// operations a second, whether the node follows or not; latency counts from when each should have begun (as many
+    /// as the node answers)
     #[argh(option)]
     rate: Option<f64>,
-    /// write every key once before; with --operations 0 nothing else
+    /// write every key once before; with --operations 0 do nothing else
     #[argh(switch)]
     preload: bool,
     /// repeats the same choices (0)
@@ -84,96 +83,28 @@ impl Bench {
     ///
     /// # Errors
     /// [`Failed`] when no node answers, when there were errors, or when it cannot be meant like that.
-    pub fn run(mut self) -> Result<Said, Failed> {
-        let workload = self.workload()?;
+    pub fn run(self) -> Result<Said, Failed> {
+        let mut setup = self.setup()?;
         let dialect = Sloop::new(self.token()?);
-        let mut plan = self.plan()?;
-        plan.addresses =
-            reachable(&self.addr.take().or_else(|| env("SLOOP_ADDR")).unwrap_or(ADDR.to_owned()), &dialect)?;
-        let mut fields = self.choices(&workload);
-        let mut said = Said::default();
-        if self.preload {
-            let loaded = self.preload(&plan, &workload, &dialect)?;
-            said.line(&format!("preload: {}", loaded.headline()));
-            fields["preload"] = json!({ "seconds": loaded.seconds(), "throughput": loaded.throughput() });
+        let nodes = self.addr.clone().or_else(|| env("SLOOP_ADDR")).unwrap_or_else(|| ADDR.to_owned());
+        setup.plan.addresses = reachable(&nodes, &dialect)?;
+        if !setup.ignored.is_empty() {
+            note(&format!("{}: these have no effect here: {}", self.workload, setup.ignored.join(", ")));
         }
-        let is_preload_alone = self.preload && plan.limit == Limit::Operations(0);
-        let tally = if is_preload_alone {
-            Tally::new()
-        } else {
-            let sources = workload.sources(self.seed, self.threads as u64);
-            watch(driver::start(&plan, sources, &dialect)?, "measuring")?.tally
-        };
-        let report = Report::new(tally);
-        if !is_preload_alone {
-            said.bytes(report.table().as_bytes());
+        let preload = if self.preload { Some(self.preload(&setup, &dialect)?) } else { None };
+        if self.preload && setup.plan.limit == Limit::Operations(0) {
+            return self.tell(&setup, preload, None);
         }
-        if self.json {
-            said = Said::default();
-            said.line(&with(fields, report.json()).to_string());
+        let sources = setup.workload.sources(self.seed, self.threads as u64);
+        let Watched { tally, .. } = watch(driver::start(&setup.plan, sources, &dialect)?, "measuring")?;
+        if tally.misses > 0 && !self.preload {
+            note(&format!("{} reads found no value: --preload writes all keys before", tally.misses));
         }
-        match report.tally().errors.count() {
-            0 => Ok(said),
-            errors => {
-                say(&said.0)?;
-                Err(Failed::refused(format!("{errors} errors")))
-            }
-        }
+        self.tell(&setup, preload, Some(Report::new(tally)))
     }
 
-    fn workload(&self) -> Result<Workload, Failed> {
-        let keys = self.keys.unwrap_or(1_000_000);
-        within("--keys", keys, 1, KEYS_MAX)?;
-        let value_bytes = match &self.value_size {
-            None => 100,
-            Some(text) => size(text)?,
-        };
-        within("--value-size", value_bytes as u64, 0, VALUE_BYTES_MAX as u64)?;
-        let names = || Workload::names().collect::<Vec<_>>().join(", ");
-        let mut workload = Workload::named(&self.workload, keys, value_bytes)
-            .ok_or_else(|| Failed::wrong_use(format!("--workload {}: there are {}", self.workload, names())))?;
-        if let Some(name) = &self.distribution {
-            let known = Distribution::NAMES.map(|(name, _)| name).join(", ");
-            workload.distribution = Distribution::named(name)
-                .ok_or_else(|| Failed::wrong_use(format!("--distribution {name}: there are {known}")))?;
-        }
-        Ok(workload)
-    }
-
-    fn token(&mut self) -> Result<Token, Failed> {
-        let text = self.token.take().or_else(|| env("SLOOP_TOKEN")).unwrap_or_default();
-        Token::new(text).map_err(Failed::wrong_use)
-    }
-
-    /// The plan, without addresses.
-    fn plan(&self) -> Result<Plan, Failed> {
-        within("--threads", self.threads as u64, 1, 256)?;
-        within("--connections", self.connections as u64, self.threads as u64, 60_000)?;
-        within("--pipeline", self.pipeline.into(), 1, 10_000)?;
-        let limit = match (self.seconds, self.operations) {
-            (Some(_), Some(_)) => return Err(Failed::wrong_use("--seconds and --operations: choose one")),
-            (_, Some(operations)) => Limit::Operations(operations),
-            (seconds, None) => Limit::Time(time("--seconds", seconds.unwrap_or(10.0))?),
-        };
-        let warmup = self.warmup.unwrap_or(if self.operations.is_some() { 0.0 } else { 1.0 });
-        if let Some(rate) = self.rate
-            && !(0.001..=1e9).contains(&rate)
-        {
-            return Err(Failed::wrong_use(format!(
-                "--rate {rate}: it is from 0.001 to 1000000000 operations a second"
-            )));
-        }
-        Ok(Plan {
-            addresses: vec![],
-            connections: self.connections,
-            pipeline: self.pipeline,
-            warmup: time("--warmup", warmup)?,
-            limit,
-            rate: self.rate,
-        })
-    }
-
-    fn preload(&self, plan: &Plan, workload: &Workload, dialect: &Sloop) -> Result<Report, Failed> {
+    fn preload(&self, setup: &Setup, dialect: &Sloop) -> Result<Report, Failed> {
+        let Setup { workload, plan, .. } = setup;
         let pipeline = plan.pipeline.max(PRELOAD_PIPELINE_MIN);
         let plan = Plan { pipeline, warmup: Duration::ZERO, limit: Limit::Exhaustion, rate: None, ..plan.clone() };
         let running = driver::start(&plan, workload.load(self.seed, self.threads as u64), dialect)?;
@@ -182,25 +113,31 @@ impl Bench {
             return Ok(Report::new(tally));
         }
         let why = match tally.errors.kinds().next() {
-            _ if is_stopped => "stopped".to_owned(),
-            Some((_, failures)) => failures.first.clone(),
-            None => "the node does not answer".to_owned(),
+            _ if is_stopped => "stopped",
+            Some((_, failures)) => &failures.first,
+            None => "the node gives no answers",
         };
         Err(Failed::refused(format!("preload: {} of {} keys are written: {why}", tally.operations(), workload.keys)))
     }
 
-    fn choices(&self, workload: &Workload) -> Json {
-        json!({
-            "workload": workload.name,
-            "distribution": workload.distribution.name(),
-            "keys": workload.keys,
-            "value_bytes": workload.value_bytes,
-            "connections": self.connections,
-            "pipeline": self.pipeline,
-            "threads": self.threads,
-            "rate": self.rate,
-            "seed": self.seed,
-        })
+    fn tell(&self, setup: &Setup, preload: Option<Report>, measured: Option<Report>) -> Result<Said, Failed> {
+        let mut said = Said::default();
+        if self.json {
+            let report = measured.as_ref().map_or_else(|| Report::new(Tally::new()).json(), Report::json);
+            let load = preload.map(|load| json!({ "seconds": load.seconds(), "throughput": load.throughput() }));
+            let fields = with(self.fields(setup), json!({ "preload": load }));
+            said.line(&with(fields, report).to_string());
+        } else {
+            preload.iter().for_each(|load| said.line(&format!("preload: {}", load.headline())));
+            measured.iter().for_each(|report| said.bytes(report.table().as_bytes()));
+        }
+        match measured.map_or(0, |report| report.tally().errors.count()) {
+            0 => Ok(said),
+            errors => {
+                say(&said.0)?;
+                Err(Failed::refused(format!("{errors} errors")))
+            }
+        }
     }
 }
 
@@ -218,23 +155,7 @@ fn reachable(list: &str, dialect: &Sloop) -> Result<Vec<SocketAddr>, Failed> {
     list.split(',').map(|node| one(node.trim())).collect()
 }
 
-fn within(what: &str, found: u64, min: u64, max: u64) -> Result<(), Failed> {
-    if (min..=max).contains(&found) {
-        return Ok(());
-    }
-    Err(Failed::wrong_use(format!("{what} {found}: it is from {min} to {max}")))
-}
-
-fn time(what: &str, seconds: f64) -> Result<Duration, Failed> {
-    let day = 86_400.0;
-    if (0.0..=day).contains(&seconds) {
-        return Ok(Duration::from_secs_f64(seconds));
-    }
-    Err(Failed::wrong_use(format!("{what} {seconds}: it is from 0 to {day} seconds")))
-}
-
-fn size(text: &str) -> Result<usize, Failed> {
-    let wrong = |error: String| Failed::wrong_use(format!("--value-size {text}: {error}"));
-    let size: ByteSize = text.parse().map_err(wrong)?;
-    usize::try_from(size.as_u64()).map_err(|error| wrong(error.to_string()))
+/// Nobody is left to be told when this fails.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "sloop: note: {text}");
 }

@@ -10,7 +10,8 @@
 //!    from memory until it is ingested into the LSM tree.
 //! 4. The durable append comes back as an input, the shard answers, and `runtime` sends the reply's bytes.
 //!
-//! `control` shows the node to people and machines over HTTP, `client` asks it, `cli` speaks to people.
+//! `control` shows the node to people and machines over HTTP, `client` asks it, `lab` puts it under load, `cli` speaks
+//! to people.
 //! `docs/ARCHITECTURE.md` is the map.
 
 pub mod protocol;
@@ -24,5 +25,7 @@ pub mod runtime;
 pub mod control;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "lab")]
+pub mod lab;
 #[cfg(feature = "daemon")]
 pub mod cli;

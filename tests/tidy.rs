@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Who may name whom. docs/ARCHITECTURE.md shows the same rows.
-const NAMES: [(&str, &[&str]); 8] = [
+const NAMES: [(&str, &[&str]); 9] = [
     ("protocol", &[]),
     ("wire", &["protocol"]),
     ("verify", &["protocol"]),
@@ -15,11 +15,12 @@ const NAMES: [(&str, &[&str]); 8] = [
     ("runtime", &["protocol", "wire", "store"]),
     ("control", &["protocol", "wire", "store", "runtime"]),
     ("client", &["protocol", "wire"]),
-    ("cli", &["protocol", "wire", "verify", "store", "runtime", "control", "client"]),
+    ("lab", &["protocol", "wire", "verify", "client"]),
+    ("cli", &["protocol", "wire", "verify", "store", "runtime", "control", "client", "lab"]),
 ];
 
 /// Where a foreign crate may be named, by the beginnings of paths. Tests may stand in for a neighbour.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("fjall", &["src/store/lsm"]),
     ("glommio", &["src/runtime/", "src/store/wal/writer.rs"]),
     // Its channels need no runtime: they are how the control thread and the cores answer each other.
@@ -32,6 +33,8 @@ const HOMES: [(&str, &[&str]); 10] = [
     // Their order is hidden there.
     ("foldhash", &["src/protocol/table.rs"]),
     ("hashbrown", &["src/protocol/table.rs", "src/store/resident.rs"]),
+    ("mio", &["src/lab/driver/"]),
+    ("hdrhistogram", &["src/lab/"]),
 ];
 
 /// What the pure folders never touch: clocks, threads, disk, network, chance, and maps in a random order.
@@ -212,7 +215,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<File>) {
     paths.sort();
     for path in paths {
         match path.is_dir() {
-            true if path.ends_with("__pycache__") => {}
+            true if path.ends_with("__pycache__") || path.ends_with("target") => {}
             true => collect(root, &path, found),
             false => read(root, &path, found),
         }

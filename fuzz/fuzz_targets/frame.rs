@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use sloop::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX, Frame};
 use sloop::wire::hello::decode_greeting;
-use sloop::wire::{Hello, decode_answer, decode_call, encode_answer, encode_call, frame_bytes, next_frame};
+use sloop::wire::{Hello, decode_answer, decode_call, encode_answer, encode_call, frame_bytes, glance, next_frame};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&way, bytes)) = bytes.split_first() else { return };
@@ -17,9 +17,20 @@ fuzz_target!(|bytes: &[u8]| {
         }
         1 => hello(bytes),
         2 => frames(bytes, CALL_BYTES_MAX, call),
-        _ => frames(bytes, ANSWER_BYTES_MAX, answer),
+        _ => {
+            glances(bytes);
+            frames(bytes, ANSWER_BYTES_MAX, answer);
+        }
     }
 });
+
+/// A glance ends where the frame does.
+fn glances(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Ok(Some((_id, _glance, taken))) = glance(rest) {
+        rest = &rest[taken..];
+    }
+}
 
 fn hello(bytes: &[u8]) {
     let Ok(Some((hello, taken))) = Hello::decode(bytes) else { return };

@@ -9,6 +9,7 @@ pub mod config;
 pub mod logs;
 pub mod data;
 pub mod snapshot;
+pub mod bench;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -37,6 +38,7 @@ enum Command {
     Dump(data::Dump),
     Load(data::Load),
     Snapshot(snapshot::Command),
+    Bench(Box<bench::Bench>),
 }
 
 impl Command {
@@ -52,6 +54,7 @@ impl Command {
             Command::Dump(dump) => dump.run(),
             Command::Load(load) => load.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
+            Command::Bench(bench) => bench.run(),
         }
     }
 }

@@ -35,19 +35,19 @@ use crate::protocol::message::{
 };
 use crate::protocol::types::{ClusterId, CoreId, WallTime};
 
-const FOUND: u8 = 0x81;
-const WRITTEN: u8 = 0x82;
+pub(super) const FOUND: u8 = 0x81;
+pub(super) const WRITTEN: u8 = 0x82;
 const COPIES: u8 = 0x84;
 const PAGE: u8 = 0x85;
 const MANY: u8 = 0x86;
 const PONG: u8 = 0x87;
 const INFO: u8 = 0x88;
-const FAILURE: u8 = 0xff;
+pub(super) const FAILURE: u8 = 0xff;
 
 const SET: u8 = 1;
 
 const DOT_BYTES: usize = 16;
-const LEVEL_BYTES: usize = 5;
+pub(super) const LEVEL_BYTES: usize = 5;
 const SIBLING_BYTES_MIN: usize = DOT_BYTES + 8 + 4;
 const COPY_BYTES_MIN: usize = DOT_BYTES + 2 + 8 + 2 + 1;
 

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod hello;
 pub mod call;
 pub mod answer;
+pub mod glance;
 pub mod failure;
 #[cfg(test)]
 mod tests;
@@ -17,5 +18,6 @@ mod tests;
 pub use answer::{decode_answer, encode_answer};
 pub use call::{decode_call, encode_call};
 pub use frame::{CallId, Frame, frame_bytes, next_frame};
+pub use glance::{Glance, glance};
 pub use hello::{Greeting, Hello, Welcome};
 pub use reader::{Reader, WireError};

@@ -26,7 +26,8 @@ pub use self::write::{Del, Put};
 use super::{Failed, Said, say};
 use crate::client::{Client, Error, Key, Level, Options, Terms};
 
-const ADDR: &str = "127.0.0.1:7600";
+/// Where a node is, unless told otherwise.
+pub(super) const ADDR: &str = "127.0.0.1:7600";
 
 /// Where to ask: what the flags say, or the environment, or the default.
 #[derive(Clone, Debug)]
@@ -61,7 +62,8 @@ impl Target {
     }
 }
 
-fn env(name: &str) -> Option<String> {
+/// A variable that is set to something.
+pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -130,7 +132,7 @@ fn level_fields(level: Level) -> Json {
 }
 
 /// Puts the fields of `more` beside those of `object`.
-fn with(mut object: Json, more: Json) -> Json {
+pub(super) fn with(mut object: Json, more: Json) -> Json {
     if let (Json::Object(object), Json::Object(more)) = (&mut object, more) {
         object.extend(more);
     }

@@ -10,6 +10,7 @@ use self::arbitrary::{answer, call, failure, greeting, hello, remembered, set, u
 use super::answer::{decode_answer, encode_answer};
 use super::call::{decode_call, encode_call};
 use super::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX, CallId, Frame, frame_bytes, next_frame, put_frame};
+use super::glance::{Glance, glance};
 use super::hello::{GREETING_BYTES_MAX, HELLO_BYTES_MAX, Hello, decode_greeting, encode_greeting};
 use super::reader::{Reader, Result, WireError};
 use super::sets::{decode_set, encode_set, get_remembered, get_set, get_update, put_remembered, put_set, put_update};
@@ -114,6 +115,25 @@ proptest! {
     #[test]
     fn an_answer_is_read_back(answer in answer()) {
         prop_assert_eq!(only(answer_frame(&answer), decode_answer), Ok(answer));
+    }
+
+    #[test]
+    fn a_glance_sees_what_an_answer_says(answer in answer(), behind in any::<[u8; 3]>()) {
+        let mut bytes = answer_frame(&answer);
+        let total = bytes.len();
+        bytes.put_slice(&behind);
+        let (id, seen, taken) = glance(&bytes).unwrap().unwrap();
+        prop_assert_eq!((id, taken), (CallId(7), total));
+        match &answer {
+            Answer::One(Ok(Reply::Found(found))) => {
+                let siblings = found.siblings.len() as u32;
+                prop_assert_eq!(seen, Glance::Found { siblings, context: &found.context[..] });
+            }
+            Answer::One(Ok(Reply::Written(_))) => prop_assert_eq!(seen, Glance::Written),
+            Answer::One(Err(failure)) => prop_assert_eq!(seen, Glance::Failed(failure.clone())),
+            _ => prop_assert!(matches!(seen, Glance::Other { .. }), "another answer"),
+        }
+        prop_assert_eq!(glance(&bytes[..total - 1]), Ok(None));
     }
 
     #[test]
@@ -424,6 +444,22 @@ fn a_long_sentence_is_cut_between_two_characters() {
     let answer = Answer::One(Err(failure));
     let expected = Failure::Malformed { reason: "ü".repeat(256) };
     assert_eq!(only(answer_frame(&answer), decode_answer), Ok(Answer::One(Err(expected))));
+}
+
+#[test]
+fn a_glance_refuses_what_is_cut_or_too_long() {
+    let whole = answer_frame(&Answer::One(found(10)));
+    let body_of = |bytes: &[u8]| {
+        let mut frame = BytesMut::new();
+        put_frame(&mut frame, CallId(1), 0x81, |out| out.put_slice(bytes));
+        frame
+    };
+    for cut in 0..13 {
+        assert!(matches!(glance(&body_of(&whole[13..13 + cut])), Err(WireError::Truncated { .. })), "{cut}");
+    }
+    let long = glance(&body_of(&[0, 0, 0, 0, 0, 255, 255, 255, 255])).map(|_| ());
+    assert!(matches!(long, Err(WireError::TooLong { what: "context", .. })), "{long:?}");
+    assert!(matches!(glance(&[255; 4]), Err(WireError::TooLong { what: "frame", .. })));
 }
 
 #[test]

@@ -1,0 +1,253 @@
+//! One server, or the bare limit, over all rounds.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sloop::lab::driver::{Limit, Plan, Running};
+use sloop::lab::report::Report;
+use sloop::lab::tally::Tally;
+use sloop::lab::workload::{Distribution, Workload};
+use tempfile::TempDir;
+
+use crate::bare::Bare;
+use crate::case::Case;
+use crate::peer::Peer;
+use crate::process::{Cpus, Process, free_address, stay_on};
+
+/// Time for a server to take requests.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// Connections and requests on each while keys are loaded.
+const LOAD: (usize, u16) = (16, 64);
+
+/// How often it is seen whether something has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What is the same for everyone.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Keys that are loaded, and chosen among.
+    pub keys: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Time of each measurement.
+    pub time: Duration,
+    /// Time before it, that is not counted.
+    pub warmup: Duration,
+    /// CPUs of the servers.
+    pub server_cpus: Cpus,
+    /// Raised by Ctrl-C.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// One case under one distribution, in one round.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What is compared.
+    pub case: &'a Case,
+    /// How often which key.
+    pub distribution: Distribution,
+    /// Repeats the same choices.
+    pub seed: u64,
+}
+
+/// What one measurement came to.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Throughput, latencies, errors.
+    pub report: Report,
+    /// CPU time of the server for an operation, in microseconds; none for the bare limit.
+    pub cpu_us: Option<f64>,
+}
+
+/// Who takes part.
+pub trait Contestant {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Writes every key once.
+    ///
+    /// # Errors
+    /// What went wrong.
+    fn load(&mut self, rules: &Rules) -> io::Result<()>;
+
+    /// Whether the case means anything to it.
+    fn takes(&self, case: &Case) -> bool;
+
+    /// Measures once.
+    ///
+    /// # Errors
+    /// What went wrong.
+    fn measure(&mut self, ask: Ask<'_>, rules: &Rules) -> io::Result<Measured>;
+
+    /// Memory that is resident, in bytes.
+    ///
+    /// # Errors
+    /// What went wrong.
+    fn resident_bytes(&self) -> io::Result<Option<u64>>;
+}
+
+/// A server in a directory of its own.
+pub struct Served {
+    peer: Box<dyn Peer>,
+    address: SocketAddr,
+    // In this order they are dropped: the process ends before its directory goes.
+    process: Process,
+    _home: TempDir,
+}
+
+impl Served {
+    /// Starts it, and waits until it takes requests.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn start(peer: Box<dyn Peer>, below: &Path, rules: &Rules) -> io::Result<Served> {
+        let home = tempfile::Builder::new().prefix("peers-").tempdir_in(below)?;
+        let address = free_address()?;
+        let command = peer.command(home.path(), address);
+        let started = Process::start(command, &rules.server_cpus);
+        let process = started.map_err(|error| io::Error::other(format!("{} does not start: {error}", peer.name())))?;
+        let mut served = Served { peer, address, process, _home: home };
+        served.wait(rules)?;
+        Ok(served)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a limit needs a clock")]
+    fn wait(&mut self, rules: &Rules) -> io::Result<()> {
+        let begun = Instant::now();
+        while let Err(why) = self.peer.probe(self.address) {
+            check(rules)?;
+            let name = self.peer.name();
+            if !self.process.is_running()? {
+                return Err(io::Error::other(format!("{name} ended at once")));
+            }
+            if START_MAX < begun.elapsed() {
+                return Err(io::Error::other(format!("{name} takes no requests after {START_MAX:?}: {why}")));
+            }
+            pause();
+        }
+        Ok(())
+    }
+
+    fn drive(&self, case: &Case, workload: &Workload, seed: u64, time: Duration, rules: &Rules) -> io::Result<Tally> {
+        let plan = self.plan(case.connections, case.pipeline, Limit::Time(time));
+        finish(self.peer.drive(&plan, workload.sources(seed, 1))?, rules)
+    }
+
+    fn plan(&self, connections: usize, pipeline: u16, limit: Limit) -> Plan {
+        Plan { addresses: vec![self.address], connections, pipeline, warmup: Duration::ZERO, limit, rate: None }
+    }
+}
+
+impl Contestant for Served {
+    fn name(&self) -> &'static str {
+        self.peer.name()
+    }
+
+    fn load(&mut self, rules: &Rules) -> io::Result<()> {
+        let workload = Workload::named("put", rules.keys, rules.value_bytes).expect("it has that name");
+        let plan = self.plan(LOAD.0, LOAD.1, Limit::Exhaustion);
+        let tally = finish(self.peer.drive(&plan, workload.load(0, 1))?, rules)?;
+        if tally.operations() == rules.keys {
+            return Ok(());
+        }
+        let (name, written, keys) = (self.name(), tally.operations(), rules.keys);
+        Err(io::Error::other(format!("{name}: {written} of {keys} keys are written; {:?}", tally.errors)))
+    }
+
+    fn takes(&self, _case: &Case) -> bool {
+        true
+    }
+
+    fn measure(&mut self, ask: Ask<'_>, rules: &Rules) -> io::Result<Measured> {
+        let workload = ask.case.workload(ask.distribution, rules.keys, rules.value_bytes);
+        self.drive(ask.case, &workload, !ask.seed, rules.warmup, rules)?;
+        let before = self.process.cost()?.cpu;
+        let tally = self.drive(ask.case, &workload, ask.seed, rules.time, rules)?;
+        let cpu = self.process.cost()?.cpu - before;
+        let cpu_us = (tally.operations() > 0).then(|| cpu.as_secs_f64() * 1e6 / tally.operations() as f64);
+        Ok(Measured { report: Report::new(tally), cpu_us })
+    }
+
+    fn resident_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(Some(self.process.cost()?.resident_bytes))
+    }
+}
+
+/// The bare limit in a directory of its own.
+#[derive(Debug)]
+pub struct BareLimit {
+    bare: Bare,
+    _home: TempDir,
+}
+
+impl BareLimit {
+    /// Makes its log.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn start(below: &Path) -> io::Result<BareLimit> {
+        let home = tempfile::Builder::new().prefix("peers-").tempdir_in(below)?;
+        Ok(BareLimit { bare: Bare::new(home.path())?, _home: home })
+    }
+}
+
+impl Contestant for BareLimit {
+    fn name(&self) -> &'static str {
+        "bare"
+    }
+
+    fn load(&mut self, _rules: &Rules) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It only writes.
+    fn takes(&self, case: &Case) -> bool {
+        case.workload == "put"
+    }
+
+    fn measure(&mut self, ask: Ask<'_>, rules: &Rules) -> io::Result<Measured> {
+        let workload = ask.case.workload(ask.distribution, rules.keys, rules.value_bytes);
+        let mut source = workload.sources(ask.seed, 1).remove(0);
+        let writers = ask.case.connections * usize::from(ask.case.pipeline);
+        let bare = &mut self.bare;
+        let commit = || {
+            stay_on(&rules.server_cpus)?;
+            bare.commit(writers, &mut source, rules.warmup)?;
+            bare.commit(writers, &mut source, rules.time)
+        };
+        let tally = thread::scope(|scope| scope.spawn(commit).join().expect("the bare limit does not panic"))?;
+        check(rules)?;
+        Ok(Measured { report: Report::new(tally), cpu_us: None })
+    }
+
+    fn resident_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+}
+
+/// Waits for a run, or ends it when somebody wants to be done.
+fn finish(running: Running, rules: &Rules) -> io::Result<Tally> {
+    while !running.is_finished() {
+        if rules.stop.load(Ordering::Relaxed) {
+            running.stop().now();
+        }
+        pause();
+    }
+    check(rules)?;
+    running.join()
+}
+
+fn check(rules: &Rules) -> io::Result<()> {
+    if rules.stop.load(Ordering::Relaxed) { Err(io::Error::other("stopped")) } else { Ok(()) }
+}
+
+fn pause() {
+    #[expect(clippy::disallowed_methods, reason = "between two looks at something that nothing tells of")]
+    thread::sleep(LOOK_EVERY);
+}

@@ -1,0 +1,108 @@
+//! What one connection has received and not read, or written and not sent. Both grow to the largest need and stay.
+
+use std::io::{self, Read, Write};
+
+/// Room for one read at the beginning.
+const INPUT_BYTES: usize = 16 * 1024;
+
+/// Received bytes.
+#[derive(Debug)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    read: usize,
+    filled: usize,
+}
+
+/// How much a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// Nothing, for now.
+    Nothing,
+    /// All that was there.
+    All,
+    /// There may be more.
+    Part,
+    /// The other side has ended.
+    End,
+}
+
+impl Input {
+    pub(super) fn new() -> Input {
+        Input { bytes: vec![0; INPUT_BYTES], read: 0, filled: 0 }
+    }
+
+    /// Reads once, into whatever room there is; where a message takes all of it, into twice that.
+    pub(super) fn receive(&mut self, from: &mut impl Read) -> io::Result<Received> {
+        if self.filled == self.bytes.len() {
+            self.make_room();
+        }
+        match from.read(&mut self.bytes[self.filled..]) {
+            Ok(0) => Ok(Received::End),
+            Ok(count) => {
+                self.filled += count;
+                Ok(if self.filled == self.bytes.len() { Received::Part } else { Received::All })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Received::Part),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.read == 0 {
+            self.bytes.resize(2 * self.bytes.len(), 0);
+        } else {
+            self.bytes.copy_within(self.read..self.filled, 0);
+            self.filled -= self.read;
+            self.read = 0;
+        }
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.bytes[self.read..self.filled]
+    }
+
+    pub(super) fn take(&mut self, count: usize) {
+        self.read += count;
+        if self.read == self.filled {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        (self.read, self.filled) = (0, 0);
+    }
+}
+
+/// Bytes to send.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    /// Dialects write behind what is there.
+    pub(super) bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Output {
+    pub(super) fn unsent(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Sends what the socket takes.
+    pub(super) fn send(&mut self, to: &mut impl Write) -> io::Result<()> {
+        while self.sent < self.bytes.len() {
+            match to.write(&self.bytes[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.clear();
+        Ok(())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.sent = 0;
+    }
+}

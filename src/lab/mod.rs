@@ -1,0 +1,12 @@
+//! TRIES. Real nodes under load: what is asked of them, how fast they answer, and what comes of it.
+//!
+//! A [`workload`] says which operation on which key comes next: pure, and the same for the same seed. A
+//! [`dialect::Dialect`] spells it for one protocol, [`sloop`] for ours. The [`driver`] does it over many connections,
+//! the [`tally`] keeps latencies and errors, and the [`report`] tells them to people and machines.
+
+pub mod workload;
+pub mod dialect;
+pub mod sloop;
+pub mod driver;
+pub mod tally;
+pub mod report;

@@ -137,6 +137,7 @@ impl Frame {
     /// # Errors
     /// Any [`WireError`]: its checksum holds, so it was written by another version of sloop.
     pub fn decode(&self) -> Result<Record, WireError> {
+        // Large values hold on to the segment, which is in memory until all of it is in the tree in any case.
         let mut reader = Reader::shared(&self.payload);
         let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?)?;
         let record = match self.kind {

@@ -178,6 +178,11 @@ impl Resident {
         &self.overlay
     }
 
+    /// All dirty entries, as a chunk that nobody else has.
+    pub fn into_overlay(self) -> Chunk {
+        self.overlay
+    }
+
     /// The overlay is a chunk now, which says how far it goes; another is begun. Ended by [`Resident::on_ingested`].
     ///
     /// # Panics

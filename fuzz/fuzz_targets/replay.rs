@@ -50,15 +50,16 @@ fn spoiled(appends: u8, edits: &[u8]) {
         Ok(replayed) => {
             let records = replayed.logs.get(&LOG).map_or(&[][..], Vec::as_slice);
             assert!(records.len() <= appended.len());
-            for (record, append) in records.iter().zip(&appended) {
+            for (logged, append) in records.iter().zip(&appended) {
+                let record = logged.decode(LOG).expect("its checksum holds");
                 let Record::Update { key, update, .. } = record else { panic!("{record:?} was not appended") };
-                assert_eq!((key, update.borrowed()), (&append.key, append.update()), "in its order");
+                assert_eq!((&key, update.borrowed()), (&append.key, append.update()), "in its order");
             }
             if files == whole {
                 assert_eq!(records.len(), appended.len(), "nothing was spoiled");
             }
             let ring = Ring::new(16);
-            recover(&replayed, ring, 2, |_| Ok(None)).expect("each key's first write told its whole set");
+            recover(&replayed, ring, 2, 7, |_| Ok(None)).expect("each key's first write told its whole set");
         }
     }
 }
@@ -175,7 +176,7 @@ fn forged(mut bytes: &[u8]) {
     segment.resize(segment.len().next_multiple_of(BLOCK).max(16 * BLOCK), 0);
     let file = SegmentFile { id: SegmentId(0), bytes: segment.into() };
     if let Ok(replayed) = replay(&[file], &Known::default()) {
-        let _ = recover(&replayed, Ring::new(16), 2, |_| Ok(None));
+        let _ = recover(&replayed, Ring::new(16), 2, 7, |_| Ok(None));
     }
 }
 

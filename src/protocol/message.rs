@@ -355,6 +355,18 @@ pub enum Failure {
     },
 }
 
+impl Call {
+    /// The keys that its requests are about.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        let requests = match self {
+            Call::One(request) => std::slice::from_ref(request),
+            Call::Many(requests) => requests,
+            Call::Ping | Call::Info => &[],
+        };
+        requests.iter().filter_map(Request::key)
+    }
+}
+
 impl Request {
     /// The key that the request is about; a listing has none.
     pub fn key(&self) -> Option<&Key> {

@@ -72,6 +72,8 @@ pub struct Connection {
     peer: SocketAddr,
     /// Calls that have come in and were not taken yet, the last one in part, as a rule.
     calls: RefCell<BytesMut>,
+    /// Calls that were taken, and wait for room for their answers.
+    put_off: RefCell<VecDeque<(CallId, Call)>>,
     /// Answers that are not sent yet.
     answers: RefCell<BytesMut>,
     /// There may be more to read from the socket; and the other end will send nothing more.
@@ -121,6 +123,7 @@ impl Connection {
             stream: socket,
             peer,
             calls: RefCell::new(BytesMut::from(&leftover[..])),
+            put_off: RefCell::default(),
             answers: RefCell::default(),
             readable: Cell::new(true),
             hung_up: Cell::new(false),
@@ -176,7 +179,7 @@ impl Connection {
     /// # Errors
     /// [`End`] when nothing more will come.
     pub fn receive(&self, now: Instant, scratch: &mut [u8]) -> Result<bool, End> {
-        if !self.readable.get() {
+        if !self.readable.get() || self.finishing.get() {
             return Ok(false);
         }
         match (&self.stream).read(scratch) {
@@ -198,11 +201,23 @@ impl Connection {
         }
     }
 
+    /// There is no room for its answer now: it comes again as the next call once there is.
+    pub fn put_off(&self, id: CallId, call: Call) {
+        self.put_off.borrow_mut().push_back((id, call));
+        self.stall();
+    }
+
     /// The next call that has come in whole, to be answered under its id.
     ///
     /// # Errors
     /// [`End::Refused`] when the bytes are no frame: the stream can be read no further.
     pub fn next_call(&self, now: Instant) -> Result<Option<(CallId, Spelt)>, End> {
+        if let Some((id, call)) = self.put_off.borrow_mut().pop_front() {
+            return Ok(Some((id, Ok(call))));
+        }
+        if self.finishing.get() {
+            return Ok(None);
+        }
         let mut calls = self.calls.borrow_mut();
         let spelt = next_frame(&mut calls, CALL_BYTES_MAX, |frame| (frame.id, decode_call(frame)));
         let Some((id, call)) = spelt.map_err(|error| End::Refused(error.into()))? else {
@@ -295,15 +310,9 @@ impl Connection {
     /// The client sends nothing more: the connection ends once everything that is under way is answered.
     pub fn finish(self: &Rc<Self>) {
         self.finishing.set(true);
-        self.readable.set(false);
         if self.is_answered() {
             self.close();
         }
-    }
-
-    /// Whether nothing more is read from it.
-    pub fn is_finishing(&self) -> bool {
-        self.finishing.get()
     }
 
     /// Whether every answer has gone out.

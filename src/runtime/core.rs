@@ -153,6 +153,11 @@ impl Core {
         self.now = self.parts.clock.now();
     }
 
+    /// These calls come next.
+    pub fn foresee<'a>(&self, calls: impl Iterator<Item = &'a Call>) {
+        self.parts.engine.foresee(calls.flat_map(Call::keys));
+    }
+
     /// A client calls on a connection.
     pub fn on_call(&mut self, connection: &Rc<Connection>, id: CallId, call: Call) {
         match call {

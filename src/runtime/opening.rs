@@ -15,14 +15,12 @@ use crate::protocol::io::Unreadable;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Ring;
 use crate::protocol::types::{ActorId, AppendId, ClusterId, CoreId, Key, LogId};
-use crate::store::chunk::Entry;
 use crate::store::home::{Founding, Home, Start};
 use crate::store::lsm::{Lsm, LsmError};
 use crate::store::recovery::recover;
 use crate::store::wal::segment::{BLOCK, Header, NoHeader};
 use crate::store::wal::{Replay, SegmentFile, SegmentId, SpareSegment, replay};
 use crate::store::{Known, Place};
-use crate::wire::sets;
 
 /// What an opened data directory gives to the cores.
 pub struct Opened {
@@ -105,12 +103,12 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
     for tail in &replayed.tails {
         tracing::warn!(%tail, "the last stop was not clean");
     }
-    let base = |place: &Place| match lsm.get(place) {
+    let base = |key: &Key| match lsm.get(&Place::of(ring, key)) {
         Ok(set) => Ok(set.map(Arc::new)),
         Err(error) => Err(Unreadable { reason: error.to_string() }),
     };
     let failed = |cause| StartError::Recovery { folder: config.data_dir.clone(), cause };
-    let chunk = recover(&replayed, ring, home.identity.starts + 1, base).map_err(failed)?;
+    let chunk = recover(&replayed, ring, home.identity.starts + 1, entropy::word(), base).map_err(failed)?;
     // Until here nothing was changed. The logs are closed below a start that has been counted.
     let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
     let actors = home.begin(Start { stamp: entropy::word(), fresh })?;
@@ -161,16 +159,11 @@ pub fn restore<E: From<StartError>>(
     let home = Home::empty(data_dir, founding).map_err(StartError::Home)?;
     let lsm = Lsm::open(&home.lsm(), RESTORE_BLOCKS_BYTES).map_err(StartError::Lsm)?;
     let ring = Ring::new(partitions);
-    let entry = |(key, set): (Key, Siblings)| Entry {
-        key: Place::of(ring, &key).set_key(),
-        value: Some(sets::encode_set(&set)),
-    };
-    lsm.ingest_entries(sets.map(|set| set.map(entry).map_err(Restoring::Sets)), || {}).map_err(
-        |failed| match failed {
-            Restoring::Sets(error) => error,
-            Restoring::Lsm(error) => StartError::Lsm(error).into(),
-        },
-    )?;
+    let placed = |(key, set): (Key, Siblings)| (Place::of(ring, &key), set);
+    lsm.ingest_sets(sets.map(|set| set.map(placed).map_err(Restoring::Sets))).map_err(|failed| match failed {
+        Restoring::Sets(error) => error,
+        Restoring::Lsm(error) => StartError::Lsm(error).into(),
+    })?;
     lsm.close().map_err(StartError::Lsm)?;
     Ok(home.found().map_err(StartError::Home)?)
 }

@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::layout::{self, Place};
 use crate::protocol::causality::Siblings;
 use crate::protocol::replica::Remembered;
@@ -34,15 +32,6 @@ pub struct Chunk {
     closed_below: Option<u64>,
     position: Option<(LogId, AppendId)>,
     bytes: u64,
-}
-
-/// One entry of the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Its value; `None` deletes.
-    pub value: Option<Bytes>,
 }
 
 impl Chunk {
@@ -117,25 +106,31 @@ impl Chunk {
         self.bytes
     }
 
-    /// The entries as the tree takes them, in strictly ascending order of their keys.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        let entry = |(key, value)| Entry { key, value };
-        let sets = (0..).map(Partition).zip(&self.sets).flat_map(|(partition, sets)| {
-            let mut sorted: Vec<&KeySet> = sets.iter().collect();
+    /// Spells its entries as the tree takes them, in strictly ascending order of their keys: key and value, which is
+    /// `None` where the entry is to be deleted.
+    ///
+    /// # Errors
+    /// The first of `put`; the rest is not spelled.
+    pub fn spell<E>(&self, mut put: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>) -> Result<(), E> {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for (partition, unsorted) in (0..).map(Partition).zip(&self.sets) {
+            let mut sorted: Vec<&KeySet> = unsorted.iter().collect();
             sorted.sort_unstable_by_key(|(key, _)| key);
-            let spelled = move |(key, set): &KeySet| {
-                (layout::set_keys_from(partition, key.as_bytes()), Some(sets::encode_set(set)))
-            };
-            sorted.into_iter().map(spelled)
-        });
-        let operations = self
-            .operations
-            .iter()
-            .map(|(key, remembered)| (key.clone(), remembered.as_ref().map(layout::encode_remembered)));
+            for (name, set) in sorted {
+                key.clear();
+                layout::put_set_key(&mut key, partition, name.as_bytes());
+                value.clear();
+                sets::put_set(&mut value, set);
+                put(&key, Some(&value))?;
+            }
+        }
         let closed_below = self.closed_below.map(layout::closed_below_entry);
         let position = self.position.map(|(log, position)| layout::position_entry(log, position));
-        let meta = [closed_below, position].into_iter().flatten().map(|(key, value)| (key, Some(Bytes::from(value))));
-        sets.chain(meta).chain(operations).map(entry)
+        closed_below.into_iter().chain(position).try_for_each(|(key, value)| put(&key, Some(&value)))?;
+        self.operations.iter().try_for_each(|(key, remembered)| {
+            let value = remembered.as_ref().map(layout::encode_remembered);
+            put(key, value.as_deref())
+        })
     }
 
     /// Frees it, some partitions at a time: the last to hold many states waits for memory with each. `between` is
@@ -172,7 +167,7 @@ fn operation_bytes(key: &[u8], remembered: Option<&Remembered>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::samples::{Shard, log_id, ring};
+    use crate::store::samples::{Shard, Spelled, entries, log_id, ring};
 
     #[test]
     fn entries_ascend_and_their_bytes_never_change() {
@@ -194,11 +189,11 @@ mod tests {
         let a = Place::of(ring(), &crate::store::samples::key("a"));
         chunk.forget(&a, &OperationId::new("op").unwrap());
 
-        let entries: Vec<Entry> = chunk.entries().collect();
-        assert!(entries.windows(2).all(|pair| pair[0].key < pair[1].key));
-        let shown = |entry: &Entry| match &entry.value {
-            Some(value) => format!("{} = {}", entry.key.escape_ascii(), hex::encode(value)),
-            None => format!("{} gone", entry.key.escape_ascii()),
+        let entries = entries(&chunk);
+        assert!(entries.is_sorted_by(|one, other| one.0 < other.0));
+        let shown = |(key, value): &Spelled| match value {
+            Some(value) => format!("{} = {}", key.escape_ascii(), hex::encode(value)),
+            None => format!("{} gone", key.escape_ascii()),
         };
         let dot = |counter: u8| format!("0100000000000000 {counter:02x}00000000000000");
         let set = |counter| {

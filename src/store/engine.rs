@@ -186,6 +186,12 @@ impl Engine {
         }
     }
 
+    /// These keys come next, [`FORESEEN_MAX`](super::resident::FORESEEN_MAX) of them at most. Changes nothing but what
+    /// the processor has at hand.
+    pub fn foresee<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+        self.resident.foresee(keys);
+    }
+
     /// What memory holds of a key; no fetch is begun where it holds nothing.
     pub fn held(&mut self, key: &Key) -> Held {
         match self.resident.get(key) {

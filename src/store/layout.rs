@@ -91,10 +91,15 @@ impl Place {
 /// Where the sets of a partition stand whose keys begin with `prefix`, and everything behind them.
 pub fn set_keys_from(partition: Partition, prefix: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(3 + prefix.len());
-    key.push(SET);
-    key.extend_from_slice(&partition.0.to_be_bytes());
-    key.extend_from_slice(prefix);
+    put_set_key(&mut key, partition, prefix);
     key
+}
+
+/// Spells the tree's key of a set.
+pub fn put_set_key(out: &mut Vec<u8>, partition: Partition, name: &[u8]) {
+    out.push(SET);
+    out.extend_from_slice(&partition.0.to_be_bytes());
+    out.extend_from_slice(name);
 }
 
 /// The first byte of every set's key.

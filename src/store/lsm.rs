@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 
-use super::chunk::{Chunk, Entry};
+use super::chunk::Chunk;
 use super::layout::{self, Known, LayoutError, Place};
 use crate::protocol::causality::Siblings;
 use crate::protocol::message::{Keys, Page};
@@ -110,31 +110,43 @@ impl Lsm {
     ///
     /// # Errors
     /// [`LsmError`]; nothing was taken in.
-    pub fn ingest(&self, chunk: &Chunk, between: impl FnMut()) -> Result<(), LsmError> {
-        self.ingest_entries(chunk.entries().map(Ok::<_, LsmError>), between)
+    pub fn ingest(&self, chunk: &Chunk, mut between: impl FnMut()) -> Result<(), LsmError> {
+        let mut slice = 0;
+        self.ingest_spelled(|put| {
+            chunk.spell(|key, value| {
+                slice = (slice + 1) % SLICE;
+                if slice == 0 {
+                    between();
+                }
+                put(key, value)
+            })
+        })
     }
 
-    /// Takes in entries in strictly ascending order, all or none.
+    /// Takes in sets in strictly ascending order of their places, all or none.
     ///
     /// # Errors
-    /// Those of the entries, and [`LsmError`]; nothing was taken in.
-    pub fn ingest_entries<E: From<LsmError>>(
+    /// Those of the sets, and [`LsmError`]; nothing was taken in.
+    pub fn ingest_sets<E: From<LsmError>>(
         &self,
-        entries: impl Iterator<Item = Result<Entry, E>>,
-        mut between: impl FnMut(),
+        mut placed: impl Iterator<Item = Result<(Place, Siblings), E>>,
     ) -> Result<(), E> {
+        self.ingest_spelled(|put| {
+            placed.try_for_each(|set| {
+                let (place, set) = set?;
+                Ok(put(&place.set_key(), Some(&sets::encode_set(&set)))?)
+            })
+        })
+    }
+
+    /// Takes in what `spell` puts, if it ends well.
+    fn ingest_spelled<E: From<LsmError>>(&self, spell: impl FnOnce(Put) -> Result<(), E>) -> Result<(), E> {
         let failed = |cause| self.error("cannot ingest into", cause);
         let mut ingestion = self.data.start_ingestion().map_err(failed)?;
-        for (at, entry) in entries.enumerate() {
-            let Entry { key, value } = entry?;
-            match value {
-                Some(value) => ingestion.write(key, &*value).map_err(failed)?,
-                None => ingestion.write_tombstone(key).map_err(failed)?,
-            }
-            if at % SLICE == SLICE - 1 {
-                between();
-            }
-        }
+        spell(&mut |key, value| match value {
+            Some(value) => ingestion.write(key, value).map_err(failed),
+            None => ingestion.write_tombstone(key).map_err(failed),
+        })?;
         Ok(ingestion.finish().map_err(failed)?)
     }
 
@@ -280,6 +292,9 @@ fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
     };
     LsmError::Fjall { doing, path: path.to_owned(), cause, hint }
 }
+
+/// Takes the key and the value of an entry; without a value it is deleted.
+type Put<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), LsmError>;
 
 /// A range of the tree's keys.
 type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);

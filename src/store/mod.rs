@@ -24,3 +24,4 @@ mod samples;
 pub use chunk::Chunk;
 pub use engine::{Engine, EngineConfig, EngineStats, Lookup, Refusal};
 pub use layout::{Known, Place};
+pub use resident::FORESEEN_MAX;

@@ -4,13 +4,12 @@
 //! those logs, and serves only then. So no log is ever read together with a newer one, a tail that was dropped can
 //! never come back, all files are free again at once, and a crash in the middle just repeats it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::chunk::Chunk;
-use super::layout::Place;
-use super::wal::Replay;
+use super::resident::Resident;
 use super::wal::record::Record;
+use super::wal::{Replay, ReplayError};
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::io::Unreadable;
 use crate::protocol::ring::Ring;
@@ -22,6 +21,9 @@ pub enum RecoveryError {
     /// The tree could not be read.
     #[error("the store cannot be read: {0}")]
     Unreadable(#[from] Unreadable),
+    /// A record says nothing that this version knows.
+    #[error(transparent)]
+    Unknown(#[from] ReplayError),
     /// A record was written upon more than log and tree hold of its key: something durable is gone from the tree.
     #[error("log of {log}: key {key} was written upon a state that the store does not hold")]
     Behind {
@@ -41,7 +43,8 @@ pub enum RecoveryError {
 }
 
 /// Merges what was replayed, by key, over what the tree holds (`base`, which is asked only for keys whose first record
-/// does not tell their whole set), into the chunk that closes all logs below `start`.
+/// does not tell their whole set), into the chunk that closes all logs below `start`. `seed` is drawn as for
+/// [`Resident::new`].
 ///
 /// # Errors
 /// [`RecoveryError`].
@@ -49,65 +52,58 @@ pub fn recover(
     replay: &Replay,
     ring: Ring,
     start: u64,
-    base: impl FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>,
+    seed: u64,
+    base: impl FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>,
 ) -> Result<Chunk, RecoveryError> {
-    let mut recovery = Recovery { ring, base, sets: BTreeMap::new(), chunk: Chunk::default() };
+    let bytes: usize = replay.logs.values().flatten().map(|logged| logged.frame.bytes()).sum();
+    let mut recovery = Recovery { base, sets: Resident::new(ring, bytes as u64, seed) };
     for (log, records) in &replay.logs {
-        records.iter().try_for_each(|record| recovery.take(*log, record))?;
+        records.iter().try_for_each(|logged| recovery.take(*log, logged.decode(*log)?))?;
     }
-    let Recovery { sets, mut chunk, .. } = recovery;
-    for (place, set) in sets {
-        chunk.add_set(place, Arc::new(set));
-    }
+    let mut chunk = recovery.sets.into_overlay();
     chunk.close_below(start);
     Ok(chunk)
 }
 
 struct Recovery<F> {
-    ring: Ring,
     base: F,
-    sets: BTreeMap<Place, Siblings>,
-    chunk: Chunk,
+    /// Nothing of it is in the tree, so nothing goes.
+    sets: Resident,
 }
 
-impl<F: FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
-    fn take(&mut self, log: LogId, record: &Record) -> Result<(), RecoveryError> {
+impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
+    fn take(&mut self, log: LogId, record: Record) -> Result<(), RecoveryError> {
         match record {
             Record::Set { key, set } => {
-                let place = Place::of(self.ring, key);
-                let merged = self.before(&place)?.merge(set);
-                self.sets.insert(place, merged);
+                let merged = self.before(&key)?.merge(&set);
+                self.sets.put(key, Arc::new(merged));
             }
             Record::Update { key, update, remember, whole } => {
-                let place = Place::of(self.ring, key);
-                let set = if *whole { self.whole(log, key, update)? } else { self.applied(log, &place, update)? };
+                let set = if whole { self.whole(log, &key, &update)? } else { self.applied(log, &key, &update)? };
                 if let Some(remembered) = remember {
-                    self.chunk.remember(&place, remembered.clone());
+                    self.sets.remember(&key, remembered);
                 }
-                self.sets.insert(place, set);
+                self.sets.put(key, Arc::new(set));
             }
         }
         Ok(())
     }
 
     fn whole(&self, log: LogId, key: &Key, update: &Update) -> Result<Siblings, RecoveryError> {
-        let key = key.clone();
-        update.whole().ok_or(RecoveryError::Contradiction { log, key })
+        update.whole().ok_or_else(|| RecoveryError::Contradiction { log, key: key.clone() })
     }
 
-    fn applied(&mut self, log: LogId, place: &Place, update: &Update) -> Result<Siblings, RecoveryError> {
-        let key = place.key.clone();
-        let before = self.before(place)?;
-        before.apply(update).map_err(|_| RecoveryError::Behind { log, key })
+    fn applied(&mut self, log: LogId, key: &Key, update: &Update) -> Result<Siblings, RecoveryError> {
+        let before = self.before(key)?;
+        before.apply(update).map_err(|_| RecoveryError::Behind { log, key: key.clone() })
     }
 
     /// The state that the next record of a key comes upon.
-    fn before(&mut self, place: &Place) -> Result<Siblings, RecoveryError> {
-        if let Some(set) = self.sets.get(place) {
+    fn before(&mut self, key: &Key) -> Result<Arc<Siblings>, RecoveryError> {
+        if let Some(Some(set)) = self.sets.get(key) {
             return Ok(set.clone());
         }
-        let stored = (self.base)(place)?;
-        Ok(stored.map_or_else(Siblings::default, |set| Siblings::clone(&set)))
+        Ok((self.base)(key)?.unwrap_or_default())
     }
 }
 
@@ -115,23 +111,28 @@ impl<F: FnMut(&Place) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> 
 mod tests {
     use super::*;
     use crate::protocol::types::AppendId;
-    use crate::store::samples::{Shard, key, log_id, ring};
+    use crate::store::samples::{Shard, entries, key, log_id, ring};
     use crate::store::wal::record::{Frame, put_append, put_set};
     use crate::store::wal::segment::Life;
+    use crate::store::wal::{Logged, SegmentId};
 
-    fn replayed(append: &crate::protocol::io::Append) -> Record {
+    fn replayed(append: &crate::protocol::io::Append) -> Logged {
         let mut bytes = Vec::new();
         put_append(&mut bytes, Life(7), append);
-        Frame::read(&bytes.into(), 0, Life(7)).unwrap().decode().unwrap()
+        logged(bytes)
+    }
+
+    fn logged(bytes: Vec<u8>) -> Logged {
+        Logged { frame: Frame::read(&bytes.into(), 0, Life(7)).unwrap(), file: SegmentId(0), offset: 0 }
     }
 
     fn recovered(
-        records: Vec<Record>,
+        records: Vec<Logged>,
         base: Option<&Arc<Siblings>>,
     ) -> Result<(Option<Arc<Siblings>>, usize), RecoveryError> {
         let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
         let mut asked = 0;
-        let chunk = recover(&replay, ring(), 2, |_| {
+        let chunk = recover(&replay, ring(), 2, 7, |_| {
             asked += 1;
             Ok(base.cloned())
         })?;
@@ -159,9 +160,8 @@ mod tests {
         let came = shard.put("a", b"2", &Siblings::default());
         let mut bytes = Vec::new();
         put_set(&mut bytes, Life(7), AppendId(1), &came.key, &came.state);
-        let record = Frame::read(&bytes.into(), 0, Life(7)).unwrap().decode().unwrap();
 
-        let (set, _) = recovered(vec![record], Some(&stored)).unwrap();
+        let (set, _) = recovered(vec![logged(bytes)], Some(&stored)).unwrap();
         assert_eq!(*set.unwrap(), stored.merge(&came.state));
     }
 
@@ -172,14 +172,14 @@ mod tests {
         let beside = replayed(&shard.put_beside("a", b"2", &first.state));
         let replay = Replay { logs: [(log_id(1), vec![beside])].into(), tails: vec![] };
         let unreadable = Unreadable { reason: "no luck".to_owned() };
-        let ended = recover(&replay, ring(), 2, |_| Err(unreadable.clone()));
+        let ended = recover(&replay, ring(), 2, 7, |_| Err(unreadable.clone()));
         assert_eq!(ended, Err(RecoveryError::Unreadable(unreadable)));
     }
 
     #[test]
     fn a_recovery_of_nothing_still_closes_the_logs() {
-        let chunk = recover(&Replay::default(), ring(), 2, |_| Ok(None)).unwrap();
-        let keys: Vec<_> = chunk.entries().map(|entry| entry.key).collect();
+        let chunk = recover(&Replay::default(), ring(), 2, 7, |_| Ok(None)).unwrap();
+        let keys: Vec<_> = entries(&chunk).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, [b"mclosed-below".to_vec()]);
     }
 }

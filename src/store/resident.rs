@@ -18,9 +18,11 @@
 //!
 //! Clean entries go by CLOCK with one bit (Corbató, 1968): the hand passes over what was touched since it came by last.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use self::pages::Pages;
 use super::chunk::{Chunk, KeySet};
@@ -28,7 +30,7 @@ use super::layout::Place;
 use crate::protocol::causality::Siblings;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
-use crate::protocol::types::{AppendId, Key, LogId, OperationId};
+use crate::protocol::types::{AppendId, Key, LogId, OperationId, Value};
 
 mod pages;
 
@@ -47,6 +49,9 @@ const TABLES_MAX: u64 = 65_536;
 /// the hand comes through a row of dirty entries.
 const STEPS: usize = 32;
 const STEP_BYTES: u64 = 64;
+
+/// Look-ups that are worth foreseeing together: more would push each other out of the nearest caches.
+pub const FORESEEN_MAX: usize = 32;
 
 /// What is held of a key: `None` when it is known to have no set.
 pub type Set = Option<Arc<Siblings>>;
@@ -131,6 +136,20 @@ impl Resident {
         }
     }
 
+    /// Reads what look-ups of these keys will read, each step of it for all of them. A look-up alone waits for four or
+    /// five cache lines in turn, each of which says where the next one is; those of different keys come in together.
+    pub fn foresee<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+        let hashes: SmallVec<[u64; FORESEEN_MAX]> = keys.map(|key| self.hash(key)).collect();
+        let number = |hash: &u64| self.index[self.table(*hash)].iter_hash(*hash).next().copied();
+        let numbers: SmallVec<[u32; FORESEEN_MAX]> = hashes.iter().filter_map(number).collect();
+        let set = |number: &u32| self.pages.get(*number).set.as_deref();
+        let sets: SmallVec<[&Siblings; FORESEEN_MAX]> = numbers.iter().filter_map(set).collect();
+        let values: SmallVec<[&Value; FORESEEN_MAX]> =
+            sets.iter().flat_map(|set| set.live()).map(|(_, value)| value).collect();
+        let ends = |value: &&Value| Some((*value.as_bytes().first()?, *value.as_bytes().last()?));
+        black_box(values.iter().filter_map(ends).fold(0, |sum, (first, last)| sum ^ first ^ last));
+    }
+
     /// What is held of a key, if anything.
     pub fn get(&mut self, key: &Key) -> Option<&Set> {
         let number = self.find(self.hash(key), key)?;
@@ -176,6 +195,11 @@ impl Resident {
     /// What will be the next chunk.
     pub fn overlay(&self) -> &Chunk {
         &self.overlay
+    }
+
+    /// All dirty entries, as a chunk that nobody else has.
+    pub fn into_overlay(self) -> Chunk {
+        self.overlay
     }
 
     /// The overlay is a chunk now, which says how far it goes; another is begun. Ended by [`Resident::on_ingested`].

@@ -1,5 +1,6 @@
 //! Appends for the tests of the store.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -9,6 +10,7 @@ use crate::protocol::io::Append;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Ring;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Dot, Key, LogId, OperationId, Value, WallTime};
+use crate::store::Chunk;
 
 pub(super) fn ring() -> Ring {
     Ring::new(8)
@@ -21,6 +23,20 @@ pub(super) fn log_id(start: u64) -> LogId {
 
 pub(super) fn key(name: &str) -> Key {
     Key::new(name).unwrap()
+}
+
+/// Key and value of an entry.
+pub(super) type Spelled = (Vec<u8>, Option<Vec<u8>>);
+
+/// What a chunk spells.
+pub(super) fn entries(chunk: &Chunk) -> Vec<Spelled> {
+    let mut entries = Vec::new();
+    let put = |key: &[u8], value: Option<&[u8]>| {
+        entries.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+        Ok::<_, Infallible>(())
+    };
+    let Ok(()) = chunk.spell(put);
+    entries
 }
 
 /// Mints one append after the other, as a shard does.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::samples::{Shard, key, log_id, ring};
+use crate::store::samples::{Shard, entries, key, log_id, ring};
 use crate::store::wal::SegmentId;
 
 mod twin;
@@ -259,8 +259,8 @@ fn an_operation_is_remembered_with_its_write_and_forgotten_with_a_later_chunk() 
     write(&mut engine, append);
     let values = |engine: &mut Engine| {
         let chunk = engine.next_chunk(NOW + 60 * SECOND).unwrap();
-        let operations = chunk.entries().filter(|entry| entry.key.starts_with(b"o"));
-        let values: Vec<bool> = operations.map(|entry| entry.value.is_some()).collect();
+        let operations = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"o"));
+        let values: Vec<bool> = operations.map(|(_, value)| value.is_some()).collect();
         engine.on_ingested();
         values
     };

@@ -120,7 +120,8 @@ impl World {
             let replayed = replay(&files, &known)?;
             self.tally.tails += replayed.tails.len();
             self.tally.replayed += replayed.logs.values().map(Vec::len).sum::<usize>();
-            let chunk = recover(&replayed, ring(), self.start, |place| self.tree.get(place)).unwrap();
+            let chunk =
+                recover(&replayed, ring(), self.start, 7, |key| self.tree.get(&Place::of(ring(), key))).unwrap();
             self.tree.hand(Arc::new(chunk));
             if !self.rng.percent(30) {
                 break;

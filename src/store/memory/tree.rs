@@ -1,6 +1,7 @@
 //! The LSM tree as the store may rely on it: each chunk is in it whole or not at all, in order.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,14 +33,16 @@ impl Tree {
     pub fn ingest(&mut self) {
         for chunk in std::mem::take(&mut self.handed) {
             let mut last = Vec::new();
-            for entry in chunk.entries() {
-                assert!(last < entry.key, "entries ascend strictly");
-                last.clone_from(&entry.key);
-                match entry.value {
-                    Some(value) => self.entries.insert(entry.key, value),
-                    None => self.entries.remove(&entry.key),
+            let put = |key: &[u8], value: Option<&[u8]>| {
+                assert!(*last < *key, "entries ascend strictly");
+                last = key.to_vec();
+                match value {
+                    Some(value) => self.entries.insert(key.to_vec(), Bytes::copy_from_slice(value)),
+                    None => self.entries.remove(key),
                 };
-            }
+                Ok::<_, Infallible>(())
+            };
+            let Ok(()) = chunk.spell(put);
         }
     }
 

@@ -13,5 +13,5 @@ pub mod replay;
 pub mod writer;
 
 pub use log::{Log, LogWrite, SegmentWish};
-pub use replay::{Damage, Replay, ReplayError, SegmentFile, Tail, replay};
+pub use replay::{Damage, Logged, Replay, ReplayError, SegmentFile, Tail, replay};
 pub use segment::{Life, SegmentId, SpareSegment};

@@ -32,10 +32,22 @@ pub struct SegmentFile {
 /// What the logs hold that the LSM tree does not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// Records of each open log behind its position, in order.
-    pub logs: BTreeMap<LogId, Vec<Record>>,
+    /// Records of each open log behind its position, in order. They are read one by one when they are put together:
+    /// read, they would take several times the memory of the log.
+    pub logs: BTreeMap<LogId, Vec<Logged>>,
     /// What was dropped: writes that were under way when the log ended, and were never acknowledged.
     pub tails: Vec<Tail>,
+}
+
+/// A record of a log whose checksum holds, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its bytes.
+    pub frame: Frame,
+    /// The segment.
+    pub file: SegmentId,
+    /// Byte in the file.
+    pub offset: usize,
 }
 
 /// The end of a log that was under way when the node stopped.
@@ -116,6 +128,20 @@ impl std::fmt::Display for Damage {
     }
 }
 
+impl Logged {
+    /// What it says.
+    ///
+    /// # Errors
+    /// [`ReplayError::Unknown`].
+    pub fn decode(&self, log: LogId) -> Result<Record, ReplayError> {
+        let unknown = |cause| {
+            let (sequence, file, offset) = (self.frame.sequence, self.file, self.offset);
+            ReplayError::Unknown { log, sequence, file, offset, cause }
+        };
+        self.frame.decode().map_err(unknown)
+    }
+}
+
 /// Reads all segments of all logs.
 ///
 /// # Errors
@@ -143,7 +169,8 @@ pub fn replay(files: &[SegmentFile], known: &Known) -> Result<Replay, ReplayErro
     }
     let unreadable: Vec<SegmentId> = unreadable.iter().map(|file| file.id).collect();
     let mut replay = Replay::default();
-    for (log, scan) in scans {
+    for (log, mut scan) in scans {
+        scan.sort();
         replay.tails.extend(scan.tail(log));
         replay.logs.insert(log, scan.judge(log, &unreadable)?);
     }
@@ -158,14 +185,9 @@ fn statements_of_any_life(bytes: &Bytes) -> impl Iterator<Item = Statement> {
 struct Scan {
     position: AppendId,
     synced: AppendId,
-    found: BTreeMap<AppendId, Found>,
+    /// In the order of the files, then in their own; no record twice.
+    found: Vec<Logged>,
     breaks: Vec<Break>,
-}
-
-struct Found {
-    frame: Frame,
-    file: SegmentId,
-    offset: usize,
 }
 
 /// Where a write's records end. The records from `next` on should stand there, or in the write behind it.
@@ -179,7 +201,7 @@ struct Break {
 
 impl Scan {
     fn behind(position: AppendId) -> Scan {
-        Scan { position, synced: AppendId(0), found: BTreeMap::new(), breaks: Vec::new() }
+        Scan { position, synced: AppendId(0), found: Vec::new(), breaks: Vec::new() }
     }
 
     fn believe(&mut self, synced: AppendId) {
@@ -207,7 +229,7 @@ impl Scan {
             at += frame.bytes();
             if self.position < next {
                 let file = file.id;
-                self.found.insert(next, Found { frame, file, offset });
+                self.found.push(Logged { frame, file, offset });
             }
             next = next.next();
         }
@@ -216,19 +238,23 @@ impl Scan {
         align(at)
     }
 
+    /// Segments come in any order, each in long rows. A record that stands in two places says the same in both.
+    fn sort(&mut self) {
+        self.found.sort_by_key(|found| found.frame.sequence);
+        self.found.dedup_by_key(|found| found.frame.sequence);
+    }
+
     /// The first record behind the position that is not there.
     fn gap(&self) -> AppendId {
-        let mut gap = AppendId(self.position.0.saturating_add(1));
-        while self.found.contains_key(&gap) {
-            gap = gap.next();
-        }
-        gap
+        let first = AppendId(self.position.0.saturating_add(1));
+        self.found.iter().fold(first, |gap, found| if found.frame.sequence == gap { gap.next() } else { gap })
     }
 
     fn tail(&self, log: LogId) -> Option<Tail> {
         let from = self.gap();
         let (file, offset) = self.place_of(from)?;
-        let dropped: usize = self.found.range(from..).map(|(_, found)| found.frame.bytes()).sum();
+        let behind = self.found.iter().rev().take_while(|found| from <= found.frame.sequence);
+        let dropped: usize = behind.map(|found| found.frame.bytes()).sum();
         let broken: usize =
             self.breaks.iter().filter(|at| at.next == from && at.torn).map(|at| align(at.offset) - at.offset).sum();
         (dropped + broken != 0).then_some(Tail { log, from, file, offset, bytes: dropped + broken })
@@ -239,7 +265,7 @@ impl Scan {
         self.breaks.iter().filter(|at| at.next <= sequence).max_by_key(|at| at.next).map(|at| (at.file, at.offset))
     }
 
-    fn judge(mut self, log: LogId, unreadable: &[SegmentId]) -> Result<Vec<Record>, ReplayError> {
+    fn judge(mut self, log: LogId, unreadable: &[SegmentId]) -> Result<Vec<Logged>, Damage> {
         let missing = self.gap();
         if missing <= self.synced {
             let damage = Damage {
@@ -249,19 +275,10 @@ impl Scan {
                 place: self.place_of(missing),
                 unreadable: unreadable.to_vec(),
             };
-            return Err(damage.into());
+            return Err(damage);
         }
-        self.found.split_off(&missing);
-        let decoded = self.found.into_iter().map(|(sequence, found)| {
-            found.frame.decode().map_err(|cause| ReplayError::Unknown {
-                log,
-                sequence,
-                file: found.file,
-                offset: found.offset,
-                cause,
-            })
-        });
-        decoded.collect()
+        self.found.retain(|found| found.frame.sequence < missing);
+        Ok(self.found)
     }
 }
 

@@ -251,11 +251,11 @@ fn engine_config(memory: &Memory, ring: Ring, log: LogId) -> EngineConfig {
     const MIB: u64 = 1024 * 1024;
     EngineConfig {
         overlay_bytes_max: memory.overlay_bytes_max,
-        queue_bytes_max: memory.chunk_bytes,
+        queue_bytes_max: memory.queue_bytes_max,
         cache_bytes: memory.cache_bytes,
         chunk_bytes: memory.chunk_bytes,
         chunk_age: OVERLAY_AGE_MAX,
-        log_bytes_max: 64 * MIB,
+        log_bytes_max: memory.log_bytes_max,
         retry: Duration::from_secs(1),
         ring,
         seed: entropy::word(),

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 
 use super::chunk::Chunk;
@@ -23,8 +25,13 @@ use crate::wire::{WireError, sets};
 /// Values of sets from this size on stand in files of their own, so that compaction does not copy them.
 const SEPARATED_BYTES_MIN: u32 = 32 * 1024;
 
+/// Tables of level 0 that are merged into the next level together, all of which is written again for them: with 12
+/// that costs 260 ns of CPU a key, with fjall's 4 it costs 610 ns (250,000 of 1,000,000 keys of 100 bytes a chunk), for
+/// 350 MB of disk and a sixth more CPU for a cold read. A chunk makes one table of each 64 MiB.
+const LEVEL_0_TABLES: u8 = 12;
+
 /// Tables of level 0 beyond which a chunk waits for compaction: each costs every read a look at its filter.
-const LEVEL_0_TABLES_MAX: usize = 12;
+const LEVEL_0_TABLES_MAX: usize = 2 * LEVEL_0_TABLES as usize;
 
 /// Entries that are written or read between two looks for other work.
 const SLICE: usize = 512;
@@ -86,7 +93,11 @@ impl Lsm {
         let open = || -> fjall::Result<(Database, Keyspace)> {
             let database = Database::builder(path).cache_size(blocks_bytes).worker_threads(1).open()?;
             let separated = KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES_MIN);
-            let options = || KeyspaceCreateOptions::default().with_kv_separation(Some(separated));
+            let levels = Leveled::default().with_l0_threshold(LEVEL_0_TABLES);
+            let options = || {
+                let options = KeyspaceCreateOptions::default().with_kv_separation(Some(separated.clone()));
+                options.compaction_strategy(Arc::new(levels.clone()))
+            };
             let data = database.keyspace("data", options)?;
             Ok((database, data))
         };

@@ -22,6 +22,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// A data directory that outlives its nodes.
 pub(crate) struct Home {
     folder: TempDir,
+    data: PathBuf,
+    /// The user and group that its nodes run as, where that is not ours.
+    user: Option<u32>,
 }
 
 /// A node that runs. It is killed when it is dropped.
@@ -43,12 +46,22 @@ pub(crate) struct Ended {
 
 impl Home {
     pub(crate) fn new() -> Home {
-        let folder = tempfile::Builder::new().prefix("node-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-        Home { folder: folder.expect("a folder for the node") }
+        let folder = folder();
+        Home { data: folder.path().join("data"), folder, user: None }
+    }
+
+    /// With its data in a place that somebody else looks after.
+    pub(crate) fn at(data: PathBuf) -> Home {
+        Home { data, folder: folder(), user: None }
+    }
+
+    /// The same, with nodes that run as another user. Only root may do that.
+    pub(crate) fn as_user(self, user: u32) -> Home {
+        Home { user: Some(user), ..self }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     pub(crate) fn start(&self) -> Node {
@@ -84,12 +97,12 @@ impl Home {
     }
 
     fn command(&self, flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sloop"));
+        let mut command = self.sloop();
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOOP_")) {
             command.env_remove(name);
         }
-        command.args(["serve", "--pin", "false", "--memory", "512MiB"]);
-        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
+        command.args(["serve", "--pin", "false"]);
+        for (flag, value) in [("--memory", "512MiB"), ("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
             if !flags.contains(&flag) {
                 command.args([flag, value]);
             }
@@ -98,6 +111,20 @@ impl Home {
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stderr(Stdio::piped());
         command
     }
+
+    fn sloop(&self) -> Command {
+        let sloop = env!("CARGO_BIN_EXE_sloop");
+        let Some(user) = self.user else { return Command::new(sloop) };
+        let mut command = Command::new("setpriv");
+        let user = user.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", sloop]);
+        command
+    }
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("node-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    folder.expect("a folder for the node")
 }
 
 impl Node {
@@ -170,10 +197,34 @@ impl Node {
 
     /// The sum of a metric over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = String::from_utf8(self.get("/metrics").body).expect("metrics are text");
+        Metrics::of(self.http).expect("the node shows its metrics").sum(name)
+    }
+
+    /// Bytes of memory that the process holds.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the node runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1_024
+    }
+}
+
+/// What a node counts.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// None where there is no node.
+    pub(crate) fn of(http: SocketAddr) -> Option<Metrics> {
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        let reply = try_exchange(http, head.as_bytes())?;
+        Some(Metrics(String::from_utf8(reply.body).expect("metrics are text")))
+    }
+
+    /// The sum of a metric over its labels.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
         let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
-        text.lines().filter(is_it).filter_map(value).sum()
+        self.0.lines().filter(is_it).filter_map(value).sum()
     }
 }
 
@@ -224,14 +275,18 @@ pub(crate) fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str
 
 /// Any bytes on a connection of their own.
 pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
-    let mut stream = TcpStream::connect_timeout(&to, LIMIT).expect("the node listens");
+    try_exchange(to, bytes).expect("the node answers")
+}
+
+/// The same, with nothing where nobody answers.
+pub(crate) fn try_exchange(to: SocketAddr, bytes: &[u8]) -> Option<Reply> {
+    let mut stream = TcpStream::connect_timeout(&to, LIMIT).ok()?;
     stream.set_read_timeout(Some(LIMIT)).expect("a limit above zero");
     // A node may refuse a body before it has read it whole.
     let _ = stream.write_all(bytes);
     let mut heard = vec![];
     let _ = stream.read_to_end(&mut heard);
-    let end = heard.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("no reply: {:?}", String::from_utf8_lossy(&heard)));
+    let end = heard.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8(heard[..end].to_vec()).expect("a head is text");
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status line");
@@ -239,7 +294,7 @@ pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
     let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
     let body = heard.split_off(end + 4);
     let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-    Reply { status, headers, body: if is_chunked { unchunk(&body) } else { body } }
+    Some(Reply { status, headers, body: if is_chunked { unchunk(&body) } else { body } })
 }
 
 fn unchunk(mut body: &[u8]) -> Vec<u8> {

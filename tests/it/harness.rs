@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,12 +53,23 @@ impl Home {
 
     /// With its data in a place that somebody else looks after.
     pub(crate) fn at(data: PathBuf) -> Home {
-        Home { data, folder: folder(), user: None }
+        Home::new().keep_in(&data)
     }
 
     /// The same, with nodes that run as another user. Only root may do that.
     pub(crate) fn as_user(self, user: u32) -> Home {
         Home { user: Some(user), ..self }
+    }
+
+    /// The same, in a folder that every user may use.
+    pub(crate) fn open_to_all(self) -> Home {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o777)).expect("our own folder");
+        self
+    }
+
+    /// The same, with its data elsewhere.
+    pub(crate) fn keep_in(self, data: &Path) -> Home {
+        Home { data: data.to_owned(), ..self }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -70,6 +82,14 @@ impl Home {
 
     /// Starts a node, and waits until it says that it is ready.
     pub(crate) fn start_with(&self, flags: &[&str]) -> Node {
+        match self.try_start(flags) {
+            Ok(node) => node,
+            Err(ended) => panic!("the node did not become ready: {}", ended.said),
+        }
+    }
+
+    /// A start that may fail: then it gives what the node says.
+    pub(crate) fn try_start(&self, flags: &[&str]) -> Result<Node, Ended> {
         let mut child = self.command(flags).stdout(Stdio::piped()).spawn().expect("the binary starts");
         let said = read_all(child.stderr.take().expect("piped"));
         let lines = read_lines(child.stdout.take().expect("piped"));
@@ -79,11 +99,13 @@ impl Home {
                 let address = |mark| after(mark).and_then(|text| text.parse().ok());
                 let (binary, http) = (address("clients on "), address("http on http://"));
                 let (Some(binary), Some(http)) = (binary, http) else { panic!("no addresses in {line:?}") };
-                Node { child, binary, http, said: Some(said) }
+                Ok(Node { child, binary, http, said: Some(said) })
             }
-            Err(_) => {
-                child.kill().expect("a child can be killed");
-                panic!("the node did not become ready: {}", said.join().expect("a reader does not panic"));
+            Err(silence) => {
+                if silence == RecvTimeoutError::Timeout {
+                    child.kill().expect("a child can be killed");
+                }
+                Err(Ended { status: wait(&mut child), said: said.join().expect("a reader does not panic") })
             }
         }
     }
@@ -110,6 +132,12 @@ impl Home {
         command.arg("--data-dir").arg(self.data_dir()).args(flags);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stderr(Stdio::piped());
         command
+    }
+
+    /// Whether its user can run the binary at all.
+    pub(crate) fn runs(&self) -> bool {
+        let ran = self.sloop().arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        ran.is_ok_and(|status| status.success())
     }
 
     fn sloop(&self) -> Command {

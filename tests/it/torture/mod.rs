@@ -7,5 +7,6 @@
 mod full_disk;
 mod kill;
 mod mount;
+mod read_only;
 mod recorded;
 mod stop;

@@ -4,6 +4,7 @@
 //! What a fault needs of the machine and does not find (root, a loop device, descriptors) is said in the output, and the
 //! test does what is left. Counts and the seed are settings (`crate::dice`).
 
+mod flips;
 mod full_disk;
 mod kill;
 mod mount;

@@ -4,10 +4,12 @@
 //! What a fault needs of the machine and does not find (root, a loop device, descriptors) is said in the output, and the
 //! test does what is left. Counts and the seed are settings (`crate::dice`).
 
+mod bystander;
 mod flips;
 mod full_disk;
 mod kill;
 mod mount;
+mod noise;
 mod read_only;
 mod recorded;
 mod stop;

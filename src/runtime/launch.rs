@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_lite::future::or;
+use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
 use super::executor::{self, Setup};
@@ -16,6 +18,7 @@ use crate::store::wal::writer::probe;
 const RING_TRIES: u32 = 20;
 const RING_WAIT: Duration = Duration::from_millis(100);
 const UP_MAX: Duration = Duration::from_secs(10);
+const BEAT: Duration = Duration::from_millis(10);
 
 /// Starts the executor of a core, which lives on the setup. It says that it is up before it is given that, so that one
 /// that fails can be tried again.
@@ -34,10 +37,10 @@ pub fn start_executor(
         let (hand, handed) = flume::bounded::<Setup>(1);
         let wal = wal.to_owned();
         let begin = move || async move {
-            let probed = probe(&wal, core).await.map_err(|error| error.to_string());
+            let probed = turning(probe(&wal, core)).await.map_err(|error| error.to_string());
             let usable = probed.is_ok();
             let told = up.send(probed).is_ok();
-            match handed.recv_async().await {
+            match turning(handed.recv_async()).await {
                 Ok(setup) if usable && told => {
                     executor::live(setup).await;
                     Ok(())
@@ -66,6 +69,17 @@ pub fn start_executor(
         std::thread::sleep(RING_WAIT);
     }
     Err(StartError::Executor { core, reason: failure })
+}
+
+/// glommio 0.9 can park with work to do (docs/ARCHITECTURE.md, threads). Until a core's heart beats, this timer wakes
+/// its executor.
+async fn turning<T>(work: impl Future<Output = T>) -> T {
+    let beat = async {
+        loop {
+            sleep(BEAT).await;
+        }
+    };
+    or(work, beat).await
 }
 
 fn reason(joined: Result<Result<(), String>, GlommioError<()>>) -> String {

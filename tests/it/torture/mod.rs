@@ -12,4 +12,5 @@ mod mount;
 mod noise;
 mod read_only;
 mod recorded;
+mod silent;
 mod stop;

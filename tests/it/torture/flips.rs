@@ -152,7 +152,7 @@ fn turn_bits(kept: &Kept, turns: impl Iterator<Item = Turn>, words: &[&str]) {
 }
 
 fn turns() -> u64 {
-    setting("SLOOP_TEST_FLIPS", 12)
+    setting("SLOOP_TEST_FLIPS", 8)
 }
 
 #[test]

@@ -18,6 +18,9 @@ use super::recorded::{Crowd, Record, check, eras};
 use crate::dice::{Dice, seed, setting};
 use crate::harness::{Home, Metrics, Node, files};
 
+/// How often the node is ended, unless told otherwise. Enough of it for chunks and segments to have moved.
+const ROUNDS: u64 = 12;
+
 /// One in so many rounds ends with a clean stop.
 const CLEAN_ROUNDS: u32 = 5;
 
@@ -28,7 +31,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 #[test]
 fn after_kill_9_every_acknowledged_write_is_there_and_nothing_else() {
-    let rounds = u32::try_from(setting("SLOOP_TEST_ROUNDS", 15)).unwrap();
+    let rounds = u32::try_from(setting("SLOOP_TEST_ROUNDS", ROUNDS)).unwrap();
     let (home, runtime, mut dice) = (Home::new(), runtime(), Dice(seed()));
     let (mut record, mut moved) = (Record::default(), Moved::default());
 
@@ -48,8 +51,8 @@ fn after_kill_9_every_acknowledged_write_is_there_and_nothing_else() {
     println!("as seen in the middle of rounds: {moved:?}; log files at the end: {} MB", log_bytes(&home) / 1_000_000);
     let judged = record.judged();
     assert!(judged.is_empty(), "seed {}:\n{}", seed(), judged.join("\n"));
-    assert!(rounds < 15 || moved.chunks > 0, "no chunk was ingested: {moved:?}");
-    assert!(rounds < 15 || log_bytes(&home) < moved.log_bytes, "no segment was recycled: {moved:?}");
+    assert!(u64::from(rounds) < ROUNDS || moved.chunks > 0, "no chunk was ingested: {moved:?}");
+    assert!(u64::from(rounds) < ROUNDS || log_bytes(&home) < moved.log_bytes, "no segment was recycled: {moved:?}");
 }
 
 /// A test that cannot fail shows nothing: a node whose log was taken away is caught.

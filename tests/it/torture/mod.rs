@@ -5,6 +5,7 @@
 //! test does what is left. Counts and the seed are settings (`crate::dice`).
 
 mod bystander;
+mod dripping;
 mod flips;
 mod full_disk;
 mod kill;

@@ -57,7 +57,7 @@ impl Home {
     }
 
     /// The same, with nodes that run as another user. Only root may do that.
-    pub(crate) fn as_user(self, user: u32) -> Home {
+    pub(crate) fn run_by(self, user: u32) -> Home {
         Home { user: Some(user), ..self }
     }
 

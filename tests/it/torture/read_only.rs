@@ -21,7 +21,7 @@ fn ordinary() -> Option<Home> {
     if !is_root() {
         return Some(Home::new());
     }
-    let home = Home::new().open_to_all().as_user(NOBODY);
+    let home = Home::new().open_to_all().run_by(NOBODY);
     if !home.runs() {
         println!("skipped: user {NOBODY} cannot run the binary, or there is no setpriv");
         return None;

@@ -1,5 +1,5 @@
-//! Clients that are slow where there is room for them: half a frame, a byte a second, answers that nobody reads. They have
-//! thirty seconds, so this takes as long; tests run in the order of their names, and it begins among the first.
+//! Clients that are slow where there is room for them: half a frame, a byte a second, answers that nobody reads. They
+//! have thirty seconds, so this takes as long; tests run in the order of their names, and it begins among the first.
 
 use std::time::{Duration, Instant};
 

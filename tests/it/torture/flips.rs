@@ -1,5 +1,5 @@
-//! One bit turned in a file at rest. The node says which file, and what to do, or serves exactly what was written: never
-//! another value, never nothing in place of a value, never a panic.
+//! One bit turned in a file at rest. The node says which file, and what to do, or serves exactly what was written:
+//! never another value, never nothing in place of a value, never a panic.
 //!
 //! The one thing that may be gone is the very last write before the kill: nothing later states that it was durable
 //! (docs/STORAGE.md, "Reading back").

@@ -1,7 +1,7 @@
 //! Clients that put, delete, read and send batches, and tell a history what they asked and what they were told.
 //!
-//! Most work on a few hot keys: blind, with contexts, asking for siblings. Some move bulk in batches, so that chunks are
-//! ingested and segments used again while the rest goes on. Half of the clients name their operations.
+//! Most work on a few hot keys: blind, with contexts, asking for siblings. Some move bulk in batches, so that chunks
+//! are ingested and segments used again while the rest goes on. Half of the clients name their operations.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

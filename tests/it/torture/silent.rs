@@ -1,6 +1,6 @@
-//! Clients that hold a connection and do nothing good with it: they say nothing, say it slowly, stay for no reason, never
-//! read; thousands of them at once. Others are served meanwhile, memory is bounded, each is dropped in its documented
-//! time, and when they are gone nothing of them is left.
+//! Clients that hold a connection and do nothing good with it: they say nothing, say it slowly, stay for no reason,
+//! never read; thousands of them at once. Others are served meanwhile, memory is bounded, each is dropped in its
+//! documented time, and when they are gone nothing of them is left.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! SIGSTOP: a node that stands still for longer than anyone waits, as under a debugger, a frozen container or a machine
-//! that swaps; then SIGCONT.
+//! SIGSTOP: a node that stands still for longer than anyone waits, as under a debugger, a frozen container or a
+//! machine that swaps; then SIGCONT.
 //!
-//! While it stands, each client is told by its own clock. Afterwards the same process goes on, with the same connections,
-//! and its watchdog, heartbeats and deadlines, which all saw a jump in time, have ended nothing that was acknowledged.
+//! While it stands, each client is told by its own clock. Afterwards the same process goes on, with the same
+//! connections, and its watchdog, heartbeats and deadlines, which all saw a jump in time, have ended nothing that was
+//! acknowledged.
 
 use std::time::{Duration, Instant};
 

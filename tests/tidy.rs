@@ -20,8 +20,9 @@ const NAMES: [(&str, &[&str]); 9] = [
 ];
 
 /// Where a foreign crate may be named, by the beginnings of paths. Tests may stand in for a neighbour.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("fjall", &["src/store/lsm"]),
+    ("xxhash_rust", &["src/store/lsm"]),
     ("glommio", &["src/runtime/", "src/store/wal/writer.rs"]),
     // Its channels need no runtime: they are how the control thread and the cores answer each other.
     ("tokio::sync", &["src/control/", "src/client/", "src/cli/", "src/runtime/"]),

@@ -4,16 +4,16 @@
 //! says hello as it should, with the token, is welcomed, and the socket goes to a core with whatever was read behind
 //! the hello.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::node::Node;
 use crate::protocol::message::Failure;
@@ -25,8 +25,12 @@ use crate::wire::hello::{
     Features, Greeting, HELLO_BYTES_MAX, Hello, Kind, Limits, VERSIONS, Welcome, encode_greeting,
 };
 
-/// Strangers at the door. Who comes when so many stand there waits in the kernel's queue.
+/// Strangers at the door. Who comes when so many stand there takes the place of whoever has stood there longest: a
+/// crowd that says nothing must not keep out who says hello.
 const STRANGERS_MAX: usize = 256;
+
+/// Nobody loses the place before this: a hello comes right behind the connection, or behind one lost packet.
+const HELLO_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// Time for a hello to come; and as much again for its answer to go.
 const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
@@ -43,6 +47,12 @@ enum Turned {
     Deaf,
     #[error(transparent)]
     Refused(#[from] Failure),
+}
+
+/// Somebody who was accepted and has not become a client yet, as far as we know.
+struct Stranger {
+    since: Instant,
+    greeting: JoinHandle<()>,
 }
 
 /// The acceptor of one node.
@@ -65,12 +75,13 @@ impl Acceptor {
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let door = Arc::new(Semaphore::new(STRANGERS_MAX));
+        let mut strangers = VecDeque::new();
         loop {
-            let place = Arc::clone(&door).acquire_owned().await.expect("nobody closes the door");
+            self.make_room(&mut strangers).await;
             match listener.accept().await {
                 Ok((socket, peer)) => {
-                    tokio::spawn(self.clone().receive(socket, peer, place));
+                    let greeting = tokio::spawn(self.clone().receive(socket, peer));
+                    strangers.push_back(Stranger { since: Instant::now(), greeting });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -80,7 +91,24 @@ impl Acceptor {
         }
     }
 
-    async fn receive(self, socket: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+    /// Waits until there is a place at the door, or makes one.
+    async fn make_room(&self, strangers: &mut VecDeque<Stranger>) {
+        if strangers.len() < STRANGERS_MAX {
+            return;
+        }
+        strangers.retain(|stranger| !stranger.greeting.is_finished());
+        if strangers.len() < STRANGERS_MAX {
+            return;
+        }
+        let mut oldest = strangers.pop_front().expect("the door is full");
+        if timeout_at(oldest.since + HELLO_TIME_MIN, &mut oldest.greeting).await.is_err() {
+            tracing::debug!("a connection gave way to a new one before it said hello");
+            oldest.greeting.abort();
+            self.node.metrics.hello(false);
+        }
+    }
+
+    async fn receive(self, socket: TcpStream, peer: SocketAddr) {
         let outcome = match timeout(2 * HELLO_TIME_MAX, self.greet(socket, peer)).await {
             Ok(outcome) => outcome,
             Err(_late) => Err(Turned::Deaf),
@@ -298,6 +326,21 @@ mod tests {
 
         let http = port.refusal(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert!(matches!(http, Failure::Malformed { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_full_door_lets_in_who_says_hello_in_place_of_who_stands_there_silent() {
+        let port = Port::open(8);
+        let mut silent = vec![];
+        for _ in 0..2 * STRANGERS_MAX {
+            silent.push(TcpStream::connect(port.address).await.unwrap());
+        }
+
+        let welcomed = timeout(HELLO_TIME_MAX / 2, port.say(&spelt(&hello()))).await;
+
+        assert!(welcomed.expect("it does not wait for their time to end").1.is_ok());
+        let gone = timeout(HELLO_TIME_MAX / 2, silent[0].read(&mut [0])).await.expect("the first has gone");
+        assert_eq!(gone.unwrap_or(0), 0);
     }
 
     #[tokio::test]

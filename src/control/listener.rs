@@ -45,12 +45,21 @@ pub enum BindError {
     },
 }
 
+/// Connections that may wait to be accepted; the kernel allows `net.core.somaxconn` at most, which is 4,096 too. The
+/// standard library asks for 128: when as many clients as a node takes come back at once, the others would wait for
+/// seconds.
+const QUEUE_MAX: i32 = 4_096;
+
 /// Takes the port of `setting`. The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
 ///
 /// # Errors
 /// [`BindError`].
 pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).map_err(|cause| match cause.kind() {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        rustix::net::listen(&listener, QUEUE_MAX)?;
+        Ok(listener)
+    });
+    bound.map_err(|cause| match cause.kind() {
         io::ErrorKind::AddrInUse => BindError::Taken { address, setting },
         io::ErrorKind::PermissionDenied => BindError::Denied { address, setting },
         io::ErrorKind::AddrNotAvailable => BindError::Elsewhere { address, setting },

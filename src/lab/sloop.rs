@@ -201,7 +201,7 @@ mod tests {
     use crate::protocol::message::{Answer, Found, Level, Reply, Sibling, Written};
     use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, WallTime};
     use crate::wire::hello::{Limits, Welcome, encode_greeting};
-    use crate::wire::{decode_call, encode_answer, next_frame};
+    use crate::wire::{Frame, decode_call, encode_answer, next_frame};
 
     const DOT: Dot = Dot { actor: ActorId(1), counter: 2 };
 
@@ -242,8 +242,9 @@ mod tests {
     fn read(out: &[u8]) -> Vec<(CallId, Call)> {
         let mut bytes = BytesMut::from(out);
         let mut calls = vec![];
-        while let Some(frame) = next_frame(&mut bytes, usize::MAX).unwrap() {
-            calls.push((frame.id, decode_call(frame).unwrap()));
+        let read = |frame: Frame<'_>| (frame.id, decode_call(frame).unwrap());
+        while let Some(call) = next_frame(&mut bytes, usize::MAX, read).unwrap() {
+            calls.push(call);
         }
         assert!(bytes.is_empty());
         calls
@@ -289,7 +290,7 @@ mod tests {
         let written = Written {
             dot: DOT,
             context: Bytes::new(),
-            superseded: vec![],
+            superseded: SmallVec::new(),
             written_at: WallTime(1),
             remembered: false,
             level: Level::default(),

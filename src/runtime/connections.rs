@@ -82,11 +82,6 @@ impl Connections {
         self.open.values()
     }
 
-    /// How many are open.
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
     /// Takes in a connection past its hello. Its first turn is the next.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_lite::future::or;
+use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
 use super::executor::{self, Setup};
@@ -17,6 +19,7 @@ use crate::store::wal::writer::probe;
 const RING_TRIES: u32 = 20;
 const RING_WAIT: Duration = Duration::from_millis(100);
 const UP_MAX: Duration = Duration::from_secs(10);
+const BEAT: Duration = Duration::from_millis(10);
 
 /// Starts the executor of a core, which lives on the setup. It says that it is up before it is given that, so that one
 /// that fails can be tried again.
@@ -35,11 +38,11 @@ pub fn start_executor(
         let (hand, handed) = flume::bounded::<Setup>(1);
         let wal = wal.to_owned();
         let begin = move || async move {
-            let (told, sockets) = match prepare(&wal, core).await {
+            let (told, sockets) = match turning(prepare(&wal, core)).await {
                 Ok(sockets) => (up.send(Ok(())), Some(sockets)),
                 Err(reason) => (up.send(Err(reason)), None),
             };
-            match (handed.recv_async().await, sockets) {
+            match (turning(handed.recv_async()).await, sockets) {
                 (Ok(setup), Some((poller, watch))) if told.is_ok() => {
                     executor::live(setup, poller, watch).await;
                     Ok(())
@@ -75,6 +78,17 @@ async fn prepare(wal: &Path, core: CoreId) -> Result<(Poller, Watch), String> {
     probe(wal, core).await.map_err(|error| error.to_string())?;
     let sockets = Poller::new().and_then(|poller| poller.watch().map(|watch| (poller, watch)));
     sockets.map_err(|error| format!("no sockets can be polled: {error}"))
+}
+
+/// glommio 0.9 can park with work to do (docs/ARCHITECTURE.md, threads). Until a core's heart beats, this timer wakes
+/// its executor.
+async fn turning<T>(work: impl Future<Output = T>) -> T {
+    let beat = async {
+        loop {
+            sleep(BEAT).await;
+        }
+    };
+    or(work, beat).await
 }
 
 fn reason(joined: Result<Result<(), String>, GlommioError<()>>) -> String {

@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, FlockOperation, access};
 
 use crate::protocol::types::{ActorId, AppendId, ClusterId};
 use crate::wire::reader::put_count;
@@ -212,6 +212,9 @@ impl Home {
         for folder in ["wal", "lsm"] {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(|cause| io_error("cannot create", &folder, cause))?;
+            // Asked before the logs are replayed and the start is counted: a start that is refused changes nothing.
+            let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+            access(&folder, all).map_err(|errno| io_error("cannot write in", &folder, errno.into()))?;
         }
         let file = path.join("node");
         let identity = match fs::read(&file) {

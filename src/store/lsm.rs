@@ -3,6 +3,8 @@
 //! Everything here blocks and is called on store threads, at start and at stop only. Ingestion is atomic and durable
 //! when it returns, and goes round fjall's own journal and memtables (docs/STORAGE.md).
 
+mod manifest;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
@@ -51,6 +53,20 @@ pub enum LsmError {
         /// What to do.
         hint: &'static str,
     },
+    /// A file is not as it was written.
+    #[error("{path} is damaged; restore the data directory from a snapshot")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        cause: io::Error,
+    },
     /// An entry that we did not write.
     #[error("{path}: {cause}; restore the data directory from a snapshot")]
     Layout {
@@ -66,7 +82,7 @@ impl LsmError {
     pub fn is_full(&self) -> bool {
         match self {
             LsmError::Fjall { cause, .. } => is_full(cause),
-            LsmError::Layout { .. } => false,
+            LsmError::Damaged { .. } | LsmError::Unread { .. } | LsmError::Layout { .. } => false,
         }
     }
 }
@@ -90,6 +106,11 @@ impl Lsm {
     /// # Errors
     /// [`LsmError`].
     pub fn open(path: &Path, blocks_bytes: u64) -> Result<Lsm, LsmError> {
+        match manifest::find_damage(path) {
+            Ok(None) => {}
+            Ok(Some(path)) => return Err(LsmError::Damaged { path }),
+            Err((path, cause)) => return Err(LsmError::Unread { path, cause }),
+        }
         let open = || -> fjall::Result<(Database, Keyspace)> {
             let database = Database::builder(path).cache_size(blocks_bytes).worker_threads(1).open()?;
             let separated = KvSeparationOptions::default().separation_threshold(SEPARATED_BYTES_MIN);
@@ -295,10 +316,14 @@ fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
     let hint = match &cause {
         cause if is_full(cause) => " (the disk is full: free some space)",
         fjall::Error::Locked => " (another process holds it)",
-        fjall::Error::InvalidVersion(_) => " (another version of sloop wrote it: start that one)",
-        fjall::Error::Storage(_) | fjall::Error::JournalRecovery(_) | fjall::Error::Unrecoverable => {
-            " (a file is damaged: restore the data directory from a snapshot)"
+        fjall::Error::InvalidVersion(Some(_)) => {
+            " (another version of sloop wrote it: start that one; where none did, a file is damaged: restore the data \
+             directory from a snapshot)"
         }
+        fjall::Error::Storage(_)
+        | fjall::Error::JournalRecovery(_)
+        | fjall::Error::Unrecoverable
+        | fjall::Error::InvalidVersion(None) => " (a file is damaged: restore the data directory from a snapshot)",
         _ => "",
     };
     LsmError::Fjall { doing, path: path.to_owned(), cause, hint }

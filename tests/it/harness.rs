@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// A data directory that outlives its nodes.
 pub(crate) struct Home {
     folder: TempDir,
+    data: PathBuf,
+    /// The user and group that its nodes run as, where that is not ours.
+    user: Option<u32>,
 }
 
 /// A node that runs. It is killed when it is dropped.
@@ -43,12 +47,33 @@ pub(crate) struct Ended {
 
 impl Home {
     pub(crate) fn new() -> Home {
-        let folder = tempfile::Builder::new().prefix("node-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
-        Home { folder: folder.expect("a folder for the node") }
+        let folder = folder();
+        Home { data: folder.path().join("data"), folder, user: None }
+    }
+
+    /// With its data in a place that somebody else looks after.
+    pub(crate) fn at(data: PathBuf) -> Home {
+        Home::new().keep_in(&data)
+    }
+
+    /// The same, with nodes that run as another user. Only root may do that.
+    pub(crate) fn run_by(self, user: u32) -> Home {
+        Home { user: Some(user), ..self }
+    }
+
+    /// The same, in a folder that every user may use.
+    pub(crate) fn open_to_all(self) -> Home {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o777)).expect("our own folder");
+        self
+    }
+
+    /// The same, with its data elsewhere.
+    pub(crate) fn keep_in(self, data: &Path) -> Home {
+        Home { data: data.to_owned(), ..self }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     pub(crate) fn start(&self) -> Node {
@@ -57,6 +82,14 @@ impl Home {
 
     /// Starts a node, and waits until it says that it is ready.
     pub(crate) fn start_with(&self, flags: &[&str]) -> Node {
+        match self.try_start(flags) {
+            Ok(node) => node,
+            Err(ended) => panic!("the node did not become ready: {}", ended.said),
+        }
+    }
+
+    /// A start that may fail: then it gives what the node says.
+    pub(crate) fn try_start(&self, flags: &[&str]) -> Result<Node, Ended> {
         let mut child = self.command(flags).stdout(Stdio::piped()).spawn().expect("the binary starts");
         let said = read_all(child.stderr.take().expect("piped"));
         let lines = read_lines(child.stdout.take().expect("piped"));
@@ -66,11 +99,13 @@ impl Home {
                 let address = |mark| after(mark).and_then(|text| text.parse().ok());
                 let (binary, http) = (address("clients on "), address("http on http://"));
                 let (Some(binary), Some(http)) = (binary, http) else { panic!("no addresses in {line:?}") };
-                Node { child, binary, http, said: Some(said) }
+                Ok(Node { child, binary, http, said: Some(said) })
             }
-            Err(_) => {
-                child.kill().expect("a child can be killed");
-                panic!("the node did not become ready: {}", said.join().expect("a reader does not panic"));
+            Err(silence) => {
+                if silence == RecvTimeoutError::Timeout {
+                    child.kill().expect("a child can be killed");
+                }
+                Err(Ended { status: wait(&mut child), said: said.join().expect("a reader does not panic") })
             }
         }
     }
@@ -84,12 +119,12 @@ impl Home {
     }
 
     fn command(&self, flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sloop"));
+        let mut command = self.sloop();
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SLOOP_")) {
             command.env_remove(name);
         }
-        command.args(["serve", "--pin", "false", "--memory", "512MiB"]);
-        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
+        command.args(["serve", "--pin", "false"]);
+        for (flag, value) in [("--memory", "512MiB"), ("--listen", "127.0.0.1:0"), ("--http", "127.0.0.1:0")] {
             if !flags.contains(&flag) {
                 command.args([flag, value]);
             }
@@ -98,6 +133,26 @@ impl Home {
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stderr(Stdio::piped());
         command
     }
+
+    /// Whether its user can run the binary at all.
+    pub(crate) fn runs(&self) -> bool {
+        let ran = self.sloop().arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        ran.is_ok_and(|status| status.success())
+    }
+
+    fn sloop(&self) -> Command {
+        let sloop = env!("CARGO_BIN_EXE_sloop");
+        let Some(user) = self.user else { return Command::new(sloop) };
+        let mut command = Command::new("setpriv");
+        let user = user.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", sloop]);
+        command
+    }
+}
+
+fn folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("node-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    folder.expect("a folder for the node")
 }
 
 impl Node {
@@ -170,10 +225,34 @@ impl Node {
 
     /// The sum of a metric over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = String::from_utf8(self.get("/metrics").body).expect("metrics are text");
+        Metrics::of(self.http).expect("the node shows its metrics").sum(name)
+    }
+
+    /// Bytes of memory that the process holds.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the node runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1_024
+    }
+}
+
+/// What a node counts.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// None where there is no node.
+    pub(crate) fn of(http: SocketAddr) -> Option<Metrics> {
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        let reply = try_exchange(http, head.as_bytes())?;
+        Some(Metrics(String::from_utf8(reply.body).expect("metrics are text")))
+    }
+
+    /// The sum of a metric over its labels.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
         let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
-        text.lines().filter(is_it).filter_map(value).sum()
+        self.0.lines().filter(is_it).filter_map(value).sum()
     }
 }
 
@@ -224,14 +303,18 @@ pub(crate) fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str
 
 /// Any bytes on a connection of their own.
 pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
-    let mut stream = TcpStream::connect_timeout(&to, LIMIT).expect("the node listens");
+    try_exchange(to, bytes).expect("the node answers")
+}
+
+/// The same, with nothing where nobody answers.
+pub(crate) fn try_exchange(to: SocketAddr, bytes: &[u8]) -> Option<Reply> {
+    let mut stream = TcpStream::connect_timeout(&to, LIMIT).ok()?;
     stream.set_read_timeout(Some(LIMIT)).expect("a limit above zero");
     // A node may refuse a body before it has read it whole.
     let _ = stream.write_all(bytes);
     let mut heard = vec![];
     let _ = stream.read_to_end(&mut heard);
-    let end = heard.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("no reply: {:?}", String::from_utf8_lossy(&heard)));
+    let end = heard.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8(heard[..end].to_vec()).expect("a head is text");
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a status line");
@@ -239,7 +322,7 @@ pub(crate) fn exchange(to: SocketAddr, bytes: &[u8]) -> Reply {
     let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
     let body = heard.split_off(end + 4);
     let is_chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-    Reply { status, headers, body: if is_chunked { unchunk(&body) } else { body } }
+    Some(Reply { status, headers, body: if is_chunked { unchunk(&body) } else { body } })
 }
 
 fn unchunk(mut body: &[u8]) -> Vec<u8> {

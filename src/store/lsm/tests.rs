@@ -64,3 +64,34 @@ fn a_page_that_nobody_waits_for_is_not_looked_for() {
     assert_eq!(list(&|| true), Some(Page { keys: vec![key("a")], more: false }));
     assert_eq!(list(&|| false), None);
 }
+
+/// Each turned bit of a manifest, or of what names it, is found; fjall would open some of them as another state.
+#[test]
+fn a_manifest_that_is_not_as_it_was_written_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let folder = lsm.data.path().to_owned();
+    ingest(&lsm, "a");
+    ingest(&lsm, "b");
+    lsm.close().unwrap();
+
+    let current = fs::read(folder.join("current")).unwrap();
+    let id = u64::from_le_bytes(*current.first_chunk().unwrap());
+    let manifest = folder.join(format!("v{id}"));
+    // What is checked is what fjall writes: after an upgrade that writes something else, this fails first.
+    let sums = current.len() - 1;
+    for (path, bytes) in [(&manifest, fs::metadata(&manifest).unwrap().len() as usize), (&folder.join("current"), sums)]
+    {
+        let written = fs::read(path).unwrap();
+        for at in 0..bytes {
+            let mut turned = written.clone();
+            turned[at] ^= 1 << (at % 8);
+            fs::write(path, turned).unwrap();
+            let refused = Lsm::open(dir.path(), BLOCKS_BYTES).err().expect("it is not opened").to_string();
+            assert!(refused.contains(&*folder.to_string_lossy()) && refused.contains("restore"), "{at}: {refused}");
+        }
+        fs::write(path, written).unwrap();
+    }
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    assert!(lsm.get(&Place::of(ring(), &key("a"))).unwrap().is_some());
+}

@@ -289,9 +289,14 @@ fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_fo
     node.stop().unwrap();
 
     let node = small();
-    let mut client = Client::connect(&node);
+    let (mut client, mut other) = (Client::connect(&node), Client::connect(&node));
     let get = |name: &String| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));
-    client.call((1..).zip(names.iter().map(get)));
+    client.call((1..).zip(names.iter().map(get)).chain([(100, Call::Ping)]));
+    assert_eq!(client.answer(), Some((100, Answer::Pong)), "all are asked, and nothing was read yet");
+
+    // Values are read in the order of the calls: when the other has its answer, all of them were, and none was taken.
+    other.call([(1, get(&names[7]))]);
+    assert!(other.answer().is_some());
     let answers: Vec<Answer> = names.iter().map_while(|_| Some(client.answer()?.1)).collect();
     let found = answers.iter().filter(|answer| matches!(answer, Answer::One(Ok(Reply::Found(_))))).count();
     let refused =

@@ -134,7 +134,7 @@ impl Shared {
             self.connections.borrow_mut().turn(&mut self.core());
             let waited = if wanting.is_empty() { watch.ready(&wanting.signal).await } else { watch.give_way().await };
             if let Err(error) = waited {
-                tracing::warn!(core = %self.id, %error, "the sockets cannot be waited for; they are looked at in a while");
+                tracing::warn!(core = %self.id, %error, "the sockets cannot be waited for: another try soon");
                 sleep(BEAT_BUSY).await;
             }
         }

@@ -48,6 +48,15 @@ enum Brought {
     End(End),
 }
 
+/// What a turn came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Turned {
+    /// Connections that had something.
+    pub served: usize,
+    /// The log's task waits no more: it has something to write.
+    pub woke_log: bool,
+}
+
 /// How far a connection came in its turn.
 enum Turn {
     /// Nothing more has come in.
@@ -98,9 +107,10 @@ impl Connections {
     }
 
     /// Serves all connections that are ready.
-    pub fn turn(&mut self, core: &mut Core) {
+    pub fn turn(&mut self, core: &mut Core) -> Turned {
         self.look(core);
-        for _ in 0..self.wanting.len() {
+        let served = self.wanting.len();
+        for _ in 0..served {
             if let Some(connection) = self.wanting.pop() {
                 self.hear(core, &connection);
             }
@@ -112,7 +122,8 @@ impl Connections {
                 act(core, &connection, brought);
             }
         }
-        core.flush();
+        self.wanting.signal.lower();
+        Turned { served, woke_log: core.flush() }
     }
 
     /// Drops those that were slow or silent for too long.

@@ -303,18 +303,22 @@ impl Core {
     }
 
     /// What was gathered in this turn goes its way: fetches to the store thread, appends to the log, replies to their
-    /// connections.
-    pub fn flush(&mut self) {
+    /// connections. Says whether that woke the log's task.
+    pub fn flush(&mut self) -> bool {
         if !self.fetches.is_empty() {
             let keys = std::mem::take(&mut self.fetches);
             self.hand_over(Job::Fetch(keys));
         }
-        if std::mem::take(&mut self.appended) {
-            self.log.raise();
-        }
+        let woke_log = std::mem::take(&mut self.appended) && self.log.raise();
         for connection in self.dirty.drain(..) {
             self.replies_bytes -= connection.send(self.now.instant);
         }
+        woke_log
+    }
+
+    /// Whether answers wait to be sent at the end of a turn.
+    pub fn has_answers(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Sends what waits on a connection, as far as it goes.

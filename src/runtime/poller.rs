@@ -100,11 +100,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits until the set has something to tell, or `nudge` is raised.
+    /// Waits until the set has something to tell, or `nudge` is raised. Says whether it was the set.
     ///
     /// # Errors
     /// What the kernel says; the limit of open files, as a rule.
-    pub async fn ready(&mut self, nudge: &Signal) -> io::Result<()> {
+    pub async fn ready(&mut self, nudge: &Signal) -> io::Result<bool> {
         let mut armed = match self.armed.take() {
             Some(armed) => armed,
             None => poll_of(&self.set)?,
@@ -114,10 +114,11 @@ impl Watch {
             (false, true) => Poll::Ready(false),
             (false, false) => Poll::Pending,
         });
-        if !told.await {
+        let told = told.await;
+        if !told {
             self.armed = Some(armed);
         }
-        Ok(())
+        Ok(told)
     }
 
     /// Gives way until the executor has looked after its own completions, which it does only while no task is ready.

@@ -12,12 +12,16 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Raises the flag and wakes whoever waits.
-    pub fn raise(&self) {
+    /// Raises the flag, wakes whoever waits, and says whether anyone did.
+    pub fn raise(&self) -> bool {
         self.raised.set(true);
-        if let Some(waiter) = self.waiter.borrow_mut().take() {
-            waiter.wake();
-        }
+        let waiter = self.waiter.borrow_mut().take();
+        waiter.map(Waker::wake).is_some()
+    }
+
+    /// Lowers the flag.
+    pub fn lower(&self) {
+        self.raised.set(false);
     }
 
     /// Waits for the flag and lowers it.

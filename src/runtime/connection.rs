@@ -329,9 +329,10 @@ impl Connection {
         stalled(&self.frame_since, STALL_MAX) || stalled(&self.answers_since, unread_max) || idle
     }
 
-    /// Nothing more is read from it until there is room.
+    /// Nothing more is read from it until there is room. A frame that has come in part is not late meanwhile.
     pub fn stall(&self) {
         self.stalled.set(true);
+        self.frame_since.set(None);
     }
 
     /// Has its turn if it waits for room: answers were taken, or the beat looked by.

@@ -247,3 +247,6 @@ fn act(core: &mut Core, connection: &Rc<Connection>, brought: Brought) {
 fn key(token: u64) -> DefaultKey {
     KeyData::from_ffi(token).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,3 +27,5 @@ pub mod launch;
 pub mod node;
 pub mod snapshots;
 pub mod trees;
+#[cfg(test)]
+mod samples;

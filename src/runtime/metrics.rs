@@ -21,12 +21,12 @@ const TABLE: [(&str, Kind, &str); 28] = [
     (WAL_FAILURES, Kind::Counter, "Writes to the log that failed."),
     (WAL_BEHIND_BYTES, Kind::Gauge, "Bytes of log that a restart would replay."),
     (WAL_SEGMENTS, Kind::Gauge, "Segment files that the core holds."),
-    (OVERLAY_BYTES, Kind::Gauge, "Bytes that are durable in the log and not yet in the LSM tree."),
-    (OVERLAY_KEYS, Kind::Gauge, "Keys that are durable in the log and not yet in the LSM tree."),
-    (CACHE_BYTES, Kind::Gauge, "Bytes of the cache of hot keys."),
-    (CACHE_KEYS, Kind::Gauge, "Keys in the cache of hot keys."),
-    (CACHE_HITS, Kind::Counter, "Look-ups served from memory."),
-    (CACHE_MISSES, Kind::Counter, "Look-ups that went to the LSM tree."),
+    (OVERLAY_BYTES, Kind::Gauge, "Memory of what is durable in the log and not yet in the LSM tree."),
+    (OVERLAY_KEYS, Kind::Gauge, "Keys and operations of the same, without the chunk that is being ingested."),
+    (CACHE_BYTES, Kind::Gauge, "Memory of the keys that are held though the LSM tree has them."),
+    (CACHE_KEYS, Kind::Gauge, "Keys of the same, and those that are known to be absent."),
+    (CACHE_HITS, Kind::Counter, "Look-ups of keys that memory answered, the overlay included."),
+    (CACHE_MISSES, Kind::Counter, "Look-ups of keys that the LSM tree had to answer."),
     (COLD_READS, Kind::Counter, "Reads of the LSM tree."),
     (COLD_READ_SECONDS, Kind::Histogram, "Time of one read of the LSM tree, waiting included."),
     (INGESTIONS, Kind::Counter, "Chunks that the LSM tree took."),
@@ -38,7 +38,7 @@ const TABLE: [(&str, Kind, &str); 28] = [
     (CONNECTIONS, Kind::Gauge, "Binary connections that the core serves."),
     (CONNECTIONS_OPENED, Kind::Counter, "Binary connections that the core was given."),
     (CONNECTIONS_DROPPED, Kind::Counter, "Binary connections that were closed for being too slow or silent."),
-    (FRAMES_REFUSED, Kind::Counter, "Frames that broke the protocol; each ends its connection."),
+    (FRAMES_REFUSED, Kind::Counter, "Frames that were no call: answered with a failure, or the end."),
 ];
 
 const OPERATIONS: &str = "sloop_operations_total";

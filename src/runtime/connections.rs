@@ -5,7 +5,7 @@
 //!                                              log, fetches to the store thread, answers of a connection in one send
 //! ```
 //! A turn hears the connections that are ready, each up to its share of calls and all up to the turn's. What is left
-//! over has its turn next, in the order in which it was ready: nobody waits behind a busy client for longer than a turn.
+//! over has its turn next, in the order in which it was ready: nobody waits behind a busy client for more than that.
 //! All calls of a turn are read before the first is acted upon: where each key lies in memory is then looked up for all
 //! of them together, and the processor waits for many cache lines at once instead of for one after the other.
 //!

@@ -15,7 +15,7 @@ use super::{Error, Options, Result};
 use crate::protocol::message::{Answer, Call, Failure};
 use crate::wire::frame::ANSWER_BYTES_MAX;
 use crate::wire::hello::{Features, GREETING_BYTES_MAX, Hello, Kind, VERSIONS, Welcome, decode_greeting};
-use crate::wire::{CallId, Frame, decode_answer, encode_call, next_frame};
+use crate::wire::{CallId, Frame, decode_answer, encode_call, next_frame, reserve_rest};
 
 /// Room for one read.
 const READ_BYTES: usize = 16 * 1024;
@@ -150,6 +150,7 @@ impl Connection {
             if self.leaving && self.pending.is_empty() {
                 return Ok(End::Lost);
             }
+            reserve_rest(&mut self.read, ANSWER_BYTES_MAX).map_err(invalid)?;
             if self.read.capacity() == self.read.len() {
                 self.read.reserve(READ_BYTES);
             }

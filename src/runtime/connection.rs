@@ -20,13 +20,16 @@ use crate::protocol::message::{Answer, Call, Failure};
 use crate::protocol::types::Instant;
 use crate::wire::answer::encode_answer;
 use crate::wire::call::decode_call;
-use crate::wire::frame::{CALL_BYTES_MAX, CallId, next_frame};
+use crate::wire::frame::{CALL_BYTES_MAX, CallId, frame_bytes, next_frame, reserve_rest};
 
 /// Most calls of one connection under way: the welcome tells clients so.
 pub const CALLS_MAX: usize = 1_024;
 
 /// Answers that wait on one connection, in bytes; beyond it nothing more is read from it.
 const ANSWERS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Calls of at most so many bytes are read without asking for room: one read brings all of them.
+const CALL_BYTES_SMALL: usize = 64 * 1024;
 
 /// A frame must be complete this long after its first byte, and answers must be taken within it.
 pub const STALL_MAX: Duration = Duration::from_secs(30);
@@ -72,6 +75,8 @@ pub struct Connection {
     peer: SocketAddr,
     /// Calls that have come in and were not taken yet, the last one in part, as a rule.
     calls: RefCell<BytesMut>,
+    /// Bytes of room that the call has which is coming in.
+    room: Cell<usize>,
     /// Calls that were taken, and wait for room for their answers.
     put_off: RefCell<VecDeque<(CallId, Call)>>,
     /// Answers that are not sent yet.
@@ -123,6 +128,7 @@ impl Connection {
             stream: socket,
             peer,
             calls: RefCell::new(BytesMut::from(&leftover[..])),
+            room: Cell::new(0),
             put_off: RefCell::default(),
             answers: RefCell::default(),
             readable: Cell::new(true),
@@ -191,7 +197,9 @@ impl Connection {
                     // of already.
                     self.readable.set(bytes == scratch.len() || self.hung_up.get());
                     self.read_at.set(now);
-                    self.calls.borrow_mut().extend_from_slice(&scratch[..bytes]);
+                    let mut calls = self.calls.borrow_mut();
+                    reserve_rest(&mut calls, CALL_BYTES_MAX).expect("a length that cannot be has ended it");
+                    calls.extend_from_slice(&scratch[..bytes]);
                     return Ok(bytes);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -202,6 +210,22 @@ impl Connection {
                 Err(error) => return Err(End::Lost(error)),
             }
         }
+    }
+
+    /// Bytes of the call that has come in part, when it is a large one.
+    pub fn coming_bytes(&self) -> Option<usize> {
+        let bytes = frame_bytes(&self.calls.borrow(), CALL_BYTES_MAX).ok()??;
+        (CALL_BYTES_SMALL < bytes).then_some(bytes)
+    }
+
+    /// Sets the room that it has, and says how much it had.
+    pub fn set_room(&self, bytes: usize) -> usize {
+        self.room.replace(bytes)
+    }
+
+    /// Whether it has room for the call that is coming in.
+    pub fn has_room(&self) -> bool {
+        self.room.get() != 0
     }
 
     /// There is no room for its answer now: it is taken again, before all that came later, once there is.
@@ -317,9 +341,12 @@ impl Connection {
         self.closed.get()
     }
 
-    /// The client sends nothing more: the connection ends once everything that is under way is answered.
+    /// The client sends nothing more: the connection ends once everything that is under way is answered. What has come
+    /// in of another call never becomes one.
     pub fn finish(self: &Rc<Self>) {
         self.finishing.set(true);
+        self.frame_since.set(None);
+        *self.calls.borrow_mut() = BytesMut::new();
         if self.is_answered() {
             self.close();
         }

@@ -21,6 +21,7 @@ use super::connection::{Connection, End, Wanting};
 use super::core::Core;
 use super::mail::Arrival;
 use super::poller::{Poller, Readiness};
+use super::room::Room;
 use crate::protocol::message::{Answer, Call, Failure};
 use crate::protocol::types::Instant;
 use crate::store::FORESEEN_MAX;
@@ -45,6 +46,8 @@ pub struct Connections {
     poller: Poller,
     ready: Vec<Readiness>,
     wanting: Rc<Wanting>,
+    /// For large calls that come in.
+    room: Room,
     /// What all of them read into.
     scratch: Vec<u8>,
     /// What they brought in this turn, and how many bytes were read for it.
@@ -72,21 +75,22 @@ pub struct Turned {
 enum Turn {
     /// Nothing more has come in.
     Drained,
-    /// There may be more, but no room for their answers.
+    /// There may be more, but no room for it, or for the answers.
     Full,
     /// There is more, but others wait for their turn.
     More,
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new(poller: Poller) -> Connections {
+    /// None yet. Large calls may fill `calls_bytes_max` while they come in.
+    pub fn new(poller: Poller, calls_bytes_max: usize) -> Connections {
         let scratch = vec![0; READ_BYTES];
         Connections {
             open: SlotMap::new(),
             poller,
             ready: Vec::new(),
             wanting: Rc::default(),
+            room: Room::new(calls_bytes_max),
             scratch,
             brought: VecDeque::new(),
             brought_bytes: 0,
@@ -176,12 +180,16 @@ impl Connections {
         if connection.is_closed() {
             core.send_waiting(connection);
             self.open.remove(key(connection.token()));
+            self.give_back_room(connection);
         } else {
             match self.take_calls(core, connection) {
                 Ok(Turn::Drained) => {}
                 Ok(Turn::Full) => connection.stall(),
                 Ok(Turn::More) => connection.want_turn(),
-                Err(end) => self.brought.push_back((Rc::clone(connection), Brought::End(end))),
+                Err(end) => {
+                    self.give_back_room(connection);
+                    self.brought.push_back((Rc::clone(connection), Brought::End(end)));
+                }
             }
         }
     }
@@ -198,16 +206,48 @@ impl Connections {
                 return Ok(Turn::Full);
             }
             let Some((id, spelt)) = connection.next_call(now)? else {
+                if !self.has_room(connection) {
+                    return Ok(Turn::Full);
+                }
                 match connection.receive(now, &mut self.scratch)? {
                     0 => return Ok(Turn::Drained),
                     bytes => self.brought_bytes += bytes,
                 }
                 continue;
             };
+            if connection.has_room() {
+                self.give_back_room(connection);
+            }
             let brought = spelt.map_or_else(|failure| Brought::Malformed(id, failure), |call| Brought::Call(id, call));
             self.brought.push_back((Rc::clone(connection), brought));
         }
         Ok(Turn::More)
+    }
+
+    /// Whether the call that is coming in may be read on.
+    fn has_room(&mut self, connection: &Connection) -> bool {
+        let Some(bytes) = connection.coming_bytes().filter(|_| !connection.has_room()) else {
+            return true;
+        };
+        let has_room = self.room.take(connection.token(), bytes);
+        if has_room {
+            connection.set_room(bytes);
+            self.call_next();
+        }
+        has_room
+    }
+
+    /// A call has come in whole, or never will: another has its room, or its place among those that wait.
+    fn give_back_room(&mut self, connection: &Connection) {
+        self.room.give_back(connection.set_room(0));
+        self.room.leave(connection.token());
+        self.call_next();
+    }
+
+    fn call_next(&self) {
+        if let Some(next) = self.room.next().and_then(|token| self.open.get(key(token))) {
+            next.look_for_room();
+        }
     }
 }
 

@@ -89,7 +89,8 @@ struct Shared {
 pub async fn live(setup: Setup, poller: Poller, watch: Watch) {
     let Setup { parts, mail, inbox, wal, numbers, hearts, idle_max, rest } = setup;
     let (log, segments) = (Rc::new(Signal::default()), Rc::new(Signal::default()));
-    let connections = Connections::new(poller);
+    // Calls on their way in may fill as much as replies on their way out.
+    let connections = Connections::new(poller, parts.replies_bytes_max);
     let shared = Shared {
         id: parts.id,
         core: Rc::new(RefCell::new(Core::new(parts, Rc::clone(&log), Rc::clone(&segments)))),

@@ -17,6 +17,7 @@ pub mod connection;
 pub mod gather;
 pub mod pages;
 pub mod core;
+pub mod room;
 pub mod connections;
 pub mod storekeeper;
 pub mod executor;

@@ -87,8 +87,7 @@ pub fn frame_bytes(buffer: &[u8], max: usize) -> Result<Option<usize>> {
     }
 }
 
-/// Reads the next frame at the front of a receive buffer and takes it out. `None` needs more bytes; the buffer then has
-/// room for at least the rest of a large frame, so that it is not moved again while it comes.
+/// Reads the next frame at the front of a receive buffer and takes it out. `None` needs more bytes.
 ///
 /// # Errors
 /// As [`frame_bytes`].
@@ -97,9 +96,6 @@ pub fn next_frame<T>(buffer: &mut BytesMut, max: usize, read: impl FnOnce(Frame<
         return Ok(None);
     };
     if buffer.len() < total {
-        if COPIED_BYTES_MAX < total {
-            buffer.reserve(total - buffer.len());
-        }
         return Ok(None);
     }
     if total <= COPIED_BYTES_MAX {
@@ -108,6 +104,17 @@ pub fn next_frame<T>(buffer: &mut BytesMut, max: usize, read: impl FnOnce(Frame<
         return Ok(Some(heard));
     }
     Ok(Some(read(Frame::owned(&take(buffer, total)))))
+}
+
+/// Makes room for the rest of a frame that has come in part, so that it is not moved again and again while it comes.
+/// The whole frame is allocated for: whoever reads from many says first which of them may.
+///
+/// # Errors
+/// As [`frame_bytes`].
+pub fn reserve_rest(buffer: &mut BytesMut, max: usize) -> Result<()> {
+    let total = frame_bytes(buffer, max)?.unwrap_or(0);
+    buffer.reserve(total.saturating_sub(buffer.len()));
+    Ok(())
 }
 
 /// A large frame takes the buffer with it, and what little stands behind it moves on to a new one.

@@ -17,7 +17,7 @@ mod tests;
 
 pub use answer::{decode_answer, encode_answer};
 pub use call::{decode_call, encode_call};
-pub use frame::{CallId, Frame, frame_bytes, next_frame};
+pub use frame::{CallId, Frame, frame_bytes, next_frame, reserve_rest};
 pub use glance::{Glance, glance};
 pub use hello::{Greeting, Hello, Welcome};
 pub use reader::{Reader, WireError};

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use super::*;
 use crate::protocol::causality::{Siblings, Supersedes, Write as Written};
-use crate::protocol::message::{Get, Reply, Request, Terms};
+use crate::protocol::message::{Causality, Get, Put, Reply, Request, Terms};
 use crate::protocol::types::{ActorId, CoreId, Dot, Value, WallTime};
 use crate::runtime::mail::{Errand, Finished, Job};
 use crate::runtime::samples::{World, arrival, key_of};
@@ -19,6 +19,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Large enough that a few of them fill what the network takes unread.
 const LARGE: usize = 512 * 1024;
+
+/// Room for two calls of half its size, and their keys.
+const ROOM: usize = 1024 * 1024 + 1024;
 
 struct Node {
     world: World,
@@ -32,7 +35,7 @@ struct Client {
 
 impl Node {
     fn new() -> Node {
-        Node { world: World::new(), connections: Connections::new(Poller::new().unwrap()) }
+        Node { world: World::new(), connections: Connections::new(Poller::new().unwrap(), ROOM) }
     }
 
     fn join(&mut self) -> Client {
@@ -212,6 +215,55 @@ fn who_is_gone_while_calls_are_under_way_or_waiting_leaves_nothing() {
     node.fetch();
     node.turn();
     assert!(!node.world.core.is_busy() && !node.world.core.replies_are_full());
+}
+
+/// The first bytes of a put of half a megabyte that nobody admits, and the rest.
+fn large_put(id: u64) -> (BytesMut, BytesMut) {
+    let mut out = BytesMut::new();
+    let value = Value::new(vec![b'v'; LARGE]).unwrap();
+    let (causality, terms) = (Causality::Blind, Terms::default());
+    let put = Put { key: key_of(CoreId(1)), value, causality, operation: None, terms };
+    encode_call(&mut out, CallId(id), &Call::One(Request::Put(put))).unwrap();
+    let rest = out.split_off(1_000);
+    (out, rest)
+}
+
+/// Sends on as the node reads.
+fn send(node: &mut Node, client: &mut Client, mut bytes: BytesMut) {
+    node.turn_until("all is read", |_| {
+        if let Ok(sent) = client.socket.write(&bytes) {
+            bytes.advance(sent);
+        }
+        bytes.is_empty()
+    });
+}
+
+#[test]
+fn large_calls_that_come_in_slowly_take_bounded_room_and_wait_in_their_order() {
+    let mut node = Node::new();
+    let mut clients: Vec<Client> = (0..5).map(|_| node.join()).collect();
+    let mut rests: Vec<BytesMut> = vec![];
+    for (client, id) in clients.iter_mut().zip(1..) {
+        let (first, rest) = large_put(id);
+        client.socket.write_all(&first).unwrap();
+        rests.push(rest);
+        node.turn_until("it has begun", |node| node.turn().served == 0);
+    }
+    let has_room =
+        |node: &Node| -> Vec<bool> { node.connections.iter().map(|connection| connection.has_room()).collect() };
+    assert_eq!(has_room(&node), [true, true, false, false, false]);
+    let mut other = node.join();
+    other.say(pings(1..=1));
+    assert_eq!(node.hear(&mut other, 1), pongs(1..=1), "small calls need no room");
+
+    send(&mut node, &mut clients[1], rests.remove(1));
+    node.turn_until("the next one has its room", |node| has_room(node)[..5] == [true, false, true, false, false]);
+    assert!(!node.world.other.is_empty(), "it was whole");
+
+    clients.truncate(3);
+    drop(clients.remove(0));
+    node.turn_until("who waited and left is not waited for", |node| node.connections.iter().count() == 3);
+    assert_eq!(has_room(&node), [false, true, false]);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sloop::client::Client;
-use sloop::protocol::message::{Call, Get, Request, Terms};
-use sloop::protocol::types::Key;
+use sloop::protocol::config::VALUE_BYTES_MAX;
+use sloop::protocol::message::{Call, Causality, Get, Put, Request, Terms};
+use sloop::protocol::types::{Key, Value};
 use sloop::wire::hello::{Features, Kind, Token, VERSIONS, decode_greeting};
 use sloop::wire::{CallId, Hello, encode_call};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -221,6 +222,35 @@ pub(super) async fn ask_and_never_read(to: SocketAddr, calls: u64) -> TcpStream 
 
 pub(super) async fn put_large(to: SocketAddr) {
     Client::connect(to.to_string()).await.unwrap().put("large", vec![b'v'; LARGE]).await.unwrap();
+}
+
+/// Sends a put of the largest size but for its last byte, as far as the node reads it.
+async fn never_ends(to: SocketAddr) -> TcpStream {
+    let mut socket = welcomed(to).await;
+    let mut out = BytesMut::new();
+    let (key, value) = (Key::new("large").unwrap(), Value::new(vec![b'v'; VALUE_BYTES_MAX]).unwrap());
+    let put = Put { key, value, causality: Causality::Blind, operation: None, terms: Terms::default() };
+    encode_call(&mut out, CallId(1), &Call::One(Request::Put(put))).unwrap();
+    // The node reads no more of it once its room is taken, and hangs up in the end.
+    let _ = timeout(Duration::from_secs(3), socket.write_all(&out[..out.len() - 1])).await;
+    socket
+}
+
+#[test]
+fn calls_that_never_end_take_a_bounded_room_and_no_time() {
+    let home = Home::new();
+    let node = home.start_with(&["--memory", "192MiB"]);
+    let bystander = Bystander::begin(node.binary);
+    let before = node.memory();
+    runtime().block_on(async {
+        let endless: JoinSet<TcpStream> = (0..60).map(|_| never_ends(node.binary)).collect();
+        let endless = endless.join_all().await;
+        let most = node.memory();
+        println!("memory: {} MiB before, {} MiB with {} begun calls", before / MIB, most / MIB, endless.len());
+        assert!(most < before + MEMORY / 2, "{} MiB", most / MIB);
+    });
+    assert_gone(&node, 1, before);
+    bystander.end("calls that never end");
 }
 
 /// Two hundred that ask for two hundred megabytes each: more than the room for answers. Those that take it are dropped

@@ -18,6 +18,7 @@ pub mod gather;
 pub mod pages;
 pub mod core;
 pub mod connections;
+pub mod priority;
 pub mod storekeeper;
 pub mod executor;
 pub mod door;

@@ -335,8 +335,9 @@ impl Worker {
             keys.iter().zip(&values).map(|(key, value)| self.begin(key.clone(), write(value))).collect();
         let pairs = keys.iter().zip(values).map(|(key, value)| (key.as_bytes(), value.bytes().clone()));
         let written = self.node.put_many(pairs).await;
-        self.ended(names, written, |Written { dot, superseded, .. }| {
-            Outcome::Written { dot, superseded: superseded.to_vec() }
+        self.ended(names, written, |Written { dot, superseded, .. }| Outcome::Written {
+            dot,
+            superseded: superseded.to_vec(),
         })
     }
 

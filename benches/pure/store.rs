@@ -27,8 +27,15 @@ const BATCH: usize = 256;
 fn append(n: usize, bytes: usize) -> Append {
     let id = n as u64 + 1;
     let minted = Siblings::default().mint(dot(0, id), write(bytes, Supersedes::Held)).unwrap();
-    let (update, state) = (Arc::new(minted.update), Arc::new(minted.set));
-    Append { id: AppendId(id), key: key(n), update, state, remember: None }
+    Append {
+        id: AppendId(id),
+        key: key(n),
+        state: Arc::new(minted.set),
+        dot: minted.dot,
+        upon: minted.upon,
+        supersedes: minted.supersedes,
+        remember: None,
+    }
 }
 
 fn engine() -> Engine {
@@ -48,6 +55,7 @@ fn engine() -> Engine {
         log_bytes_max: 64 * MIB,
         retry: Duration::from_secs(1),
         ring: Ring::new(PARTITIONS),
+        seed: 7,
         log,
     };
     Engine::new(config, vec![SpareSegment { id: SegmentId(1), bytes: 64 * MIB }])

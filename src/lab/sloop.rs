@@ -196,6 +196,7 @@ fn refusal(failure: &Failure) -> Refusal {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use smallvec::SmallVec;
 
     use super::*;
     use crate::protocol::message::{Answer, Found, Level, Reply, Sibling, Written};
@@ -264,7 +265,7 @@ mod tests {
                     Some(value) => Ask::Put { key, value, context: context.as_deref() },
                 };
                 sloop.ask(Slot(*slot), ask, &mut out);
-                let key = Key::new(key.to_vec()).unwrap();
+                let key = Key::new(key).unwrap();
                 let request = match value {
                     None => Request::Get(Get { key, terms: Terms::default() }),
                     Some(value) => Request::Put(Put {

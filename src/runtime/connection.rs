@@ -173,38 +173,51 @@ impl Connection {
         }
     }
 
-    /// Reads what has come in; false when nothing has, for now. `scratch` is the core's: what is left of a frame
-    /// between two reads is kept, so that ten thousand silent connections hold no buffers.
+    /// Reads what has come in and says how many bytes that was; none when nothing has, for now. `scratch` is the
+    /// core's: what is left of a frame between two reads is kept, so that ten thousand silent connections hold no
+    /// buffers.
     ///
     /// # Errors
     /// [`End`] when nothing more will come.
-    pub fn receive(&self, now: Instant, scratch: &mut [u8]) -> Result<bool, End> {
+    pub fn receive(&self, now: Instant, scratch: &mut [u8]) -> Result<usize, End> {
         if !self.readable.get() || self.finishing.get() {
-            return Ok(false);
+            return Ok(0);
         }
-        match (&self.stream).read(scratch) {
-            Ok(0) => Err(End::Closed),
-            Ok(bytes) => {
-                // Less than would have fitted is all there was, and what comes later is told. The end may be told of
-                // already.
-                self.readable.set(bytes == scratch.len() || self.hung_up.get());
-                self.read_at.set(now);
-                self.calls.borrow_mut().extend_from_slice(&scratch[..bytes]);
-                Ok(true)
+        loop {
+            match (&self.stream).read(scratch) {
+                Ok(0) => return Err(End::Closed),
+                Ok(bytes) => {
+                    // Less than would have fitted is all there was, and what comes later is told. The end may be told
+                    // of already.
+                    self.readable.set(bytes == scratch.len() || self.hung_up.get());
+                    self.read_at.set(now);
+                    self.calls.borrow_mut().extend_from_slice(&scratch[..bytes]);
+                    return Ok(bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable.set(false);
+                    return Ok(0);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(End::Lost(error)),
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.readable.set(false);
-                Ok(false)
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
-            Err(error) => Err(End::Lost(error)),
         }
     }
 
-    /// There is no room for its answer now: it comes again as the next call once there is.
+    /// There is no room for its answer now: it is taken again, before all that came later, once there is.
     pub fn put_off(&self, id: CallId, call: Call) {
         self.put_off.borrow_mut().push_back((id, call));
         self.stall();
+    }
+
+    /// Whether calls were put off: those that came later wait behind them.
+    pub fn has_put_off(&self) -> bool {
+        !self.put_off.borrow().is_empty()
+    }
+
+    /// The calls that were put off, in the order in which they came.
+    pub fn take_put_off(&self) -> VecDeque<(CallId, Call)> {
+        self.put_off.take()
     }
 
     /// The next call that has come in whole, to be answered under its id.
@@ -212,9 +225,6 @@ impl Connection {
     /// # Errors
     /// [`End::Refused`] when the bytes are no frame: the stream can be read no further.
     pub fn next_call(&self, now: Instant) -> Result<Option<(CallId, Spelt)>, End> {
-        if let Some((id, call)) = self.put_off.borrow_mut().pop_front() {
-            return Ok(Some((id, Ok(call))));
-        }
         if self.finishing.get() {
             return Ok(None);
         }
@@ -329,9 +339,10 @@ impl Connection {
         stalled(&self.frame_since, STALL_MAX) || stalled(&self.answers_since, unread_max) || idle
     }
 
-    /// Nothing more is read from it until there is room.
+    /// Nothing more is read from it until there is room. A frame that has come in part is not late meanwhile.
     pub fn stall(&self) {
         self.stalled.set(true);
+        self.frame_since.set(None);
     }
 
     /// Has its turn if it waits for room: answers were taken, or the beat looked by.
@@ -362,3 +373,6 @@ fn give_back(buffer: &mut BytesMut) {
         *buffer = BytesMut::new();
     }
 }
+
+#[cfg(test)]
+mod tests;

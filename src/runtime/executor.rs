@@ -156,7 +156,7 @@ impl Shared {
                 told => told.map(|_| ()),
             };
             if let Err(error) = waited {
-                tracing::warn!(core = %self.id, %error, "the sockets cannot be waited for; they are looked at in a while");
+                tracing::warn!(core = %self.id, %error, "the sockets cannot be waited for: another try soon");
                 sleep(BEAT_BUSY).await;
             }
             looked = now;

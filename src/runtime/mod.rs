@@ -28,3 +28,5 @@ pub mod launch;
 pub mod node;
 pub mod snapshots;
 pub mod trees;
+#[cfg(test)]
+mod samples;

@@ -1,7 +1,7 @@
 //! Whole nodes in this process, on real files.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -13,9 +13,8 @@ use crate::protocol::message::{
     Answer, Call, Causality, Delete, Failure, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms,
 };
 use crate::protocol::types::{OperationId, Value};
-use crate::runtime::mail::Arrival;
 use crate::runtime::opening::restore;
-use crate::runtime::slots::Slots;
+use crate::runtime::samples::arrival;
 use crate::store::home::HomeError;
 use crate::wire::frame::ANSWER_BYTES_MAX;
 use crate::wire::sets;
@@ -103,13 +102,8 @@ struct Client {
 
 impl Client {
     fn connect(node: &Node) -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        // Longer than any node takes, so that a test whose answer never comes ends.
-        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let (socket, peer) = listener.accept().unwrap();
-        let slot = Slots::new(1, 1).take(None).unwrap();
-        node.door().hand_over(Arrival { socket, leftover: Bytes::new(), peer, slot }).unwrap();
+        let (client, arrival) = arrival();
+        node.door().hand_over(arrival).unwrap();
         Client { socket: client, read: BytesMut::new() }
     }
 
@@ -289,9 +283,14 @@ fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_fo
     node.stop().unwrap();
 
     let node = small();
-    let mut client = Client::connect(&node);
+    let (mut client, mut other) = (Client::connect(&node), Client::connect(&node));
     let get = |name: &String| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));
-    client.call((1..).zip(names.iter().map(get)));
+    client.call((1..).zip(names.iter().map(get)).chain([(100, Call::Ping)]));
+    assert_eq!(client.answer(), Some((100, Answer::Pong)), "all are asked, and nothing was read yet");
+
+    // Values are read in the order of the calls: when the other has its answer, all of them were, and none was taken.
+    other.call([(1, get(&names[7]))]);
+    assert!(other.answer().is_some());
     let answers: Vec<Answer> = names.iter().map_while(|_| Some(client.answer()?.1)).collect();
     let found = answers.iter().filter(|answer| matches!(answer, Answer::One(Ok(Reply::Found(_))))).count();
     let refused =

@@ -89,9 +89,9 @@ fn real_frames(to: SocketAddr) -> Vec<Vec<u8>> {
         let client = Client::connect(to.to_string()).await.unwrap();
         client.put("a", "1").await.unwrap().context
     });
-    let key = |name: &str| Key::new(name.to_owned()).unwrap();
+    let key = |name: &str| Key::new(name).unwrap();
     let terms = Terms { quorum: 1, deadline_ms: 1_000, ..Terms::default() };
-    let id = |name: &str| Some(OperationId::new(name.to_owned()).unwrap());
+    let id = |name: &str| Some(OperationId::new(name).unwrap());
     let get = |name: &str| Request::Get(Get { key: key(name), terms });
     let put = |name: &str, bytes, causality, operation| {
         let value = Value::new(vec![b'v'; bytes]).unwrap();

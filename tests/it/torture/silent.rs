@@ -135,11 +135,6 @@ pub(super) fn assert_gone(node: &Node, open: u32, memory_before: u64) {
     let mut memory = 0;
     eventually("the memory comes back", || {
         memory = node.memory();
-        println!(
-            "DEBUG {memory} {memory_before} {} {}",
-            node.metric("sloop_overlay_bytes"),
-            node.metric("sloop_cache_bytes")
-        );
         memory < memory_before + LEFT_MAX
     });
     println!("memory: {} MiB before, {} MiB after", memory_before / MIB, memory / MIB);

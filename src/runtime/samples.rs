@@ -1,0 +1,125 @@
+//! A core without an executor, for the tests of what stands around it.
+
+use std::net::{TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use metrics::NoopRecorder;
+
+use super::clock::Clock;
+use super::core::{Core, Parts};
+use super::mail::{Arrival, Errand, Job};
+use super::metrics::CoreMetrics;
+use super::slots::Slots;
+use crate::protocol::coordinator::quorum::Copies;
+use crate::protocol::message::NodeInfo;
+use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::shard::{Birth, Shard};
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId};
+use crate::store::wal::log::LogConfig;
+use crate::store::{Engine, EngineConfig};
+
+const MIB: u64 = 1024 * 1024;
+
+const CORES: Cores = Cores { count: 2, salt: 1 };
+
+/// Core 0 of two, of which the other one never turns, and neither does a store thread.
+pub(super) struct World {
+    pub(super) core: Core,
+    pub(super) other: flume::Receiver<Errand>,
+    pub(super) jobs: flume::Receiver<Job>,
+    _own: flume::Receiver<Errand>,
+}
+
+impl World {
+    /// Replies of 64 KiB may wait for slow clients.
+    pub(super) fn new() -> World {
+        let (clock, id) = (Clock::start(), CoreId(0));
+        let (own_inbox, own) = flume::unbounded();
+        let (other_inbox, other) = flume::unbounded();
+        let (store, jobs) = flume::unbounded();
+        let info = NodeInfo {
+            name: "node-a".to_owned(),
+            version: String::new(),
+            cluster: ClusterId(7),
+            cores: CORES.count,
+            core: id,
+            salt: CORES.salt,
+            partitions: ring().partitions(),
+            uptime_ms: 0,
+        };
+        let parts = Parts {
+            id,
+            clock,
+            shard: Shard::new(clock.instant(), birth(id)),
+            engine: Engine::new(engine(id), vec![]),
+            ring: ring(),
+            cores: CORES,
+            info,
+            mesh: vec![own_inbox, other_inbox],
+            store,
+            metrics: CoreMetrics::new(&NoopRecorder, id),
+            replies_bytes_max: 65_536,
+        };
+        World { core: Core::new(parts, Rc::default(), Rc::default()), other, jobs, _own: own }
+    }
+}
+
+fn ring() -> Ring {
+    Ring::new(16)
+}
+
+/// A key that belongs to this core.
+pub(super) fn key_of(core: CoreId) -> Key {
+    let mut keys = (0..).map(|n: u32| Key::new(n.to_string()).unwrap());
+    keys.find(|key| CORES.of(ring().partition(key)) == core).unwrap()
+}
+
+fn birth(core: CoreId) -> Birth {
+    Birth {
+        cluster: ClusterId(7),
+        core,
+        actor: ActorId(1),
+        counter: 0,
+        copies: Copies::of(1),
+        directory: Arc::default(),
+        remembered: vec![],
+        seed: 1,
+    }
+}
+
+fn engine(core: CoreId) -> EngineConfig {
+    let log = LogConfig {
+        id: LogId { start: 1, core },
+        write_bytes_max: 65_536,
+        segment_bytes_min: MIB,
+        segment_bytes_max: MIB,
+        retry: Duration::ZERO,
+    };
+    EngineConfig {
+        overlay_bytes_max: 8 * MIB,
+        queue_bytes_max: MIB,
+        cache_bytes: MIB,
+        chunk_bytes: MIB,
+        chunk_age: Duration::from_secs(60),
+        log_bytes_max: 8 * MIB,
+        retry: Duration::ZERO,
+        ring: ring(),
+        seed: 7,
+        log,
+    }
+}
+
+/// A client and what a core is given of it.
+pub(super) fn arrival() -> (TcpStream, Arrival) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    // Longer than any answer takes, so that a test whose answer never comes ends.
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.set_nodelay(true).unwrap();
+    let (socket, peer) = listener.accept().unwrap();
+    let slot = Slots::new(1, 1).take(None).unwrap();
+    (client, Arrival { socket, leftover: Bytes::new(), peer, slot })
+}

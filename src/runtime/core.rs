@@ -231,6 +231,11 @@ impl Core {
         }
     }
 
+    /// How long the next group commit had better wait, because the disk is behind.
+    pub fn strain(&self) -> Duration {
+        self.parts.engine.strain()
+    }
+
     /// The log's task asks for the next group commit, if there is one.
     pub fn next_write(&mut self, life: impl FnOnce() -> Life) -> Option<LogWrite> {
         self.parts.engine.next_write(life)

@@ -188,6 +188,10 @@ impl Shared {
     /// then are the answers to the last one sent: while they are, the disk is at work.
     async fn keep_log(self, mut writer: Writer, log: Rc<Signal>, hearts: Arc<Heartbeats>) {
         loop {
+            let strain = self.core.borrow().strain();
+            if !strain.is_zero() {
+                sleep(strain).await;
+            }
             let next = self.core.borrow_mut().next_write(|| Life(entropy::word()));
             let Some(write) = next else {
                 self.core.borrow_mut().flush();

@@ -19,6 +19,7 @@ pub mod pages;
 pub mod core;
 pub mod room;
 pub mod connections;
+pub mod priority;
 pub mod storekeeper;
 pub mod executor;
 pub mod door;

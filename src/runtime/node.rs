@@ -21,6 +21,7 @@ use super::mail::{Errand, Job, MAIL_MAX, Mail};
 use super::memory::{Memory, OVERLAY_AGE_MAX};
 use super::metrics::CoreMetrics;
 use super::opening::{Opened, open};
+use super::priority::{self, be_nice};
 use super::probe;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
@@ -241,7 +242,14 @@ impl Node {
         let inbox = self.inboxes[core.index()].clone();
         let storekeeper = Storekeeper { core, clock, ring, cores, lsm, jobs, inbox };
         let thread = std::thread::Builder::new().name(format!("store-{core}"));
-        self.storekeepers.push(thread.spawn(move || storekeeper.work()).map_err(StartError::Thread)?);
+        self.storekeepers.push(
+            thread
+                .spawn(move || {
+                    be_nice(priority::STORE);
+                    storekeeper.work();
+                })
+                .map_err(StartError::Thread)?,
+        );
         self.jobs.push(sender.clone());
         Ok(sender)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::entropy;
+use super::priority::with_nice_workers;
 use super::start::{NodeConfig, StartError};
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::PARTITIONS;
@@ -87,7 +88,7 @@ pub enum Torn {
 /// Opens the data directory and brings what its logs hold into the tree.
 pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError> {
     let mut home = Home::open(&config.data_dir, founding())?;
-    let lsm = Lsm::open(&home.lsm(), blocks_bytes)?;
+    let lsm = with_nice_workers(|| Lsm::open(&home.lsm(), blocks_bytes)).map_err(StartError::Thread)??;
     let ring = Ring::new(home.identity.partitions);
     let known = lsm.known()?;
     let mut found = find_segments(&home.wal(), &known)?;

@@ -54,8 +54,10 @@ impl Storekeeper {
         }
     }
 
-    /// Between two slices of long work: reads are served, the rest waits.
+    /// Between two slices of long work: reads are served, the rest waits, and a core that waits for this processor has
+    /// it before the scheduler would look.
     fn serve_reads(&self, later: &mut VecDeque<Job>) {
+        std::thread::yield_now();
         for job in self.jobs.try_iter() {
             match job {
                 Job::Fetch(keys) => self.fetch(keys),
@@ -137,9 +139,13 @@ impl Storekeeper {
         }
     }
 
-    /// Serves reads as long as it is so; the rest waits. False once the core has ended.
+    /// Serves reads as long as it is so; the rest waits. False once the core has ended, which may stand in `later`: what
+    /// is waited for may never come then.
     fn wait_while(&self, mut goes_on: impl FnMut() -> bool, later: &mut VecDeque<Job>) -> bool {
         while goes_on() {
+            if later.iter().any(|job| matches!(job, Job::End)) {
+                return false;
+            }
             match self.jobs.recv_timeout(WAIT) {
                 Ok(Job::Fetch(keys)) => self.fetch(keys),
                 Ok(Job::End) | Err(flume::RecvTimeoutError::Disconnected) => {
@@ -162,4 +168,32 @@ impl Storekeeper {
 fn unreadable(error: &dyn std::error::Error) -> Unreadable {
     tracing::error!(%error, "the store could not be read");
     Unreadable { reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::types::{AppendId, LogId};
+
+    #[test]
+    fn a_store_thread_ends_though_its_core_left_a_chunk_unfreed() {
+        let folder = tempfile::tempdir().unwrap();
+        let lsm = Lsm::open(folder.path(), 1024 * 1024).unwrap();
+        let (sender, jobs) = flume::unbounded();
+        let (inbox, _errands) = flume::unbounded();
+        let (core, cores) = (CoreId(0), Cores { count: 1, salt: 1 });
+        let storekeeper = Storekeeper { core, clock: Clock::start(), ring: Ring::new(16), cores, lsm, jobs, inbox };
+        let mut chunk = Chunk::default();
+        chunk.set_position(LogId { start: 1, core }, AppendId(1));
+        let held = Arc::new(chunk);
+
+        // The end comes while the chunk goes in, and nobody lets go of the chunk any more.
+        let mut later = VecDeque::from([Job::End]);
+        storekeeper.ingest(Arc::clone(&held), &mut later);
+        assert!(later.iter().any(|job| matches!(job, Job::End)));
+
+        sender.send(Job::Ingest(Arc::clone(&held))).unwrap();
+        sender.send(Job::End).unwrap();
+        storekeeper.work();
+    }
 }

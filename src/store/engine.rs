@@ -31,6 +31,9 @@ use crate::protocol::types::{AppendId, Instant, Key, OperationId};
 /// where it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
 const LOGS_BEHIND_MAX: u64 = 4;
 
+/// Before each write to the log where nearly all that may wait for the disk does.
+const STRAIN_MAX: Duration = Duration::from_millis(20);
+
 /// How the store of a core behaves. `memory` divides itself over the first three (docs/STORAGE.md).
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
@@ -251,16 +254,30 @@ impl Engine {
         if self.log.segment_failure() == Some(true) || self.ingestion_failed_full() {
             return Err(Refusal::DiskFull);
         }
-        let queued = self.log.queue_bytes();
-        let bounds = [
-            (queued, self.config.queue_bytes_max),
-            (queued + self.overlay().bytes() + self.resident.frozen_bytes(), self.config.overlay_bytes_max),
-            (self.log_bytes_behind(), LOGS_BEHIND_MAX * self.config.log_bytes_max),
-        ];
-        match bounds.into_iter().find(|(held, max)| max <= held) {
+        match self.bounds().into_iter().find(|(held, max)| max <= held) {
             Some((held, max)) => Err(Refusal::Overloaded { held, max }),
             None => Ok(()),
         }
+    }
+
+    /// How long the log's next write had better wait: not at all until half of what may wait for the disk does, then
+    /// more and more. Who falls behind is so felt as latency first, and as [`Refusal::Overloaded`] only when that does
+    /// not help; and the time is there for what is behind, where it shares a processor with this core.
+    pub fn strain(&self) -> Duration {
+        let fullest = self.bounds().into_iter().map(|(held, max)| 100 * held / max.max(1)).max();
+        let beyond_half = fullest.map_or(0, |percent| percent.clamp(50, 100) - 50);
+        STRAIN_MAX * u32::try_from(beyond_half * beyond_half).unwrap_or(u32::MAX) / (50 * 50)
+    }
+
+    /// What may wait for the disk, and what does: in the queue of the log, in memory until it is in the tree, and as log.
+    fn bounds(&self) -> [(u64, u64); 3] {
+        let queued = self.log.queue_bytes();
+        let unkept = queued + self.overlay().bytes() + self.resident.frozen_bytes();
+        [
+            (queued, self.config.queue_bytes_max),
+            (unkept, self.config.overlay_bytes_max),
+            (self.log_bytes_behind(), LOGS_BEHIND_MAX * self.config.log_bytes_max),
+        ]
     }
 
     /// Queues a record for the log.

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::bare::Bare;
 use crate::case::Case;
 use crate::peer::Peer;
-use crate::process::{Cpus, Process, free_address, stay_on};
+use crate::process::{Cpus, Process, free_address, own_cpu, stay_on};
 
 /// Time for a server to take requests.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -62,7 +62,9 @@ pub struct Measured {
     /// Throughput, latencies, errors.
     pub report: Report,
     /// CPU time of the server for an operation, in microseconds; none for the bare limit.
-    pub cpu_us: Option<f64>,
+    pub server_cpu_us: Option<f64>,
+    /// The same of the generator.
+    pub generator_cpu_us: Option<f64>,
 }
 
 /// Who takes part.
@@ -167,11 +169,13 @@ impl Contestant for Served {
     fn measure(&mut self, ask: Ask<'_>, rules: &Rules) -> io::Result<Measured> {
         let workload = ask.case.workload(ask.distribution, rules.keys, rules.value_bytes);
         self.drive(ask.case, &workload, !ask.seed, rules.warmup, rules)?;
-        let before = self.process.cost()?.cpu;
+        let (server, generator) = (self.process.cost()?.cpu, own_cpu()?);
         let tally = self.drive(ask.case, &workload, ask.seed, rules.time, rules)?;
-        let cpu = self.process.cost()?.cpu - before;
-        let cpu_us = (tally.operations() > 0).then(|| cpu.as_secs_f64() * 1e6 / tally.operations() as f64);
-        Ok(Measured { report: Report::new(tally), cpu_us })
+        let (server, generator) = (self.process.cost()?.cpu - server, own_cpu()? - generator);
+        let operations = Some(tally.operations()).filter(|&count| count > 0);
+        let apiece = |cpu: Duration| operations.map(|count| cpu.as_secs_f64() * 1e6 / count as f64);
+        let (server_cpu_us, generator_cpu_us) = (apiece(server), apiece(generator));
+        Ok(Measured { report: Report::new(tally), server_cpu_us, generator_cpu_us })
     }
 
     fn resident_bytes(&self) -> io::Result<Option<u64>> {
@@ -223,7 +227,7 @@ impl Contestant for BareLimit {
         };
         let tally = thread::scope(|scope| scope.spawn(commit).join().expect("the bare limit does not panic"))?;
         check(rules)?;
-        Ok(Measured { report: Report::new(tally), cpu_us: None })
+        Ok(Measured { report: Report::new(tally), server_cpu_us: None, generator_cpu_us: None })
     }
 
     fn resident_bytes(&self) -> io::Result<Option<u64>> {

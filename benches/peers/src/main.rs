@@ -9,11 +9,12 @@
 //! free ports of this machine, writes the same keys to all, and then measures them in turn with the same generator:
 //! each round, case by case, one after the other, the order turned round every time. Alternating is what makes ratios
 //! hold on a machine whose speed changes by the minute. A measurement is preceded by a warm-up on connections of its
-//! own.
+//! own. All that is the default takes about half an hour.
 //!
 //! - **sloop is** how much more sloop did: the median over all rounds, and the least and the most.
-//! - **CPU us/op** is the server's own CPU time, all threads and children, for an operation: what stays comparable when
-//!   the disk or the generator is the limit.
+//! - **server us/op** is the server's own CPU time, all threads and children, for an operation: what stays comparable
+//!   when the disk or the generator is the limit. **generator us/op** tells whether the generator was: one CPU of its
+//!   own has a million microseconds a second.
 //! - **bare** is no server: group commit alone ([`bare`]), so `0.40 x` means that sloop reaches 40 % of what this disk
 //!   can do for as many writers.
 //!

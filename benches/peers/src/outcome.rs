@@ -72,8 +72,12 @@ impl Entry {
         Spread::of(self.rounds.iter().map(|round| round.report.throughput()))
     }
 
-    fn cpu_us(&self) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|round| round.cpu_us))
+    fn server_cpu_us(&self) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| round.server_cpu_us))
+    }
+
+    fn generator_cpu_us(&self) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|round| round.generator_cpu_us))
     }
 
     /// Medians of p50 and p99 over all kinds of operation, in microseconds.
@@ -97,8 +101,9 @@ impl Entry {
             "throughput": self.throughput().map(Spread::json),
             "p50_us": p50,
             "p99_us": p99,
-            "cpu_us_per_operation": self.cpu_us().map(Spread::json),
-            "ratio": ratio(ours, self).map(Spread::json),
+            "server_cpu_us_per_operation": self.server_cpu_us().map(Spread::json),
+            "generator_cpu_us_per_operation": self.generator_cpu_us().map(Spread::json),
+            "ratio": ratio_of(ours, self).map(Spread::json),
             "errors": self.errors(),
             "rounds": self.rounds.iter().map(|round| round.report.json()).collect::<Vec<_>>(),
         })
@@ -106,7 +111,7 @@ impl Entry {
 }
 
 /// How much more we did than they did, round by round.
-fn ratio(ours: &Entry, theirs: &Entry) -> Option<Spread> {
+fn ratio_of(ours: &Entry, theirs: &Entry) -> Option<Spread> {
     let rounds = ours.rounds.iter().zip(&theirs.rounds);
     Spread::of(rounds.map(|(ours, theirs)| ours.report.throughput() / theirs.report.throughput()))
 }
@@ -148,24 +153,21 @@ pub fn table(outcomes: &[Outcome], memories: &[Memory]) -> String {
 }
 
 fn write_table(out: &mut String, outcomes: &[Outcome], memories: &[Memory]) -> std::fmt::Result {
-    let [who, rate, ratio_of, p50, p99, cpu] = ["", "operations/s", "sloop is", "p50 us", "p99 us", "CPU us/op"];
-    writeln!(out, "{:14} {:8} {who:6} {rate:>12} {ratio_of:>21} {p50:>9} {p99:>9} {cpu:>10}", "case", "keys")?;
-    let number = |number: Option<f64>, digits: usize| number.map_or("-".to_owned(), |one| format!("{one:.digits$}"));
+    writeln!(
+        out,
+        "{:12} {:8} {:6} {:>12} {:>21} {:>8} {:>8} {:>14} {:>14}",
+        "case", "keys", "", "operations/s", "sloop is", "p50 us", "p99 us", "server us/op", "generator us/op"
+    )?;
     for Outcome { case, distribution, entries } in outcomes {
         for entry in entries {
-            let ratio = if entry.name == entries[0].name { None } else { ratio(&entries[0], entry) };
-            let ratio = ratio
-                .map_or("".to_owned(), |Spread { median, min, max }| format!("{median:.2} x ({min:.2}..{max:.2})"));
-            let rate = number(entry.throughput().map(|spread| spread.median), 0);
-            let [p50, p99] = entry.latency_us().map(|latency| number(latency, 0));
-            let cpu = number(entry.cpu_us().map(|spread| spread.median), 2);
-            let name = entry.name;
-            write!(out, "{case:14} {distribution:8} {name:6} {rate:>12} {ratio:>21} {p50:>9} {p99:>9} {cpu:>10}")?;
-            writeln!(
-                out,
-                "{}",
-                if entry.errors() > 0 { format!("  {} errors", entry.errors()) } else { "".to_owned() }
-            )?;
+            let ratio = Some(entry).filter(|entry| entry.name != entries[0].name);
+            let ratio = ratio.and_then(|entry| ratio_of(&entries[0], entry)).map_or(String::new(), shown_ratio);
+            let rate = number(entry.throughput(), 0);
+            let [p50, p99] = entry.latency_us().map(|latency| latency.map_or("-".to_owned(), |us| format!("{us:.0}")));
+            let [server, generator] = [entry.server_cpu_us(), entry.generator_cpu_us()].map(|cpu| number(cpu, 2));
+            let errors = if entry.errors() > 0 { format!("  {} errors", entry.errors()) } else { String::new() };
+            write!(out, "{case:12} {distribution:8} {:6} {rate:>12} {ratio:>21} {p50:>8} {p99:>8}", entry.name)?;
+            writeln!(out, " {server:>14} {generator:>14}{errors}")?;
         }
     }
     for memory in memories {
@@ -173,6 +175,14 @@ fn write_table(out: &mut String, outcomes: &[Outcome], memories: &[Memory]) -> s
         writeln!(out, "{}: {loaded:.0} resident bytes a key after the load, {end:.0} at the end", memory.name)?;
     }
     Ok(())
+}
+
+fn shown_ratio(Spread { median, min, max }: Spread) -> String {
+    format!("{median:.2} x ({min:.2}..{max:.2})")
+}
+
+fn number(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or("-".to_owned(), |spread| format!("{:.digits$}", spread.median))
 }
 
 #[cfg(test)]
@@ -190,7 +200,7 @@ mod tests {
         let mut tally = Tally::new();
         (0..operations).for_each(|_| tally.done(Kind::Put, Duration::from_micros(100)));
         tally.elapsed = Duration::from_secs(2);
-        Measured { report: Report::new(tally), cpu_us: Some(operations as f64) }
+        Measured { report: Report::new(tally), server_cpu_us: Some(operations as f64), generator_cpu_us: None }
     }
 
     fn entry(name: &'static str, rounds: &[u64]) -> Entry {
@@ -207,12 +217,12 @@ mod tests {
     #[test]
     fn ratios_are_taken_round_by_round() {
         let (ours, theirs) = (entry("sloop", &[100, 300, 90]), entry("redis", &[50, 100, 90]));
-        assert_eq!(ratio(&ours, &theirs), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(ratio_of(&ours, &theirs), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         let outcome = Outcome { case: "put-64".to_owned(), distribution: "uniform", entries: vec![ours, theirs] };
         let json = outcome.json();
         assert_eq!(json["entries"][1]["ratio"]["median"], 2.0);
         assert_eq!(json["entries"][1]["throughput"]["median"], 45.0);
-        assert_eq!(json["entries"][0]["cpu_us_per_operation"]["max"], 300.0);
+        assert_eq!(json["entries"][0]["server_cpu_us_per_operation"]["max"], 300.0);
         let memory = Memory { name: "redis", keys: 10, resident_bytes: [100, 1_000, 2_000] };
         let table = table(&[outcome], &[memory]);
         assert!(table.contains("2.00 x (1.00..3.00)"), "{table}");

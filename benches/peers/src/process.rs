@@ -97,6 +97,16 @@ pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
+/// CPU time of this process without its children: what the generator costs.
+///
+/// # Errors
+/// What the system says.
+pub fn own_cpu() -> io::Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let times = times(&stat).ok_or_else(|| io::Error::other(format!("/proc/self/stat: {stat}")))?;
+    Ok(times.own)
+}
+
 /// A process and its descendants.
 fn family(root: u32) -> io::Result<Vec<u32>> {
     let mut family = vec![root];
@@ -115,12 +125,28 @@ fn family(root: u32) -> io::Result<Vec<u32>> {
 /// From a line of /proc/PID/stat (proc_pid_stat(5)). The times of a process hold those of its threads that have ended,
 /// which the finer ones of its threads (schedstat) do not; the kernel's workers for io_uring come and go.
 fn cost(stat: &str) -> Option<Cost> {
-    // The second field is a name in parentheses, and may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    let ticks = field(14)? + field(15)? + field(16)? + field(17)?;
-    let cpu = Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
-    Some(Cost { cpu, resident_bytes: field(24)? * rustix::param::page_size() as u64 })
+    let Times { own, children } = times(stat)?;
+    Some(Cost { cpu: own + children, resident_bytes: field(stat, 24)? * rustix::param::page_size() as u64 })
+}
+
+/// CPU time of a process, and of its children that have ended.
+struct Times {
+    own: Duration,
+    children: Duration,
+}
+
+fn times(stat: &str) -> Option<Times> {
+    let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
+    let time = |user, system| {
+        let ticks = field(stat, user)? + field(stat, system)?;
+        Some(Duration::from_secs_f64(ticks as f64 / ticks_a_second))
+    };
+    Some(Times { own: time(14, 15)?, children: time(16, 17)? })
+}
+
+/// The second field is a name in parentheses, and may hold anything.
+fn field(stat: &str, number: usize) -> Option<u64> {
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -136,6 +162,7 @@ mod tests {
         let cost = cost(stat).unwrap();
         let ticks = rustix::param::clock_ticks_per_second();
         assert_eq!(cost.cpu, Duration::from_secs_f64(250.0 / ticks as f64));
+        assert_eq!(times(stat).unwrap().own, Duration::from_secs_f64(200.0 / ticks as f64));
         assert_eq!(cost.resident_bytes, 25 * rustix::param::page_size() as u64);
     }
 

@@ -48,11 +48,17 @@ impl Dialect for Resp {
 
 const _: () = assert!(KEY_BYTES == 16, "the length stands in the requests");
 
+/// Longest line of a reply; Redis keeps its errors far below.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
 /// The reply at the front, and its bytes.
 fn reply(from: &[u8]) -> Result<Option<(Outcome<'static>, usize)>, Refusal> {
-    let Some(end) = from.windows(2).position(|two| two == b"\r\n") else {
-        return Ok(None);
+    let Some(end) = from.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\r') else {
+        return if from.len() < LINE_BYTES_MAX { Ok(None) } else { Err(malformed("a line without an end", from)) };
     };
+    if from.len() < end + 2 {
+        return Ok(None);
+    }
     let (line, behind) = (&from[..end], end + 2);
     let outcome = match line.split_first() {
         Some((b'+', _)) => Outcome::Written,
@@ -137,5 +143,7 @@ mod tests {
         }
         assert!(reply(b"$x\r\n").is_err());
         assert!(reply(b":1\r\n").is_err());
+        assert_eq!(reply(&[b'+'; LINE_BYTES_MAX - 1]), Ok(None));
+        assert!(reply(&[b'+'; LINE_BYTES_MAX]).is_err());
     }
 }

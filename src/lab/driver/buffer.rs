@@ -106,3 +106,66 @@ impl Output {
         self.sent = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_any_size_finds_room() {
+        let sent: Vec<u8> = (0..5 * INPUT_BYTES).map(|at| at as u8).collect();
+        let (mut from, mut input, mut rounds) = (&sent[..], Input::new(), 0);
+        while input.receive(&mut from).unwrap() != Received::End {
+            rounds += 1;
+        }
+        assert_eq!(input.unread(), &sent[..]);
+        assert!(rounds <= 5, "it doubles: {rounds}");
+
+        input.take(INPUT_BYTES);
+        assert_eq!(input.unread(), &sent[INPUT_BYTES..]);
+        input.take(4 * INPUT_BYTES);
+        assert!(input.unread().is_empty());
+    }
+
+    #[test]
+    fn what_was_read_makes_room_for_what_comes() {
+        let mut input = Input::new();
+        assert_eq!(input.receive(&mut &[1; INPUT_BYTES][..]).unwrap(), Received::Part);
+        input.take(INPUT_BYTES - 1);
+        assert_eq!(input.receive(&mut &[2; 2][..]).unwrap(), Received::All);
+        assert_eq!((input.unread(), input.bytes.len()), (&[1, 2, 2][..], INPUT_BYTES));
+    }
+
+    /// Takes two bytes at a time, and then no more for now.
+    struct Slow(Vec<u8>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.len() % 4 == 2 {
+                self.0.push(b'.');
+                self.0.push(b'.');
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let taken = bytes.len().min(2);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_socket_does_not_take_stays_in_order() {
+        let (mut output, mut slow) = (Output { bytes: b"abcd".to_vec(), sent: 0 }, Slow(vec![]));
+        output.send(&mut slow).unwrap();
+        assert_eq!(output.unsent(), 2);
+        output.bytes.extend_from_slice(b"ef");
+        while output.unsent() > 0 {
+            output.send(&mut slow).unwrap();
+        }
+        assert_eq!(slow.0, b"ab..cd..ef");
+        assert!(output.bytes.is_empty());
+    }
+}

@@ -159,8 +159,11 @@ impl Desk {
     }
 
     fn is_exhausted(&self, now: Instant) -> bool {
-        let began = self.due().unwrap_or(now);
-        self.left == 0 || self.source.is_done() || self.end.is_some_and(|end| end <= began)
+        // In an open loop there may be more that was due before the end.
+        let next = self.due().map_or(now, |due| due.min(now));
+        // And what is under way of a load may have to be done again.
+        let is_done = self.source.is_done() && self.in_flight == 0;
+        self.left == 0 || is_done || self.end.is_some_and(|end| end <= next)
     }
 
     /// What was counted by the end.

@@ -10,6 +10,8 @@ mod connection;
 mod desk;
 mod pace;
 mod worker;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -298,3 +298,22 @@ fn on_a_full_disk_a_small_segment_is_wished_for_and_the_overlay_goes_to_the_tree
     }
     assert!(engine.next_segment(later).unwrap().bytes < wish.bytes);
 }
+
+#[test]
+fn writes_wait_longer_the_more_waits_for_the_disk_and_are_refused_last() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let mut waits = vec![engine.strain()];
+    for n in 0.. {
+        if engine.admit().is_err() {
+            break;
+        }
+        waits.push(engine.strain());
+        write(&mut engine, shard.put(&n.to_string(), &[0; 100], &Siblings::default()));
+    }
+    assert_eq!(waits[0], Duration::ZERO);
+    assert!(waits.is_sorted() && waits[waits.len() / 2] < STRAIN_MAX / 50, "{waits:?}");
+    assert!(waits.last().is_some_and(|wait| *wait > STRAIN_MAX / 2 && *wait <= STRAIN_MAX), "{waits:?}");
+
+    ingest(&mut engine);
+    assert_eq!((engine.strain(), engine.admit()), (Duration::ZERO, Ok(())));
+}

@@ -14,11 +14,10 @@ const CHUNK_BYTES_MAX: u64 = 512 * MIB;
 /// Records that wait for the disk: more than it writes in a tenth of a second only makes clients wait.
 const QUEUE_BYTES_MAX: u64 = 64 * MIB;
 
-/// Log of all cores behind which their overlays are frozen. The longer it is, the more often an overlay takes a key
-/// again before it is ingested. A start replays twice as much at most, unless the tree refused chunks: by what its
-/// parts cost some 1.6 seconds of CPU, for 780,000 records of 256 bytes and 540,000 keys.
-const LOG_BYTES: u64 = 128 * MIB;
-const LOG_BYTES_MIN: u64 = 64 * MIB;
+/// Log of a core behind which its overlay is frozen. The longer it is, the more often an overlay takes a key again
+/// before it is ingested. A start replays twice as much at most, unless the tree refused chunks: twice 92 MB of 256-byte
+/// values on one busy core took 1.9 to 3.1 s (docs/RESULTS.md, from a crash to ready).
+const LOG_BYTES: u64 = 64 * MIB;
 
 /// An overlay this old is ingested whatever its size, so that the log behind it does not live for ever.
 pub const OVERLAY_AGE_MAX: Duration = Duration::from_secs(300);
@@ -73,7 +72,7 @@ impl Memory {
             chunk_bytes,
             overlay_bytes_max,
             queue_bytes_max: chunk_bytes.min(QUEUE_BYTES_MAX),
-            log_bytes_max: (LOG_BYTES / u64::from(cores)).max(LOG_BYTES_MIN),
+            log_bytes_max: LOG_BYTES,
             cache_bytes: core * 55 / 100,
             blocks_bytes: bytes / 4,
             replies_bytes_max: core / 10,

@@ -139,8 +139,8 @@ impl Storekeeper {
         }
     }
 
-    /// Serves reads as long as it is so; the rest waits. False once the core has ended, which may stand in `later`: what
-    /// is waited for may never come then.
+    /// Serves reads as long as it is so; the rest waits. False once the core has ended, which may stand in `later`:
+    /// what is waited for may never come then.
     fn wait_while(&self, mut goes_on: impl FnMut() -> bool, later: &mut VecDeque<Job>) -> bool {
         while goes_on() {
             if later.iter().any(|job| matches!(job, Job::End)) {

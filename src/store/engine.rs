@@ -269,7 +269,8 @@ impl Engine {
         STRAIN_MAX * u32::try_from(beyond_half * beyond_half).unwrap_or(u32::MAX) / (50 * 50)
     }
 
-    /// What may wait for the disk, and what does: in the queue of the log, in memory until it is in the tree, and as log.
+    /// What may wait for the disk, and what does: in the queue of the log, in memory until it is in the tree, and as
+    /// log.
     fn bounds(&self) -> [(u64, u64); 3] {
         let queued = self.log.queue_bytes();
         let unkept = queued + self.overlay().bytes() + self.resident.frozen_bytes();

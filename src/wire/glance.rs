@@ -34,7 +34,8 @@ pub enum Glance<'a> {
 /// Looks at the frame at the front of `from`, and says how many bytes it takes. `None` needs more bytes.
 ///
 /// # Errors
-/// [`WireError`] when the frame's length or what is looked at cannot be; what stands behind it is not looked at.
+/// [`WireError`](super::WireError) when the frame's length or what is looked at cannot be; what stands behind it is not
+/// looked at.
 pub fn glance(from: &[u8]) -> Result<Option<(CallId, Glance<'_>, usize)>> {
     let Some(bytes) = frame_bytes(from, ANSWER_BYTES_MAX)? else {
         return Ok(None);

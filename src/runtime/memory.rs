@@ -15,8 +15,8 @@ const CHUNK_BYTES_MAX: u64 = 512 * MIB;
 const QUEUE_BYTES_MAX: u64 = 64 * MIB;
 
 /// Log of a core behind which its overlay is frozen. The longer it is, the more often an overlay takes a key again
-/// before it is ingested. A start replays twice as much at most, unless the tree refused chunks: twice 92 MB of 256-byte
-/// values on one busy core took 1.9 to 3.1 s (docs/RESULTS.md, from a crash to ready).
+/// before it is ingested. A start replays twice as much at most, unless the tree refused chunks: twice that size made
+/// a start take up to 3.1 s on one busy core (docs/RESULTS.md, from a crash to ready).
 const LOG_BYTES: u64 = 64 * MIB;
 
 /// An overlay this old is ingested whatever its size, so that the log behind it does not live for ever.

@@ -32,7 +32,7 @@ use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, Now, RequestId};
 use crate::store::home::Left;
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
-use crate::store::{Engine, Lookup, Refusal};
+use crate::store::{Engine, FORESEEN_MAX, Lookup, Refusal};
 use crate::wire::frame::CallId;
 
 /// Values of at most so many bytes are sent also where unread replies fill their memory, unless they would add to what
@@ -153,9 +153,9 @@ impl Core {
         self.now = self.parts.clock.now();
     }
 
-    /// These calls come next.
+    /// These calls come next. Of a batch, only the first keys are worth it: the others would push them out again.
     pub fn foresee<'a>(&self, calls: impl Iterator<Item = &'a Call>) {
-        self.parts.engine.foresee(calls.flat_map(Call::keys));
+        self.parts.engine.foresee(calls.flat_map(Call::keys).take(FORESEEN_MAX));
     }
 
     /// A client calls on a connection.

@@ -27,7 +27,7 @@ use crate::store::wal::writer::{Writer, prepare};
 use crate::store::wal::{Life, SegmentId};
 
 /// Between two beats while anything is under way, and while nothing is.
-const BEAT_BUSY: Duration = Duration::from_millis(10);
+pub(super) const BEAT_BUSY: Duration = Duration::from_millis(10);
 const BEAT_IDLE: Duration = Duration::from_millis(100);
 
 /// Between two looks for connections that are slow or silent.
@@ -190,6 +190,8 @@ impl Shared {
         loop {
             let strain = self.core.borrow().strain();
             if !strain.is_zero() {
+                // Whose write is durable waits for no disk.
+                self.core.borrow_mut().flush();
                 sleep(strain).await;
             }
             let next = self.core.borrow_mut().next_write(|| Life(entropy::word()));

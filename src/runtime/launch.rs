@@ -8,7 +8,7 @@ use futures_lite::future::or;
 use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
 
-use super::executor::{self, Setup};
+use super::executor::{self, BEAT_BUSY, Setup};
 use super::poller::{Poller, Watch};
 use super::probe::Refused;
 use super::start::{NodeConfig, StartError};
@@ -19,7 +19,6 @@ use crate::store::wal::writer::probe;
 const RING_TRIES: u32 = 20;
 const RING_WAIT: Duration = Duration::from_millis(100);
 const UP_MAX: Duration = Duration::from_secs(10);
-const BEAT: Duration = Duration::from_millis(10);
 
 /// Starts the executor of a core, which lives on the setup. It says that it is up before it is given that, so that one
 /// that fails can be tried again.
@@ -85,7 +84,7 @@ async fn prepare(wal: &Path, core: CoreId) -> Result<(Poller, Watch), String> {
 async fn turning<T>(work: impl Future<Output = T>) -> T {
     let beat = async {
         loop {
-            sleep(BEAT).await;
+            sleep(BEAT_BUSY).await;
         }
     };
     or(work, beat).await

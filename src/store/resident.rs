@@ -140,6 +140,9 @@ impl Resident {
     /// five cache lines in turn, each of which says where the next one is; those of different keys come in together.
     pub fn foresee<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
         let hashes: SmallVec<[u64; FORESEEN_MAX]> = keys.map(|key| self.hash(key)).collect();
+        if hashes.len() < 2 {
+            return;
+        }
         let number = |hash: &u64| self.index[self.table(*hash)].iter_hash(*hash).next().copied();
         let numbers: SmallVec<[u32; FORESEEN_MAX]> = hashes.iter().filter_map(number).collect();
         let set = |number: &u32| self.pages.get(*number).set.as_deref();

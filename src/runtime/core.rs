@@ -7,12 +7,11 @@
 //!            └───────── answers ────────────┴── what ended ◀───────────┘
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slotmap::{DefaultKey, Key as _, KeyData, SlotMap};
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
@@ -22,6 +21,7 @@ use super::gather::{self, Gather};
 use super::mail::{Errand, Finished, Job, Knock};
 use super::metrics::{CoreMetrics, OperationKind};
 use super::pages;
+use super::pending::{Origin, Pending, Requests};
 use super::signal::Signal;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::DEADLINE_DEFAULT;
@@ -49,25 +49,6 @@ pub enum Phase {
     Stopping,
     /// Nothing is done any more.
     Ended,
-}
-
-/// Whom a request came from.
-#[derive(Debug)]
-enum Origin {
-    Connection(Rc<Connection>, CallId),
-    Gather(u64, usize),
-    Core(CoreId, RequestId),
-    Door(oneshot::Sender<Outcome>),
-}
-
-/// A request under way on this core, here or forwarded.
-#[derive(Debug)]
-struct Pending {
-    origin: Origin,
-    kind: OperationKind,
-    begun: Instant,
-    /// When it ends here whatever the core says that it was forwarded to.
-    given_up: Option<Instant>,
 }
 
 /// Everything that a core is made of.
@@ -107,9 +88,7 @@ pub struct Core {
     now: Now,
     effects: Effects,
     inputs: VecDeque<Input>,
-    pending: SlotMap<DefaultKey, Pending>,
-    /// Forwarded requests by the time when they are given up.
-    forwarded: BTreeSet<(Instant, RequestId)>,
+    pending: Requests,
     gathers: BTreeMap<u64, Gather>,
     gathers_begun: u64,
     /// Loads by the key that the store thread is fetching for them.
@@ -134,8 +113,7 @@ impl Core {
             segments,
             effects: Effects::new(),
             inputs: VecDeque::new(),
-            pending: SlotMap::new(),
-            forwarded: BTreeSet::new(),
+            pending: Requests::default(),
             gathers: BTreeMap::new(),
             gathers_begun: 0,
             fetching: BTreeMap::new(),
@@ -221,7 +199,7 @@ impl Core {
                 self.ask_here(Origin::Core(from, ticket), request, deadline);
             }
             // One that was given up has its answer.
-            Errand::Answered { ticket, outcome } if self.pending.contains_key(place(ticket)) => {
+            Errand::Answered { ticket, outcome } if self.pending.contains(ticket) => {
                 self.on_outcome(ticket, outcome);
             }
             Errand::Answered { .. } => {}
@@ -349,7 +327,7 @@ impl Core {
     /// A core that says nothing may have done it all the same: that is what an unmet quorum says.
     fn give_up(&mut self) {
         let now = self.now.instant;
-        while let Some((_, ticket)) = self.forwarded.first().copied().filter(|(until, _)| *until <= now) {
+        while let Some(ticket) = self.pending.overdue(now) {
             self.on_outcome(ticket, Err(Failure::QuorumNotMet { needed: 1, got: 0 }));
         }
     }
@@ -419,10 +397,7 @@ impl Core {
 
     fn enter(&mut self, origin: Origin, request: &Request, given_up: Option<Instant>) -> RequestId {
         let kind = OperationKind::of(request);
-        let pending = Pending { origin, kind, begun: self.now.instant, given_up };
-        let id = RequestId(self.pending.insert(pending).data().as_ffi());
-        self.forwarded.extend(given_up.map(|until| (until, id)));
-        id
+        self.pending.begin(Pending { origin, kind, begun: self.now.instant, given_up })
     }
 
     /// Hands inputs to the shard and carries its effects out until nothing more follows.
@@ -537,10 +512,7 @@ impl Core {
 
     /// A request has ended, here or where it was forwarded to.
     fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
-        let Pending { origin, kind, begun, given_up } = self.pending.remove(place(id)).expect("a request ends once");
-        if let Some(until) = given_up {
-            self.forwarded.remove(&(until, id));
-        }
+        let Pending { origin, kind, begun, .. } = self.pending.end(id);
         if !matches!(origin, Origin::Core(..)) {
             self.parts.metrics.operation(kind, &outcome, self.now.instant.since(begun));
         }
@@ -587,11 +559,6 @@ impl Core {
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
     }
-}
-
-/// Where a request stands among those under way. A number that has ended is never one that begins.
-fn place(id: RequestId) -> DefaultKey {
-    KeyData::from_ffi(id.0).into()
 }
 
 /// Bytes of the values that an answer brings.

@@ -16,6 +16,7 @@ pub mod poller;
 pub mod connection;
 pub mod gather;
 pub mod pages;
+pub mod pending;
 pub mod core;
 pub mod room;
 pub mod connections;

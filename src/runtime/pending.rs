@@ -1,4 +1,4 @@
-//! The requests under way on one core, here or forwarded: whom each is for, and when one that was forwarded is given up.
+//! The requests under way on one core, here or forwarded: whom each is for, and when a forwarded one is given up.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

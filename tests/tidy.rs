@@ -20,7 +20,10 @@ const NAMES: [(&str, &[&str]); 9] = [
 ];
 
 /// Where a foreign crate may be named, by the beginnings of paths. Tests may stand in for a neighbour.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 16] = [
+    ("foca", &["src/protocol/membership"]),
+    ("hmac", &["src/wire/proof.rs"]),
+    ("sha2", &["src/wire/proof.rs"]),
     ("fjall", &["src/store/lsm"]),
     ("xxhash_rust", &["src/store/lsm"]),
     ("glommio", &["src/runtime/", "src/store/wal/writer.rs"]),

@@ -285,6 +285,9 @@ impl State {
             self.shard.handle(now, input, &mut effects);
             for effect in effects {
                 match effect {
+                    Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
+                        unreachable!("a node alone asks nobody")
+                    }
                     Effect::Load { load, key } => {
                         let found = self.held.get(&self.place(key)).cloned();
                         inputs.push_back(Input::Loaded { load, found: Ok(found) });

@@ -118,6 +118,9 @@ impl FakeCore {
             self.shard.handle(Now { instant: Instant(0), wall: WallTime(WALL) }, input, &mut effects);
             for effect in effects {
                 match effect {
+                    Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
+                        unreachable!("a node alone asks nobody")
+                    }
                     Effect::Load { load, key } => {
                         inputs.push(Input::Loaded { load, found: Ok(self.store.get(&key).cloned()) });
                     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::causality::{Siblings, Supersedes, UpdateRef, VersionVector};
 use super::message::{Outcome, Page, Request};
+use super::peer::{Ask, Told, Unheard};
 use super::replica::Remembered;
-use super::types::{ActorId, AppendId, Dot, Instant, Key, LoadId, OperationId, RequestId};
+use super::ring::{LayoutStamp, Partition, View};
+use super::types::{ActorId, AppendId, AskId, Dot, Instant, Key, LoadId, NodeId, OperationId, RequestId, TicketId};
 
 /// What may come in.
 #[derive(Clone, Debug)]
@@ -47,6 +49,30 @@ pub enum Input {
         /// One page of this core's keys.
         page: Result<Page, Unreadable>,
     },
+    /// A peer asks. Answered by exactly one [`Effect::Tell`], before `deadline` and a little.
+    Asked {
+        /// Whom to tell.
+        ticket: TicketId,
+        /// The layout that the asker goes by.
+        stamp: LayoutStamp,
+        /// What is asked.
+        ask: Ask,
+        /// What is held of its key.
+        held: Held,
+        /// When it must have ended.
+        deadline: Instant,
+    },
+    /// Ends [`Effect::Ask`].
+    Told {
+        /// Which question.
+        ask: AskId,
+        /// What the peer says.
+        told: Result<Told, Unheard>,
+    },
+    /// The cluster is seen otherwise than before.
+    View(Arc<View>),
+    /// There is a connection to this peer again, after one was lost or there was none.
+    Linked(NodeId),
     /// Time has gone by: ends requests whose deadline is over, forgets operations that are old.
     Tick,
 }
@@ -88,6 +114,30 @@ pub enum Effect {
         /// Its name.
         operation: OperationId,
     },
+    /// Ask a peer's core of this partition. Ended by [`Input::Told`]; one that this shard gave up meanwhile too.
+    Ask {
+        /// The peer.
+        to: NodeId,
+        /// The partition that it is about.
+        partition: Partition,
+        /// Which question.
+        id: AskId,
+        /// The layout that this shard goes by.
+        stamp: LayoutStamp,
+        /// The question.
+        ask: Ask,
+        /// When the answer is of no use any more.
+        deadline: Instant,
+    },
+    /// Tell a peer what it asked. Nothing comes back.
+    Tell {
+        /// Whom.
+        ticket: TicketId,
+        /// What.
+        told: Told,
+    },
+    /// A peer goes by another layout: compare with it. A newer one comes as [`Input::View`].
+    Compare(LayoutStamp),
     /// Answer a request. Nothing comes back.
     Reply {
         /// Whom to answer.

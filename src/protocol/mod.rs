@@ -10,6 +10,7 @@ mod table;
 pub mod causality;
 pub mod ring;
 pub mod message;
+pub mod peer;
 pub mod io;
 pub mod shard;
 pub mod coordinator;

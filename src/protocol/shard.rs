@@ -145,6 +145,7 @@ impl Shard {
             Input::Appended { through } => self.on_appended(through, effects),
             Input::AppendsFailed { actor } => self.on_appends_failed(actor, effects),
             Input::Listed { id, page } => self.on_listed(id, page, effects),
+            Input::Asked { .. } | Input::Told { .. } | Input::View(_) | Input::Linked(_) => {}
             Input::Tick => self.on_tick(now.instant, effects),
         }
     }

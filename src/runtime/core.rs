@@ -415,6 +415,7 @@ impl Core {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => unreachable!("a node alone asks nobody"),
             Effect::Load { load, key } => self.load(load, key),
             Effect::Append(append) => {
                 self.parts.engine.append(append);

@@ -8,6 +8,7 @@ pub mod reader;
 pub mod sets;
 pub mod frame;
 pub mod hello;
+pub mod proof;
 pub mod call;
 pub mod answer;
 pub mod glance;

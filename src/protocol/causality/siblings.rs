@@ -74,6 +74,17 @@ impl Siblings {
         self.versions.iter().map(Version::bytes).sum::<usize>() + 16 * self.vector.len()
     }
 
+    /// Digest of the dots and the vector: equal sets have equal ones, since a dot names one version for ever.
+    pub fn digest(&self) -> u64 {
+        let dots = self.versions.iter().map(|version| version.dot).chain(self.vector.dots());
+        let bytes: SmallVec<[u8; 64]> = dots
+            .flat_map(|dot| [dot.actor.0, dot.counter])
+            .chain([self.versions.len() as u64])
+            .flat_map(u64::to_le_bytes)
+            .collect();
+        seahash::hash(&bytes)
+    }
+
     /// Whether the version of this dot is still there.
     pub fn holds(&self, dot: Dot) -> bool {
         self.version(dot).is_some()

@@ -4,7 +4,13 @@
 //! partition. Within a node a partition belongs to one core, salted so that a slow core of one node is not the slow
 //! core of every replica (DESIGN sections 3 and 7). Integers only: nodes must agree on this for ever.
 
+mod layout;
+mod view;
+
 use std::fmt;
+
+pub use layout::{Layout, LayoutRow, LayoutStamp, Wanted};
+pub use view::{Liveness, Member, View};
 
 use super::types::{CoreId, Key};
 

@@ -64,6 +64,9 @@ impl World {
                 self.said.push(format!("{effect:?}"));
             }
             match effect {
+                Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
+                    unreachable!("a node alone asks nobody")
+                }
                 Effect::Load { load, key } => match &mut self.slow_loads {
                     Some(slow) => slow.push((load, key)),
                     None => self.feed(Input::Loaded { load, found: Ok(self.durable.get(&key).cloned()) }),

@@ -1,0 +1,123 @@
+//! Who owns what: a numbered, hashed list of rows, and the owners of every partition (DESIGN "Ring, layout and
+//! membership").
+
+use std::sync::Arc;
+
+use super::Partition;
+use crate::protocol::types::NodeId;
+
+/// A layout's name: its number, and the hash of all that it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LayoutStamp {
+    /// Counts layouts of one cluster, from 1.
+    pub number: u64,
+    /// Of two layouts with one number the lower hash wins.
+    pub hash: u64,
+}
+
+impl LayoutStamp {
+    /// Whether this layout replaces `other`: it has a higher number, or the same one and a lower hash.
+    pub fn is_newer_than(self, other: LayoutStamp) -> bool {
+        (self.number, std::cmp::Reverse(self.hash)) > (other.number, std::cmp::Reverse(other.hash))
+    }
+}
+
+/// One node in a layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutRow {
+    /// The node.
+    pub node: NodeId,
+    /// Its data directory.
+    pub incarnation: u128,
+    /// What fails together; owners of a partition stand in distinct zones where there are enough.
+    pub zone: Arc<str>,
+    /// Its share of the partitions, beside the others' weights; at least 1.
+    pub weight: u32,
+}
+
+/// Copies of a key, and the quorums of requests that name none. They travel with the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// N: owners of a partition where there are as many nodes.
+    pub n: u8,
+    /// R.
+    pub r: u8,
+    /// W.
+    pub w: u8,
+}
+
+/// Rows and owners.
+///
+/// Invariants: rows ascend by node; each partition has as many distinct owners as the fewer of N and the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    stamp: LayoutStamp,
+    wanted: Wanted,
+    rows: Vec<LayoutRow>,
+    /// Indices of rows, partition after partition.
+    owners: Vec<u16>,
+}
+
+impl Layout {
+    /// The layout of a cluster that was just founded: one node owns everything.
+    pub fn founding(partitions: u16, wanted: Wanted, row: LayoutRow) -> Layout {
+        Layout::of(1, wanted, vec![row], vec![0; usize::from(partitions)])
+    }
+
+    pub(super) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
+        let hash = hash(number, wanted, &rows, &owners);
+        Layout { stamp: LayoutStamp { number, hash }, wanted, rows, owners }
+    }
+
+    /// Number and hash.
+    pub fn stamp(&self) -> LayoutStamp {
+        self.stamp
+    }
+
+    /// The copies and quorums that it was founded with.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+
+    /// Its nodes, by id.
+    pub fn rows(&self) -> &[LayoutRow] {
+        &self.rows
+    }
+
+    /// Owners of each partition.
+    pub fn copies(&self) -> usize {
+        self.rows.len().min(usize::from(self.wanted.n))
+    }
+
+    /// Partitions of the ring.
+    pub fn partitions(&self) -> u16 {
+        u16::try_from(self.owners.len() / self.copies()).expect("a layout is of at most 32,768 partitions")
+    }
+
+    /// The owners of a partition.
+    pub fn owners(&self, partition: Partition) -> impl ExactSizeIterator<Item = NodeId> + Clone {
+        let copies = self.copies();
+        let first = usize::from(partition.0) * copies;
+        self.owners[first..first + copies].iter().map(|row| self.rows[usize::from(*row)].node)
+    }
+
+    /// Whether the node owns the partition.
+    pub fn is_owner(&self, node: NodeId, partition: Partition) -> bool {
+        self.owners(partition).any(|owner| owner == node)
+    }
+}
+
+fn hash(number: u64, wanted: Wanted, rows: &[LayoutRow], owners: &[u16]) -> u64 {
+    let mut bytes = Vec::with_capacity(16 + 48 * rows.len() + 2 * owners.len());
+    bytes.extend_from_slice(&number.to_le_bytes());
+    bytes.extend_from_slice(&[wanted.n, wanted.r, wanted.w]);
+    for row in rows {
+        bytes.extend_from_slice(&row.node.0.to_le_bytes());
+        bytes.extend_from_slice(&row.incarnation.to_le_bytes());
+        bytes.extend_from_slice(&row.weight.to_le_bytes());
+        bytes.extend_from_slice(&(row.zone.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(row.zone.as_bytes());
+    }
+    owners.iter().for_each(|owner| bytes.extend_from_slice(&owner.to_le_bytes()));
+    seahash::hash(&bytes)
+}

@@ -71,6 +71,36 @@ pub const LISTINGS_MAX: usize = 16;
 /// What a refusal for lack of room tells the client to wait: about one group commit of a busy disk.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// A question to a peer that keeps data is given up after this: time for a slow disk, and well within the two seconds in
+/// which a silent node is known to be down.
+pub const ASK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A read without its R, and a write without its W, asks others as well after this: several times the round trip and
+/// the sync of a node that is well.
+pub const EXTEND_AFTER: Duration = Duration::from_millis(25);
+
+/// A peer that let a question wait is asked after the others for this long.
+pub const SILENT_FOR: Duration = Duration::from_secs(1);
+
+/// One read in so many asks all owners, so that a replica that is never among the R best is repaired too (fault 4 of
+/// the seed systems), and its latency stays known.
+pub const READ_ALL_ONE_IN: u64 = 16;
+
+/// Most reads whose answer is out while owners are still heard for the sake of repair.
+pub const LATE_READS_MAX: usize = 4_096;
+
+/// Most bytes of keys that a core keeps hints for, with what each takes beside its key: some 400,000 short keys.
+pub const HINTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Deliveries of hints to one target that may be under way at once, from one core: at first and after failures, and
+/// when all goes well. A returning node has its clients to serve as well.
+pub const HINTS_IN_FLIGHT_MIN: usize = 4;
+/// See [`HINTS_IN_FLIGHT_MIN`].
+pub const HINTS_IN_FLIGHT_MAX: usize = 64;
+
+/// After a delivery that failed the target is left alone for this long.
+pub const HINTS_PAUSE: Duration = Duration::from_millis(500);
+
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < SET_BYTES_MAX);
 const _: () = assert!(PARTITIONS.is_power_of_two());
 const _: () = assert!(CLOCK_ENTRIES_MAX < CLOCK_ENTRIES_DECODED_MAX && SIBLINGS_MAX < SIBLINGS_DECODED_MAX);

@@ -379,15 +379,38 @@ impl Request {
         }
     }
 
-    /// How long the request may take, from its arrival on.
-    pub fn patience(&self) -> Duration {
-        let terms = match self {
+    /// Quorum and time; the defaults where it names none.
+    pub fn terms(&self) -> Terms {
+        match self {
             Request::Get(get) => get.terms,
             Request::Put(put) => put.terms,
             Request::Delete(delete) => delete.terms,
             Request::Siblings(_) | Request::Keys(_) => Terms::default(),
-        };
-        match terms.deadline_ms {
+        }
+    }
+
+    /// Its terms, to be changed, where it has any.
+    pub fn terms_mut(&mut self) -> Option<&mut Terms> {
+        match self {
+            Request::Get(get) => Some(&mut get.terms),
+            Request::Put(put) => Some(&mut put.terms),
+            Request::Delete(delete) => Some(&mut delete.terms),
+            Request::Siblings(_) | Request::Keys(_) => None,
+        }
+    }
+
+    /// The name of a write, to be changed.
+    pub fn operation_mut(&mut self) -> Option<&mut Option<OperationId>> {
+        match self {
+            Request::Put(put) => Some(&mut put.operation),
+            Request::Delete(delete) => Some(&mut delete.operation),
+            Request::Get(_) | Request::Siblings(_) | Request::Keys(_) => None,
+        }
+    }
+
+    /// How long the request may take, from its arrival on.
+    pub fn patience(&self) -> Duration {
+        match self.terms().deadline_ms {
             0 => DEADLINE_DEFAULT,
             ms => Duration::from_millis(ms.into()).min(DEADLINE_MAX),
         }

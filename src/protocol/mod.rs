@@ -7,6 +7,10 @@
 pub mod types;
 pub mod config;
 mod table;
+mod asks;
+mod peers;
+mod stats;
+mod hints;
 pub mod causality;
 pub mod ring;
 pub mod message;
@@ -16,3 +20,5 @@ pub mod shard;
 pub mod coordinator;
 pub mod replica;
 pub mod antientropy;
+
+pub use stats::Stats;

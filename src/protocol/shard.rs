@@ -1,27 +1,36 @@
 //! The state machine of one core: `handle(now, input, effects)`.
 //!
 //! ```text
-//!   Request ──▶ waiting ──Load──▶ Loaded ──▶ (read) answer
-//!      │           │                 └─────▶ (write) mint ──Append──▶ Appended ──▶ count ──▶ answer
-//!      │           └── its deadline ──▶ answer with numbers            ▲
-//!      └── its key is held ──▶ (read) answer, (write) mint ──Append────┘
+//!   Request ──▶ not ours ──▶ Ask(Forward) ──▶ Told ──▶ answer
+//!      │
+//!      ├──▶ read:  own copy, Ask(Fetch) of the R best ──▶ Told ──▶ R heard ──▶ answer ──▶ repair those behind
+//!      └──▶ write: the key's newest state ──▶ mint ──▶ Append and Ask(Store) at once ──▶ W durable ──▶ answer
+//!   Asked ───────▶ the key's newest state ──▶ take in ──▶ Append ──▶ durable ──▶ Tell
 //! ```
-//! Invariants: a request is answered exactly once, by its deadline and one tick; dots are minted in order and used
-//! once; a key has one newest appended state, and every mint builds upon it; nothing is acknowledged before it is
-//! durable.
+//! Invariants: a request is answered and a peer is told exactly once, by its deadline and one tick; dots are minted in
+//! order and used once; a key has one newest appended state, and every mint and every merge builds upon it; nothing is
+//! acknowledged before it is durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::asks::{About, Asking};
 use super::causality::Siblings;
 use super::config::{LISTINGS_MAX, WAITING_MAX};
 use super::coordinator::quorum::Copies;
-use super::coordinator::{Busy, Minting, Reading, Writing};
-use super::io::{Effect, Effects, Held, Input, Unreadable};
+use super::coordinator::{Forwarding, Minting, Reading, Writing};
+use super::hints::{Due, Hints};
+use super::io::{Effect, Effects, Held, Hint, Input, Unreadable};
 use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
-use super::replica::{Operations, Remembered};
+use super::peer::{Refused, Told};
+use super::peers::Peers;
+use super::replica::{Busy, Operations, Remembered, Serving};
+use super::ring::{Partition, Ring, View};
+use super::stats::Stats;
 use super::table::Table;
-use super::types::{ActorId, AppendId, ClusterId, CoreId, Instant, Key, LoadId, Now, RequestId};
+use super::types::{
+    ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, LoadId, NodeId, Now, RequestId, TicketId,
+};
 
 /// Operations that are forgotten in one tick: more than may come in between two, and some milliseconds of a core. Those
 /// that a start finds all grow old in the same moment.
@@ -38,12 +47,16 @@ pub struct Birth {
     pub actor: ActorId,
     /// The actor's last counter: 0 for a fresh one.
     pub counter: u64,
-    /// Copies and default quorums.
-    pub copies: Copies,
+    /// A fresh actor, minted as once a peer turns out to know more of `actor` than this core does.
+    pub spare: ActorId,
+    /// The cluster as it is seen at the start.
+    pub view: Arc<View>,
     /// Names of nodes by actor.
     pub directory: Arc<Directory>,
     /// The operations that the store remembers, the oldest first.
     pub remembered: Vec<(Key, Remembered)>,
+    /// The hints that the store keeps.
+    pub hints: Vec<(Key, Hint)>,
     /// Random bits, by which its tables hash: clients choose keys, and must not choose which of them collide.
     pub seed: u64,
 }
@@ -55,17 +68,36 @@ pub struct Shard {
     pub(super) core: CoreId,
     pub(super) actor: ActorId,
     pub(super) counter: u64,
+    pub(super) spare: ActorId,
+    pub(super) view: Arc<View>,
+    pub(super) ring: Ring,
     pub(super) copies: Copies,
     pub(super) directory: Arc<Directory>,
     pub(super) operations: Operations,
     pub(super) stopped: bool,
     /// The last append, and the last durable one.
-    appended: AppendId,
+    pub(super) appended: AppendId,
     pub(super) durable: AppendId,
-    /// Every request that has no answer yet.
-    waiting: Table<RequestId, (Instant, Waiting)>,
+    /// Every request that has no answer yet, and what still goes on for the sake of others behind one that has.
+    pub(super) waiting: Table<Whom, (Instant, Waiting)>,
     /// No deadline in `waiting` is earlier than this.
     soonest: Option<Instant>,
+    /// Those that ask others as well if they wait still then, in order.
+    pub(super) stretching: VecDeque<(Instant, Whom)>,
+    pub(super) asks: Table<AskId, Asking>,
+    pub(super) asks_begun: u64,
+    /// Questions by the time when they are given up, in order.
+    pub(super) patience: VecDeque<(Instant, AskId)>,
+    pub(super) peers: Peers,
+    /// Those that wait for a newer view.
+    pub(super) outdated: Vec<Whom>,
+    /// Reads whose answer is out, for repair.
+    pub(super) late: Table<Whom, Reading>,
+    pub(super) reads: u64,
+    pub(super) forwards: u64,
+    pub(super) hints: Hints,
+    /// Partitions that lost a hint beyond W: some owner lacks what no hint says.
+    pub(super) marked: BTreeSet<Partition>,
     loads: Table<LoadId, Load>,
     loads_begun: u64,
     /// Bytes of the writes in `waiting` that are not minted yet.
@@ -77,47 +109,73 @@ pub struct Shard {
     /// Keys by the appends after which they may be at rest, in order.
     pub(super) settling: VecDeque<(AppendId, Key)>,
     /// Requests by the append that they wait for, in order.
-    pub(super) awaiting: VecDeque<(AppendId, RequestId)>,
+    pub(super) awaiting: VecDeque<(AppendId, Whom)>,
+    pub(super) stats: Stats,
+}
+
+/// Whom an answer goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Whom {
+    /// A client, or whoever stands in for one on this node.
+    Client(RequestId),
+    /// A peer.
+    Peer(TicketId),
 }
 
 /// Whom to answer, and until when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
-    pub(super) id: RequestId,
+    pub(super) whom: Whom,
     pub(super) deadline: Instant,
 }
 
 /// What a request waits for.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    Read(Reading),
+    Read(Box<Reading>),
     /// Boxed: few writes wait for the store, and what they hold is large.
     Mint(Box<Minting>),
-    Append(Writing),
+    Write(Writing),
+    Forward(Box<Forwarding>),
+    /// A peer's question waits for the key's state.
+    Serve(Box<Serving>),
+    /// A peer is told this once an append is durable.
+    Durable(Box<Told>),
     List,
 }
 
 /// What a load is for.
 #[derive(Debug)]
 pub(super) enum Load {
-    Read(RequestId),
-    Mint(Key),
+    /// A copy, to be shown.
+    Copy(Whom),
+    /// The state that the tasks of a key wait for.
+    State(Key),
+    /// What a hint owes.
+    Hint(Due),
 }
 
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, copies, directory, remembered, seed } = birth;
+        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed } = birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
+        }
+        let mut kept = Hints::default();
+        for (key, Hint { target, counted }) in hints {
+            kept.keep(target, key, counted, AppendId::default());
         }
         Shard {
             cluster,
             core,
             actor,
             counter,
-            copies,
+            spare,
+            ring: Ring::new(view.layout.partitions()),
+            copies: Copies::of(&view.layout),
+            view,
             directory,
             operations,
             stopped: false,
@@ -125,6 +183,17 @@ impl Shard {
             durable: AppendId::default(),
             waiting: Table::new(seed),
             soonest: None,
+            stretching: VecDeque::new(),
+            asks: Table::new(seed),
+            asks_begun: 0,
+            patience: VecDeque::new(),
+            peers: Peers::default(),
+            outdated: Vec::new(),
+            late: Table::new(seed),
+            reads: 0,
+            forwards: 0,
+            hints: kept,
+            marked: BTreeSet::new(),
             loads: Table::new(seed),
             loads_begun: 0,
             minting_bytes: 0,
@@ -132,6 +201,7 @@ impl Shard {
             busy: Table::new(seed),
             settling: VecDeque::new(),
             awaiting: VecDeque::new(),
+            stats: Stats::default(),
         }
     }
 
@@ -139,14 +209,22 @@ impl Shard {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Effects) {
         match input {
             Input::Request { id, request, held, deadline } => {
-                self.on_request(now, Asker { id, deadline }, request, held, effects);
+                self.on_request(now, Asker { whom: Whom::Client(id), deadline }, request, held, effects);
             }
+            Input::Asked { ticket, stamp, ask, held, deadline } => {
+                self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stamp, ask, held, effects);
+            }
+            Input::Told { ask, told } => self.on_told(now, ask, told, effects),
             Input::Loaded { load, found } => self.on_loaded(now, load, found, effects),
-            Input::Appended { through } => self.on_appended(through, effects),
-            Input::AppendsFailed { actor } => self.on_appends_failed(actor, effects),
+            Input::Appended { through } => self.on_appended(now, through, effects),
+            Input::AppendsFailed { actor } => self.on_appends_failed(now, actor, effects),
             Input::Listed { id, page } => self.on_listed(id, page, effects),
-            Input::Asked { .. } | Input::Told { .. } | Input::View(_) | Input::Linked(_) => {}
-            Input::Tick => self.on_tick(now.instant, effects),
+            Input::View(view) => self.on_view(now, view, effects),
+            Input::Linked(node) => {
+                self.peers.on_linked(node);
+                self.deliver_hints(now, effects);
+            }
+            Input::Tick => self.on_tick(now, effects),
         }
     }
 
@@ -155,13 +233,26 @@ impl Shard {
         (self.actor, self.counter)
     }
 
+    /// What it has counted since the start, and how many hints wait.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            hints_waiting: self.hints.len() as u64,
+            hints_bytes: self.hints.bytes() as u64,
+            partitions_marked: self.marked.len() as u64,
+            ..self.stats
+        }
+    }
+
+    /// Hints that wait, by target.
+    pub fn hint_targets(&self) -> Vec<NodeId> {
+        self.hints.targets()
+    }
+
     fn on_request(&mut self, now: Now, asker: Asker, request: Request, held: Held, effects: &mut Effects) {
         match request {
-            Request::Get(get) => self.on_get(asker, get, held, effects),
-            Request::Put(put) => self.on_put(now, asker, put, held, effects),
-            Request::Delete(delete) => self.on_delete(now, asker, delete, held, effects),
-            Request::Siblings(key) => self.on_siblings(asker, key, held, effects),
+            Request::Siblings(key) => self.on_siblings(now, asker, key, held, effects),
             Request::Keys(keys) => self.on_keys(asker, keys, effects),
+            request => self.route(now, asker, request, held, effects),
         }
     }
 
@@ -173,47 +264,88 @@ impl Shard {
         effects: &mut Effects,
     ) {
         match self.loads.remove(&load) {
-            Some(Load::Read(id)) => self.on_copy(id, found, effects),
-            Some(Load::Mint(key)) => self.on_held(now, &key, found, effects),
+            Some(Load::Copy(whom)) => self.on_copy(now, whom, found, effects),
+            Some(Load::State(key)) => self.on_state(now, &key, found, effects),
+            Some(Load::Hint(due)) => self.on_owed(now, due, found, effects),
             None => unreachable!("load {load:?} ended twice"),
         }
     }
 
     fn on_keys(&mut self, asker: Asker, keys: Keys, effects: &mut Effects) {
+        let Whom::Client(id) = asker.whom else {
+            return self.finish(asker.whom, Err(not_for_peers()), effects);
+        };
         if self.listings >= LISTINGS_MAX || !self.has_room() {
-            return Shard::refuse(asker.id, Failure::overloaded(), effects);
+            return self.finish(asker.whom, Err(Failure::overloaded()), effects);
         }
         self.wait(asker, Waiting::List);
         self.listings += 1;
-        effects.push(Effect::List { id: asker.id, keys });
+        effects.push(Effect::List { id, keys });
     }
 
     fn on_listed(&mut self, id: RequestId, page: Result<Page, Unreadable>, effects: &mut Effects) {
         self.listings -= 1;
         let outcome = page.map(Reply::Keys).map_err(|unreadable| Failure::Unreadable { reason: unreadable.reason });
-        self.answer(id, outcome, effects);
+        self.answer(Whom::Client(id), outcome, effects);
     }
 
-    fn on_tick(&mut self, now: Instant, effects: &mut Effects) {
-        self.forget_old_operations(now, effects);
-        if self.soonest.is_none_or(|soonest| now < soonest) {
+    fn on_view(&mut self, now: Now, view: Arc<View>, effects: &mut Effects) {
+        self.ring = Ring::new(view.layout.partitions());
+        self.copies = Copies::of(&view.layout);
+        self.view = view;
+        for whom in std::mem::take(&mut self.outdated) {
+            self.go_on_under_new_layout(now, whom, effects);
+        }
+        self.deliver_hints(now, effects);
+    }
+
+    fn on_tick(&mut self, now: Now, effects: &mut Effects) {
+        self.forget_old_operations(now.instant, effects);
+        self.give_up_asks(now, effects);
+        self.stretch(now, effects);
+        self.deliver_hints(now, effects);
+        if self.soonest.is_none_or(|soonest| now.instant < soonest) {
             return;
         }
-        for id in self.waiting.keys_of(|(deadline, _)| *deadline <= now) {
-            let failure = self.waiting_mut(id).expect("it was found a line ago").too_late();
-            self.answer(id, Err(failure), effects);
+        for whom in self.waiting.keys_of(|(deadline, _)| *deadline <= now.instant) {
+            self.on_deadline(whom, effects);
         }
         self.soonest = self.waiting.least(|(deadline, _)| *deadline);
         self.forget_the_late();
     }
 
+    /// A write that others still take in goes on after its answer: who does not gets a hint.
+    fn on_deadline(&mut self, whom: Whom, effects: &mut Effects) {
+        let Some((_, waiting)) = self.take(whom) else { return };
+        match waiting {
+            Waiting::Write(mut writing) => {
+                if !writing.is_answered() {
+                    self.stats.quorum_failures += 1;
+                    writing.set_answered();
+                    self.finish(whom, Err(writing.quorum().not_met()), effects);
+                }
+                self.owe_the_open(&writing, effects);
+                if writing.is_spreading() {
+                    self.wait(Asker { whom, deadline: Instant(u64::MAX) }, Waiting::Write(writing));
+                }
+            }
+            Waiting::Serve(_) | Waiting::Durable(_) => self.tell(whom, Told::Refused(Refused::TooLate), effects),
+            other => {
+                self.stats.quorum_failures += 1;
+                let failure = other.too_late();
+                self.finish(whom, Err(failure), effects);
+            }
+        }
+    }
+
     /// What waits for the store or the log may wait for ever; who was answered does not wait with it.
     fn forget_the_late(&mut self) {
-        let Shard { waiting, busy, awaiting, .. } = self;
-        awaiting.retain(|(_, id)| waiting.contains(id));
+        let Shard { waiting, busy, awaiting, stretching, .. } = self;
+        awaiting.retain(|(_, whom)| waiting.contains(whom));
+        stretching.retain(|(_, whom)| waiting.contains(whom));
         busy.retain(|busy| {
             if let Busy::Loading(queue) = busy {
-                queue.retain(|id| waiting.contains(id));
+                queue.retain(|task| task.whom().is_none_or(|whom| waiting.contains(&whom)));
             }
             true
         });
@@ -228,6 +360,16 @@ impl Shard {
         }
     }
 
+    /// Whether this node owns the key's partition.
+    pub(super) fn owns(&self, partition: Partition) -> bool {
+        self.view.layout.is_owner(self.view.me, partition)
+    }
+
+    /// Whether a question to the node would reach it, as far as is known.
+    pub(super) fn is_reachable(&self, node: NodeId) -> bool {
+        self.view.is_up(node) && self.peers.is_linked(node)
+    }
+
     /// Whether one more request may wait. Whoever has to wait and may not is refused as overloaded.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len().max(self.loads.len()) < WAITING_MAX
@@ -235,25 +377,21 @@ impl Shard {
 
     /// Enters a request into the table. There is room for it.
     pub(super) fn wait(&mut self, asker: Asker, waiting: Waiting) {
-        let Asker { id, deadline } = asker;
-        if let Waiting::Mint(minting) = &waiting {
-            self.minting_bytes += minting.bytes();
-        }
-        let before = self.waiting.insert(id, (deadline, waiting));
-        assert!(before.is_none(), "request {id:?} came in twice");
+        let Asker { whom, deadline } = asker;
+        self.minting_bytes += waiting.minting_bytes();
+        let before = self.waiting.insert(whom, (deadline, waiting));
+        assert!(before.is_none(), "request {whom:?} came in twice");
         self.soonest = Some(self.soonest.map_or(deadline, |soonest| soonest.min(deadline)));
     }
 
-    pub(super) fn waiting_mut(&mut self, id: RequestId) -> Option<&mut Waiting> {
-        self.waiting.get_mut(&id).map(|(_, waiting)| waiting)
+    pub(super) fn waiting_mut(&mut self, whom: Whom) -> Option<&mut Waiting> {
+        self.waiting.get_mut(&whom).map(|(_, waiting)| waiting)
     }
 
     /// Takes a request out of the table: the caller answers it or lets it wait again.
-    pub(super) fn take(&mut self, id: RequestId) -> Option<(Instant, Waiting)> {
-        let taken = self.waiting.remove(&id);
-        if let Some((_, Waiting::Mint(minting))) = &taken {
-            self.minting_bytes -= minting.bytes();
-        }
+    pub(super) fn take(&mut self, whom: Whom) -> Option<(Instant, Waiting)> {
+        let taken = self.waiting.remove(&whom);
+        self.minting_bytes -= taken.as_ref().map_or(0, |(_, waiting)| waiting.minting_bytes());
         taken
     }
 
@@ -264,33 +402,52 @@ impl Shard {
         effects.push(Effect::Load { load: id, key });
     }
 
-    pub(super) fn next_append(&mut self) -> AppendId {
-        self.appended = self.appended.next();
-        self.appended
-    }
-
     /// Answers a request that waits; one that was answered already stays so.
-    pub(super) fn answer(&mut self, id: RequestId, outcome: Outcome, effects: &mut Effects) {
-        if self.take(id).is_some() {
-            effects.push(Effect::Reply { id, outcome });
+    pub(super) fn answer(&mut self, whom: Whom, outcome: Outcome, effects: &mut Effects) {
+        if self.take(whom).is_some() {
+            self.finish(whom, outcome, effects);
         }
     }
 
-    /// Answers a request that never came to wait.
-    pub(super) fn refuse(id: RequestId, failure: Failure, effects: &mut Effects) {
-        effects.push(Effect::Reply { id, outcome: Err(failure) });
+    /// Answers a request that does not wait.
+    pub(super) fn finish(&mut self, whom: Whom, outcome: Outcome, effects: &mut Effects) {
+        match whom {
+            Whom::Client(id) => effects.push(Effect::Reply { id, outcome }),
+            Whom::Peer(ticket) => effects.push(Effect::Tell { ticket, told: Told::Outcome(Box::new(outcome)) }),
+        }
+    }
+
+    /// Tells a peer whose question does not wait.
+    pub(super) fn tell(&mut self, whom: Whom, told: Told, effects: &mut Effects) {
+        let Whom::Peer(ticket) = whom else { unreachable!("only peers are told, {whom:?} is a client") };
+        effects.push(Effect::Tell { ticket, told });
     }
 }
 
 impl Waiting {
+    /// Bytes of a write that is not minted yet.
+    fn minting_bytes(&self) -> usize {
+        match self {
+            Waiting::Mint(minting) => minting.bytes(),
+            Waiting::Read(reading) => reading.minting_bytes(),
+            _ => 0,
+        }
+    }
+
     fn too_late(&self) -> Failure {
         match self {
             Waiting::Read(reading) => reading.quorum().not_met(),
             Waiting::Mint(minting) => minting.quorum().not_met(),
-            Waiting::Append(writing) => writing.quorum().not_met(),
+            Waiting::Write(writing) => writing.quorum().not_met(),
+            Waiting::Forward(forwarding) => forwarding.not_met(),
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
+            Waiting::Serve(_) | Waiting::Durable(_) => unreachable!("peers are told otherwise"),
         }
     }
+}
+
+fn not_for_peers() -> Failure {
+    Failure::Malformed { reason: "this request is not forwarded from node to node".to_owned() }
 }
 
 #[cfg(test)]

@@ -1,37 +1,36 @@
-//! Writing one key: read what is held, mint upon it, append, count, answer.
-//!
-//! Reading, merging and writing a key is atomic because one shard does it: a second write of a key finds the newest
-//! *appended* state and joins the next batch of the log at once, while readers still see the newest *durable* one
-//! (DESIGN section 8). So a hot key is not limited to one write a sync.
+//! Writing one key: read what is held, mint upon it, append and send at once, count, answer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::quorum::{Quorum, Verdict};
+use super::Role;
+use super::get::{Reading, Then};
+use super::quorum::Quorum;
+use super::spread::{Send, Writing};
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::config::MINTING_BYTES_MAX;
-use crate::protocol::io::{Append, Effect, Effects, Held, Unreadable};
-use crate::protocol::message::{Causality, Delete, Failure, Level, Put, Reply, Terms, Written, operation};
-use crate::protocol::replica::{Lookup, Remembered};
-use crate::protocol::shard::{Asker, Load, Shard, Waiting};
-use crate::protocol::types::{ActorId, AppendId, Dot, Key, Now, RequestId, Value, WallTime};
+use crate::protocol::io::{Arrived, Change, Effects, Held};
+use crate::protocol::message::{Causality, Delete, Failure, Level, Put, Terms, Written, operation};
+use crate::protocol::peer::{Known, Store};
+use crate::protocol::replica::{Busy, Lookup, Remembered, State, Task};
+use crate::protocol::ring::Partition;
+use crate::protocol::shard::{Asker, Shard, Waiting};
+use crate::protocol::types::{ActorId, AppendId, Dot, Key, Now, Value, WallTime};
 
 /// A write that is not minted yet.
 #[derive(Debug)]
 pub(in crate::protocol) struct Minting {
     key: Key,
+    partition: Partition,
     value: Option<Value>,
     supersedes: Supersedes,
     operation: Option<Box<Operation>>,
     quorum: Quorum,
-}
-
-/// A write that is minted and waits for its appends.
-#[derive(Debug)]
-pub(in crate::protocol) struct Writing {
-    /// The answer, but for its level.
-    written: Written,
-    quorum: Quorum,
+    strict: bool,
+    role: Role,
+    /// What other owners were found to hold; minted upon too.
+    seen: State,
+    /// What another owner remembers of it: it was minted before.
+    remembered: Option<Box<Remembered>>,
 }
 
 impl Minting {
@@ -47,35 +46,37 @@ impl Minting {
         };
         self.key.as_bytes().len() + self.value.as_ref().map_or(0, Value::len) + context
     }
-}
 
-impl Writing {
-    pub(in crate::protocol) fn quorum(&self) -> Quorum {
-        self.quorum
+    pub(super) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    pub(super) fn operation(&self) -> &Operation {
+        self.operation.as_deref().expect("only a write with a name is asked for")
+    }
+
+    pub(super) fn set_seen(&mut self, seen: State) {
+        self.seen = seen;
+    }
+
+    pub(super) fn set_remembered(&mut self, remembered: Box<Remembered>) {
+        self.remembered = Some(remembered);
     }
 }
 
-/// What is under way for one key. A key at rest has none.
-#[derive(Debug)]
-pub(in crate::protocol) enum Busy {
-    /// Its state is being read so that these may be minted upon it, in order.
-    Loading(VecDeque<RequestId>),
-    /// Its newest appended state, and the append that makes it durable.
-    Appended(Arc<Siblings>, AppendId),
-}
-
-/// A key's state; `None` when it was never written.
-type State = Option<Arc<Siblings>>;
-
-/// A write on its way to the log, or one that was there before.
+/// What a write was begun as: minted now, or remembered.
 struct Begun {
-    writing: Writing,
+    /// The answer, but for its level.
+    written: Written,
+    /// The append after which this node's copy is durable.
     append: AppendId,
-    /// The key's newest state, if this changed it.
-    state: State,
+    /// The key's newest state, with the write in it.
+    state: Arc<Siblings>,
+    /// What the other owners are sent.
+    send: Send,
 }
 
-/// What PUT and DELETE have in common.
+/// What a client asks of a put or a delete.
 struct Asked {
     key: Key,
     value: Option<Value>,
@@ -85,53 +86,93 @@ struct Asked {
 }
 
 impl Shard {
-    pub(in crate::protocol) fn on_put(&mut self, now: Now, asker: Asker, put: Put, held: Held, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_put(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        role: Role,
+        put: Put,
+        held: Held,
+        effects: &mut Effects,
+    ) {
         let Put { key, value, causality, operation: name, terms } = put;
         let operation = operation(name, Some(&value), &causality);
-        self.write(now, asker, Asked { key, value: Some(value), causality, operation, terms }, held, effects);
+        self.write(now, asker, role, Asked { key, value: Some(value), causality, operation, terms }, held, effects);
     }
 
     pub(in crate::protocol) fn on_delete(
         &mut self,
         now: Now,
         asker: Asker,
+        role: Role,
         delete: Delete,
         held: Held,
         effects: &mut Effects,
     ) {
         let Delete { key, causality, operation: name, terms } = delete;
         let operation = operation(name, None, &causality);
-        self.write(now, asker, Asked { key, value: None, causality, operation, terms }, held, effects);
+        self.write(now, asker, role, Asked { key, value: None, causality, operation, terms }, held, effects);
     }
 
-    fn write(&mut self, now: Now, asker: Asker, asked: Asked, held: Held, effects: &mut Effects) {
-        let minting = match self.minting(asked) {
+    fn write(&mut self, now: Now, asker: Asker, role: Role, asked: Asked, held: Held, effects: &mut Effects) {
+        let retry = asked.terms.retry;
+        let minting = match self.minting(role, asked) {
             Ok(minting) if self.has_room() => minting,
-            Ok(_) => return Shard::refuse(asker.id, Failure::overloaded(), effects),
-            Err(failure) => return Shard::refuse(asker.id, failure, effects),
+            Ok(_) => return self.finish(asker.whom, Err(Failure::overloaded()), effects),
+            Err(failure) => return self.finish(asker.whom, Err(failure), effects),
         };
-        match (self.busy.get_mut(&minting.key), held) {
-            (Some(Busy::Appended(newest, _)), _) => {
-                let newest = Arc::clone(newest);
-                self.mint(now, asker, minting, Some(&newest), effects);
+        if role == Role::Owner && 1 < self.copies.n {
+            if retry && minting.operation.is_some() && self.lookup(&minting) == Known::Unknown {
+                // So many owners have one in common with any W.
+                let quorum = minting.quorum.of(self.copies.n - minting.quorum.needed() + 1);
+                return self.read_first(now, asker, quorum, |minting| Then::Recall(minting, None), minting, held, effects);
             }
-            (Some(Busy::Loading(queue)), _) => {
-                queue.push_back(asker.id);
-                self.wait(asker, Waiting::Mint(Box::new(minting)));
+            let is_blind_delete = minting.value.is_none() && minting.supersedes == Supersedes::Held;
+            if is_blind_delete && 1 < self.copies.r {
+                let quorum = minting.quorum.of(self.copies.r);
+                return self.read_first(now, asker, quorum, Then::Mint, minting, held, effects);
             }
-            (None, Held::Known(state)) => {
-                self.mint(now, asker, minting, state.as_deref(), effects);
+        }
+        match self.newest(&minting.key, held) {
+            Held::Known(newest) => {
+                self.mint(now, asker, minting, newest, effects);
             }
-            (None, Held::Unknown) => {
-                let key = minting.key.clone();
-                self.busy.insert(key.clone(), Busy::Loading([asker.id].into()));
-                self.wait(asker, Waiting::Mint(Box::new(minting)));
-                self.load(Load::Mint(key.clone()), key, effects);
-            }
+            Held::Unknown => self.mint_later(asker, minting, effects),
         }
     }
 
-    fn minting(&self, asked: Asked) -> Result<Minting, Failure> {
+    #[expect(clippy::too_many_arguments, reason = "a write with what is held of its key, on its way to a read")]
+    fn read_first(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        quorum: Quorum,
+        then: impl FnOnce(Box<Minting>) -> Then,
+        minting: Minting,
+        held: Held,
+        effects: &mut Effects,
+    ) {
+        let (key, partition) = (minting.key.clone(), minting.partition);
+        self.read(now, asker, Reading::new(key, partition, then(Box::new(minting)), quorum), held, effects);
+    }
+
+    /// Mints once the key's newest state is known.
+    pub(super) fn mint_upon(&mut self, now: Now, asker: Asker, minting: Minting, effects: &mut Effects) {
+        match self.newest(&minting.key, Held::Unknown) {
+            Held::Known(newest) => {
+                self.mint(now, asker, minting, newest, effects);
+            }
+            Held::Unknown => self.mint_later(asker, minting, effects),
+        }
+    }
+
+    fn mint_later(&mut self, asker: Asker, minting: Minting, effects: &mut Effects) {
+        let key = minting.key.clone();
+        self.wait(asker, Waiting::Mint(Box::new(minting)));
+        self.queue(&key, Task::Mint(asker.whom), effects);
+    }
+
+    fn minting(&self, role: Role, asked: Asked) -> Result<Minting, Failure> {
         if self.stopped {
             return Err(Failure::WritesStopped { core: self.core });
         }
@@ -145,7 +186,9 @@ impl Shard {
             Causality::Sibling => Supersedes::Nothing,
             Causality::Context(token) => Supersedes::Seen(self.open(&token, &key)?),
         };
-        Ok(Minting { key, value, supersedes, operation, quorum })
+        let (partition, strict) = (self.ring.partition(&key), terms.strict);
+        let (seen, remembered) = (None, None);
+        Ok(Minting { key, partition, value, supersedes, operation, quorum, strict, role, seen, remembered })
     }
 
     /// A context that has seen what this actor will only mint later was made up, or comes from a life that an old image
@@ -158,51 +201,30 @@ impl Shard {
         Ok(context)
     }
 
-    /// The durable state of a key has come in for those that wait to mint upon it, unless their time is over.
-    pub(in crate::protocol) fn on_held(
-        &mut self,
-        now: Now,
-        key: &Key,
-        found: Result<State, Unreadable>,
-        effects: &mut Effects,
-    ) {
-        let Some(Busy::Loading(queue)) = self.busy.remove(key) else {
-            unreachable!("a key that is loaded for minting stays in loading until then");
-        };
-        match found {
-            Err(Unreadable { reason }) => {
-                for id in queue {
-                    self.answer(id, Err(Failure::Unreadable { reason: reason.clone() }), effects);
-                }
-            }
-            Ok(mut newest) => {
-                for id in queue {
-                    if let Some((deadline, Waiting::Mint(minting))) = self.take(id) {
-                        let state = self.mint(now, Asker { id, deadline }, *minting, newest.as_deref(), effects);
-                        newest = state.or(newest);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Mints upon the key's newest state, and gives the one after it, if it is another.
-    fn mint(
+    /// Mints upon the key's newest state, and gives the one after it.
+    pub(in crate::protocol) fn mint(
         &mut self,
         now: Now,
         asker: Asker,
-        minting: Minting,
-        newest: Option<&Siblings>,
+        mut minting: Minting,
+        mut newest: State,
         effects: &mut Effects,
     ) -> State {
-        match self.begin(now, minting, newest, effects) {
+        if let Some(seen) = minting.seen.take() {
+            (newest, _) = self.merge_in(now, &minting.key, &seen, newest, effects);
+        }
+        let (key, partition) = (minting.key.clone(), minting.partition);
+        let (role, strict, quorum) = (minting.role, minting.strict, minting.quorum);
+        match self.begin(now, minting, newest.as_ref(), effects) {
             Err(failure) => {
-                Shard::refuse(asker.id, failure, effects);
-                None
+                self.finish(asker.whom, Err(failure), effects);
+                newest
             }
-            Ok(Begun { writing, append, state }) => {
-                self.await_append(asker, writing, append, effects);
-                state
+            Ok(Begun { written, append, state, send }) => {
+                let newest = Arc::clone(&state);
+                let writing = Writing::new(written, quorum, role, strict, key, partition, state);
+                self.spread(now, asker, writing, append, send, effects);
+                Some(newest)
             }
         }
     }
@@ -211,16 +233,16 @@ impl Shard {
         &mut self,
         now: Now,
         minting: Minting,
-        newest: Option<&Siblings>,
+        newest: Option<&Arc<Siblings>>,
         effects: &mut Effects,
     ) -> Result<Begun, Failure> {
         if self.stopped {
             return Err(Failure::WritesStopped { core: self.core });
         }
-        if let Some(begun) = self.remembered(&minting)? {
+        if let Some(begun) = self.remembered(&minting, newest)? {
             return Ok(begun);
         }
-        let Minting { key, value, supersedes, operation, quorum } = minting;
+        let Minting { key, value, supersedes, operation, .. } = minting;
         let dot = Dot { actor: self.actor, counter: self.counter + 1 };
         let write = Write { value, supersedes, operation, written_at: now.wall };
         let minted = match newest {
@@ -228,37 +250,62 @@ impl Shard {
             None => Siblings::default().mint(dot, write)?,
         };
         self.counter = dot.counter;
-        Ok(self.append(now, key, minted, quorum, effects))
+        Ok(self.append(now, key, minted, effects))
     }
 
     /// What an earlier try of the same operation led to.
-    fn remembered(&self, minting: &Minting) -> Result<Option<Begun>, Failure> {
-        let Some(operation) = &minting.operation else {
-            return Ok(None);
+    fn remembered(&self, minting: &Minting, newest: Option<&Arc<Siblings>>) -> Result<Option<Begun>, Failure> {
+        let known = match &minting.remembered {
+            Some(remembered) => Known::Minted(remembered.clone()),
+            None => self.lookup(minting),
         };
-        match self.operations.lookup(&minting.key, operation) {
-            Lookup::Unknown => Ok(None),
-            Lookup::Reused => Err(Failure::OperationReused),
-            Lookup::Known(known, append) => {
+        match known {
+            Known::Unknown => Ok(None),
+            Known::Reused => Err(Failure::OperationReused),
+            Known::Minted(known) => {
                 let written = Written {
                     dot: known.dot,
                     context: known.context.seal(self.cluster, &minting.key),
-                    superseded: known.superseded.clone(),
+                    superseded: known.superseded,
                     written_at: known.written_at,
                     remembered: true,
                     level: Level::default(),
                 };
-                Ok(Some(Begun { writing: Writing { written, quorum: minting.quorum }, append, state: None }))
+                let state = newest.cloned().unwrap_or_default();
+                Ok(Some(Begun { written, append: self.append_of(&minting.key), state, send: Send::Whole }))
             }
         }
     }
 
-    fn append(&mut self, now: Now, key: Key, minted: Minted, quorum: Quorum, effects: &mut Effects) -> Begun {
-        let id = self.next_append();
+    /// What this node knows of the write by its name.
+    fn lookup(&self, minting: &Minting) -> Known {
+        let Some(operation) = &minting.operation else {
+            return Known::Unknown;
+        };
+        self.recall(&minting.key, operation)
+    }
+
+    /// What this node knows of an operation.
+    pub(in crate::protocol) fn recall(&self, key: &Key, operation: &Operation) -> Known {
+        match self.operations.lookup(key, operation) {
+            Lookup::Unknown => Known::Unknown,
+            Lookup::Reused => Known::Reused,
+            Lookup::Known(known, _) => Known::Minted(Box::new(known.clone())),
+        }
+    }
+
+    fn append(&mut self, now: Now, key: Key, minted: Minted, effects: &mut Effects) -> Begun {
         let remember = remember(&minted, now.wall);
         if let Some(remembered) = &remember {
-            self.operations.remember(now.instant, key.clone(), Remembered::clone(remembered), id);
+            let append = self.appended.next();
+            self.operations.remember(now.instant, key.clone(), Remembered::clone(remembered), append);
         }
+        let send = if 1 < self.copies.n {
+            let update = minted.update().cloned();
+            Send::Version(Box::new(Store { key: key.clone(), update, remember: remember.clone(), stands_for: None }))
+        } else {
+            Send::Whole
+        };
         let Minted { set, dot, upon, supersedes, superseded, context } = minted;
         let written = Written {
             dot,
@@ -269,57 +316,19 @@ impl Shard {
             level: Level::default(),
         };
         let state = Arc::new(set);
-        self.busy.insert(key.clone(), Busy::Appended(Arc::clone(&state), id));
-        self.settling.push_back((id, key.clone()));
-        effects.push(Effect::Append(Append { id, key, state: Arc::clone(&state), dot, upon, supersedes, remember }));
-        Begun { writing: Writing { written, quorum }, append: id, state: Some(state) }
-    }
-
-    /// Appends ascend, so a write waits behind all others; only a retry may wait for an append before theirs.
-    fn await_append(&mut self, asker: Asker, writing: Writing, append: AppendId, effects: &mut Effects) {
-        if append <= self.durable {
-            return self.on_durable(asker, writing, effects);
-        }
-        self.wait(asker, Waiting::Append(writing));
-        let at = match self.awaiting.back() {
-            Some((last, _)) if append < *last => self.awaiting.partition_point(|(other, _)| *other <= append),
-            _ => self.awaiting.len(),
-        };
-        self.awaiting.insert(at, (append, asker.id));
-    }
-
-    /// Everything up to `through` is durable: keys come to rest, writes are answered.
-    pub(in crate::protocol) fn on_appended(&mut self, through: AppendId, effects: &mut Effects) {
-        self.durable = through;
-        while let Some((append, key)) = self.settling.pop_front_if(|(append, _)| *append <= through) {
-            self.busy.remove_if(&key, |busy| matches!(busy, Busy::Appended(_, newest) if *newest == append));
-        }
-        while let Some((_, id)) = self.awaiting.pop_front_if(|(append, _)| *append <= through) {
-            if let Some((deadline, Waiting::Append(writing))) = self.take(id) {
-                self.on_durable(Asker { id, deadline }, writing, effects);
-            }
-        }
-    }
-
-    /// This owner has the write for good; it is answered, or waits for others.
-    fn on_durable(&mut self, asker: Asker, mut writing: Writing, effects: &mut Effects) {
-        writing.quorum.on_owner();
-        if writing.quorum.verdict() != Verdict::Enough {
-            return self.wait(asker, Waiting::Append(writing));
-        }
-        let Writing { mut written, quorum } = writing;
-        written.level = quorum.level();
-        effects.push(Effect::Reply { id: asker.id, outcome: Ok(Reply::Written(written)) });
+        let arrived = Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember };
+        let append = self.append_state(key, Arc::clone(&state), Change::Version(arrived), effects);
+        Begun { written, append, state, send }
     }
 
     /// The log has failed: whatever was under way may be on disk or not, so the actor ends and writes stop for good.
-    pub(in crate::protocol) fn on_appends_failed(&mut self, actor: ActorId, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_appends_failed(&mut self, now: Now, actor: ActorId, effects: &mut Effects) {
         self.stopped = true;
         (self.actor, self.counter) = (actor, 0);
         self.settling.clear();
         self.busy.retain(|busy| matches!(busy, Busy::Loading(_)));
-        for (_, id) in std::mem::take(&mut self.awaiting) {
-            self.answer(id, Err(Failure::WritesStopped { core: self.core }), effects);
+        for (_, whom) in std::mem::take(&mut self.awaiting) {
+            self.on_own_copy_failed(now, whom, effects);
         }
     }
 }

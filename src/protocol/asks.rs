@@ -1,0 +1,125 @@
+//! Questions to peers: what each is for, and when it is given up.
+
+use super::causality::Siblings;
+use super::config::{ASK_PATIENCE, EXTEND_AFTER};
+use super::hints::Due;
+use super::io::{Effect, Effects};
+use super::peer::{Ask, Told, Unheard};
+use super::ring::Partition;
+use super::shard::{Shard, Waiting, Whom};
+use super::types::{AskId, Instant, NodeId, Now};
+
+/// A question that has no answer yet.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) to: NodeId,
+    since: Instant,
+    about: About,
+}
+
+/// What a question is for.
+#[derive(Clone, Debug)]
+pub(super) enum About {
+    /// A read, or a write that reads first.
+    Read(Whom),
+    /// A copy of a write, in place of this owner.
+    Copy(Whom, NodeId),
+    /// A request that was handed on.
+    Forward(Whom),
+    /// What a hint owes.
+    Hint(Due),
+    /// A replica that was found behind: nobody waits.
+    Repair,
+}
+
+impl Shard {
+    /// Asks a peer. It is given up after [`ASK_PATIENCE`], but for a forwarded request, which ends with that.
+    pub(super) fn ask(
+        &mut self,
+        now: Now,
+        to: NodeId,
+        partition: Partition,
+        ask: Ask,
+        about: About,
+        effects: &mut Effects,
+    ) {
+        self.asks_begun += 1;
+        let id = AskId(self.asks_begun);
+        let patience = match &ask {
+            Ask::Forward(request) => request.patience(),
+            _ => ASK_PATIENCE,
+        };
+        let deadline = now.instant + patience;
+        if patience == ASK_PATIENCE {
+            self.patience.push_back((deadline, id));
+        }
+        self.asks.insert(id, Asking { to, since: now.instant, about });
+        effects.push(Effect::Ask { to, partition, id, stamp: self.view.layout.stamp(), ask, deadline });
+    }
+
+    /// A peer has answered, or will not.
+    pub(super) fn on_told(&mut self, now: Now, id: AskId, told: Result<Told, Unheard>, effects: &mut Effects) {
+        let Some(asking) = self.asks.remove(&id) else {
+            return;
+        };
+        match &told {
+            Ok(told) => {
+                let is_read = matches!(told, Told::Set(_) | Told::Same);
+                self.peers.on_answer(asking.to, is_read.then(|| now.instant.since(asking.since)));
+            }
+            Err(Unheard::NotSent | Unheard::Lost) => self.peers.on_lost(asking.to),
+        }
+        if let Ok(Told::Refused(super::peer::Refused::Layout(stamp))) = &told {
+            effects.push(Effect::Compare(*stamp));
+        }
+        self.on_heard(now, asking, told, effects);
+    }
+
+    /// Questions that were not answered in time: whoever was asked is silent.
+    pub(super) fn give_up_asks(&mut self, now: Now, effects: &mut Effects) {
+        while let Some((_, id)) = self.patience.pop_front_if(|(until, _)| *until <= now.instant) {
+            if let Some(asking) = self.asks.remove(&id) {
+                self.peers.on_silence(asking.to, now.instant);
+                self.on_heard(now, asking, Err(Unheard::Lost), effects);
+            }
+        }
+    }
+
+    fn on_heard(&mut self, now: Now, asking: Asking, told: Result<Told, Unheard>, effects: &mut Effects) {
+        let Asking { to, about, .. } = asking;
+        match about {
+            About::Read(whom) => self.on_read_told(now, whom, to, told, effects),
+            About::Copy(whom, owner) => self.on_copy_told(now, whom, owner, to, told, effects),
+            About::Forward(whom) => self.on_forward_told(now, whom, told, effects),
+            About::Hint(due) => self.on_hint_told(now, due, told, effects),
+            About::Repair => {}
+        }
+    }
+
+    /// This request asks others as well if it waits still a little later.
+    pub(super) fn stretch_later(&mut self, now: Now, whom: Whom) {
+        self.stretching.push_back((now.instant + EXTEND_AFTER, whom));
+    }
+
+    /// Requests that have waited for long: whom they asked may be silent.
+    pub(super) fn stretch(&mut self, now: Now, effects: &mut Effects) {
+        while let Some((_, whom)) = self.stretching.pop_front_if(|(at, _)| *at <= now.instant) {
+            match self.waiting_mut(whom) {
+                Some(Waiting::Read(_)) => self.stretch_read(now, whom, effects),
+                Some(Waiting::Write(writing)) if !writing.is_answered() => self.stretch_write(now, whom, effects),
+                Some(Waiting::Forward(_)) => self.forward_on(now, whom, effects),
+                _ => {}
+            }
+        }
+    }
+
+    /// A set came from outside: where it knows more of this core's actor than the core does, an old state of this node
+    /// has come back, and the actor is done with (DESIGN "Data and causality": no actor claims dots that it forgot).
+    pub(super) fn look_for_a_past_of_ours(&mut self, set: &Siblings) {
+        if self.counter < set.vector().get(self.actor) {
+            self.actor = self.spare;
+            self.counter = 0;
+            self.spare = super::types::ActorId(seahash::hash(&self.spare.0.to_le_bytes()));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Handing a request on to somebody who may coordinate it, at most one hop.
+
+use std::collections::VecDeque;
+
+use super::Role;
+use crate::protocol::io::{Effects, Held};
+use crate::protocol::message::{Failure, Request};
+use crate::protocol::peer::{Ask, Refused, Told, Unheard};
+use crate::protocol::ring::Partition;
+use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
+use crate::protocol::asks::About;
+use crate::protocol::types::{NodeId, Now, OperationId};
+
+/// A request that somebody else coordinates.
+#[derive(Debug)]
+pub(in crate::protocol) struct Forwarding {
+    request: Request,
+    partition: Partition,
+    /// Who may coordinate it and was not asked yet, the best first.
+    left: VecDeque<NodeId>,
+    /// Questions that have no answer yet, and whether there ever was one.
+    under_way: usize,
+    asked: bool,
+    /// The last refusal heard.
+    refused: Option<Failure>,
+}
+
+impl Forwarding {
+    pub(in crate::protocol) fn not_met(&self) -> Failure {
+        self.refused.clone().unwrap_or(Failure::QuorumNotMet { needed: self.request.terms().quorum.max(1), got: 0 })
+    }
+}
+
+impl Shard {
+    /// Coordinates a client's request here, or hands it on.
+    pub(in crate::protocol) fn route(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        request: Request,
+        held: Held,
+        effects: &mut Effects,
+    ) {
+        let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
+        let owns = self.owns(partition);
+        if owns && !(self.stopped && request.is_write() && 1 < self.copies.n) {
+            return self.coordinate(now, asker, Role::Owner, request, held, effects);
+        }
+        if !self.has_room() {
+            return self.finish(asker.whom, Err(Failure::overloaded()), effects);
+        }
+        let left = self.coordinators(now, partition, &request);
+        let request = self.named(request);
+        // An owner that writes no more says so where nobody else can.
+        let refused = owns.then_some(Failure::WritesStopped { core: self.core });
+        let forwarding = Forwarding { request, partition, left, under_way: 0, asked: false, refused };
+        self.stats.forwarded += 1;
+        self.wait(asker, Waiting::Forward(Box::new(forwarding)));
+        self.forward_on(now, asker.whom, effects);
+    }
+
+    /// A peer has handed a request on to us. It goes no further.
+    pub(in crate::protocol) fn on_forwarded(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        request: Request,
+        held: Held,
+        effects: &mut Effects,
+    ) {
+        let Some(key) = request.key().filter(|_| !matches!(request, Request::Siblings(_))) else {
+            return self.tell(asker.whom, Told::Refused(Refused::TooLate), effects);
+        };
+        let role = match self.owns(self.ring.partition(key)) {
+            true => Role::Owner,
+            false if request.is_write() && !request.terms().strict => Role::Fallback,
+            false => {
+                let failure = Failure::QuorumNotMet { needed: request.terms().quorum.max(1), got: 0 };
+                return self.finish(asker.whom, Err(failure), effects);
+            }
+        };
+        self.coordinate(now, asker, role, request, held, effects);
+    }
+
+    /// Asks the next who may coordinate; with nobody left and nobody under way the request ends.
+    pub(in crate::protocol) fn forward_on(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+        let Some((deadline, Waiting::Forward(mut forwarding))) = self.take(whom) else {
+            return;
+        };
+        let asker = Asker { whom, deadline };
+        match forwarding.left.pop_front() {
+            Some(next) if next == self.view.me => {
+                self.coordinate(now, asker, Role::Fallback, forwarding.request, Held::Unknown, effects);
+            }
+            Some(next) => {
+                let left_ms = u32::try_from(deadline.since(now.instant).as_millis()).unwrap_or(u32::MAX).max(1);
+                                let mut request = Box::new(forwarding.request.clone());
+                if let Some(terms) = request.terms_mut() {
+                    terms.deadline_ms = left_ms;
+                    // Whoever was asked before may have done it.
+                    terms.retry |= forwarding.asked && request.is_write();
+                }
+                forwarding.asked = true;
+                let ask = Ask::Forward(request);
+                let partition = forwarding.partition;
+                forwarding.under_way += 1;
+                self.wait(asker, Waiting::Forward(forwarding));
+                self.stretch_later(now, whom);
+                self.ask(now, next, partition, ask, About::Forward(whom), effects);
+            }
+            None if forwarding.under_way == 0 => {
+                self.stats.quorum_failures += 1;
+                let failure = forwarding.not_met();
+                self.finish(whom, Err(failure), effects);
+            }
+            None => self.wait(asker, Waiting::Forward(forwarding)),
+        }
+    }
+
+    pub(in crate::protocol) fn on_forward_told(
+        &mut self,
+        now: Now,
+        whom: Whom,
+        told: Result<Told, Unheard>,
+        effects: &mut Effects,
+    ) {
+        let Some(Waiting::Forward(forwarding)) = self.waiting_mut(whom) else {
+            return;
+        };
+        forwarding.under_way -= 1;
+        match told {
+            Ok(Told::Outcome(outcome)) if !is_of_one_node(&outcome) => self.answer(whom, *outcome, effects),
+            Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
+            other => {
+                if let Ok(Told::Outcome(outcome)) = other {
+                    forwarding.refused = outcome.err();
+                }
+                self.forward_on(now, whom, effects);
+            }
+        }
+    }
+
+    /// A newer layout: who may coordinate is looked up again.
+    pub(in crate::protocol) fn forward_anew(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+        let Some((deadline, Waiting::Forward(mut forwarding))) = self.take(whom) else {
+            return;
+        };
+        if self.owns(forwarding.partition) {
+            let asker = Asker { whom, deadline };
+            return self.coordinate(now, asker, Role::Owner, forwarding.request, Held::Unknown, effects);
+        }
+        forwarding.left = self.coordinators(now, forwarding.partition, &forwarding.request);
+        self.wait(Asker { whom, deadline }, Waiting::Forward(forwarding));
+        self.forward_on(now, whom, effects);
+    }
+
+    /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which may
+    /// be this node.
+    fn coordinators(&self, now: Now, partition: Partition, request: &Request) -> VecDeque<NodeId> {
+        let me = self.view.me;
+        let owners = self.view.layout.owners(partition).filter(|owner| *owner != me && self.is_reachable(*owner));
+        let mut ranked: Vec<NodeId> = owners.collect();
+        ranked.sort_by_key(|owner| self.peers.rank(*owner, now.instant));
+        let mut left = VecDeque::from(ranked);
+        if request.is_write() && !request.terms().strict {
+            let fallbacks = self.view.fallbacks(partition);
+            left.extend(fallbacks.into_iter().find(|node| *node == me || self.is_reachable(*node)));
+        }
+        left
+    }
+
+    /// A write that is handed on has a name, so that handing it to another when the first is silent is still one write.
+    fn named(&mut self, mut request: Request) -> Request {
+        if let Some(operation @ None) = request.operation_mut() {
+            self.forwards += 1;
+            let id = [self.actor.0, self.forwards].map(u64::to_le_bytes).concat();
+            *operation = Some(OperationId::new(id).expect("16 bytes are an id"));
+        }
+        request
+    }
+}
+
+/// Whether another coordinator may do what this one could not.
+fn is_of_one_node(outcome: &Result<crate::protocol::message::Reply, Failure>) -> bool {
+    matches!(
+        outcome,
+        Err(Failure::WritesStopped { .. } | Failure::DiskFull | Failure::Stopping | Failure::Unreadable { .. })
+    )
+}

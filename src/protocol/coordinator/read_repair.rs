@@ -1,0 +1,46 @@
+//! Read repair: exact versions for all that a read found behind, including those that have nothing (faults 2 and 4 of
+//! the seed systems). It mints nothing, and nobody waits for it.
+
+use std::sync::Arc;
+
+use super::get::Reading;
+use crate::protocol::asks::About;
+use crate::protocol::causality::Siblings;
+use crate::protocol::config::LATE_READS_MAX;
+use crate::protocol::io::Effects;
+use crate::protocol::peer::{Ask, Merge};
+use crate::protocol::shard::{Shard, Whom};
+use crate::protocol::types::Now;
+
+impl Shard {
+    /// Repairs once everybody who was asked has answered or will not.
+    pub(super) fn repair_later(&mut self, now: Now, whom: Whom, reading: Reading, effects: &mut Effects) {
+        if reading.under_way.is_empty() || LATE_READS_MAX <= self.late.len() {
+            self.repair(now, &reading, effects);
+        } else {
+            self.late.insert(whom, reading);
+        }
+    }
+
+    pub(super) fn repair(&mut self, now: Now, reading: &Reading, effects: &mut Effects) {
+        if reading.heard.len() < 2 {
+            return;
+        }
+        let Some(joined) = reading.joined() else {
+            return;
+        };
+        self.look_for_a_past_of_ours(&joined);
+        let digest = joined.digest();
+        let is_behind = |set: &Option<Arc<Siblings>>| set.as_ref().is_none_or(|set| set.digest() != digest);
+        for (node, _) in reading.heard.iter().filter(|(_, set)| is_behind(set)) {
+            self.stats.read_repairs += 1;
+            let (key, set) = (reading.key.clone(), Arc::clone(&joined));
+            if *node == self.view.me {
+                self.take_in_set(now, key, set, effects);
+            } else {
+                let ask = Ask::Merge(Merge { key, set, stands_for: None });
+                self.ask(now, *node, reading.partition, ask, About::Repair, effects);
+            }
+        }
+    }
+}

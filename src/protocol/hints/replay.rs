@@ -1,0 +1,104 @@
+//! Delivering hints: whole sets, to targets that are in reach, at a bounded pace, so that no foreground write waits.
+
+use std::sync::Arc;
+
+use super::Due;
+use crate::protocol::asks::About;
+use crate::protocol::causality::Siblings;
+use crate::protocol::io::{Change, Effects, Hint, Unreadable};
+use crate::protocol::peer::{Ask, Merge, Told, Unheard};
+use crate::protocol::shard::{Load, Shard};
+use crate::protocol::types::{AppendId, Key, NodeId, Now};
+
+impl Shard {
+    /// Keeps a hint, and gives its append. One that counts is kept in any case: its caller has looked for room. One
+    /// that does not is dropped where there is none.
+    pub(in crate::protocol) fn owe(
+        &mut self,
+        target: NodeId,
+        key: Key,
+        counted: bool,
+        effects: &mut Effects,
+    ) -> Option<AppendId> {
+        if self.stopped || (!counted && !self.hints.has_room()) {
+            self.stats.hints_dropped += 1;
+            self.marked.insert(self.ring.partition(&key));
+            return None;
+        }
+        let counted = counted || self.hints.is_counted(target, &key);
+        let append = self.append_beside(key.clone(), Change::Hint(Hint { target, counted }), effects);
+        self.hints.keep(target, key, counted, append);
+        self.stats.hints_stored += 1;
+        Some(append)
+    }
+
+    /// Sends what is due to every target in reach.
+    pub(in crate::protocol) fn deliver_hints(&mut self, now: Now, effects: &mut Effects) {
+        for target in self.hints.targets() {
+            self.deliver_to(now, target, effects);
+        }
+    }
+
+    fn deliver_to(&mut self, now: Now, target: NodeId, effects: &mut Effects) {
+        let is_member = self.view.layout.rows().iter().any(|row| row.node == target);
+        if self.stopped || (is_member && !self.is_reachable(target)) {
+            return;
+        }
+        for due in self.hints.next_due(target, now.instant, self.durable) {
+            let key = due.key.clone();
+            self.load(Load::Hint(due), key, effects);
+        }
+    }
+
+    /// What a hint owes was read.
+    pub(in crate::protocol) fn on_owed(
+        &mut self,
+        now: Now,
+        due: Due,
+        found: Result<Option<Arc<Siblings>>, Unreadable>,
+        effects: &mut Effects,
+    ) {
+        let partition = self.ring.partition(&due.key);
+        match found {
+            Err(_) => self.hints.on_failed(&due, now.instant),
+            Ok(None) => self.done(&due, effects),
+            Ok(Some(set)) if self.view.layout.is_owner(due.target, partition) => {
+                let ask = Ask::Merge(Merge { key: due.key.clone(), set, stands_for: None });
+                self.ask(now, due.target, partition, ask, About::Hint(due), effects);
+            }
+            Ok(Some(_)) => self.pass_on(&due, effects),
+        }
+    }
+
+    /// The target does not own the key any more: its present owners are owed it.
+    fn pass_on(&mut self, due: &Due, effects: &mut Effects) {
+        let view = Arc::clone(&self.view);
+        let counted = self.hints.is_counted(due.target, &due.key);
+        for owner in view.layout.owners(self.ring.partition(&due.key)).filter(|owner| *owner != view.me) {
+            self.owe(owner, due.key.clone(), counted, effects);
+        }
+        self.done(due, effects);
+    }
+
+    pub(in crate::protocol) fn on_hint_told(
+        &mut self,
+        now: Now,
+        due: Due,
+        told: Result<Told, Unheard>,
+        effects: &mut Effects,
+    ) {
+        if told == Ok(Told::Stored) {
+            self.done(&due, effects);
+            self.deliver_to(now, due.target, effects);
+        } else {
+            self.hints.on_failed(&due, now.instant);
+        }
+    }
+
+    fn done(&mut self, due: &Due, effects: &mut Effects) {
+        if self.hints.on_delivered(due) {
+            self.stats.hints_delivered += 1;
+            self.append_beside(due.key.clone(), Change::Delivered { target: due.target }, effects);
+        }
+    }
+}

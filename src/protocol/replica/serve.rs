@@ -1,0 +1,248 @@
+//! What peers ask of this replica: keep a version or a set, tell what is held or remembered.
+
+use std::sync::Arc;
+
+use crate::protocol::causality::{Context, Operation, Siblings, VersionVector};
+use crate::protocol::io::{Arrived, Change, Effect, Effects, Held, Unreadable};
+use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
+use crate::protocol::replica::{Remembered, State, Task};
+use crate::protocol::ring::LayoutStamp;
+use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
+use crate::protocol::types::{AppendId, Dot, Key, NodeId, Now};
+
+/// A peer's question that waits for the state of its key.
+#[derive(Debug)]
+pub(in crate::protocol) enum Serving {
+    Store(Box<Store>),
+    Merge(Merge),
+    Recall(Key, Operation),
+    /// What is durable, unless it has this digest.
+    Fetch(Option<u64>),
+}
+
+impl Shard {
+    /// A peer asks. One that goes by an older layout learns of the newer one first.
+    pub(in crate::protocol) fn on_asked(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        stamp: LayoutStamp,
+        ask: Ask,
+        held: Held,
+        effects: &mut Effects,
+    ) {
+        let mine = self.view.layout.stamp();
+        if mine.is_newer_than(stamp) {
+            return self.tell(asker.whom, Told::Refused(Refused::Layout(mine)), effects);
+        }
+        if stamp.is_newer_than(mine) {
+            effects.push(Effect::Compare(stamp));
+        }
+        if !self.has_room() {
+            return self.tell(asker.whom, Told::Refused(Refused::Overloaded), effects);
+        }
+        match ask {
+            Ask::Forward(request) => self.on_forwarded(now, asker, *request, held, effects),
+            Ask::Fetch { key, known } => self.on_fetch(asker, key, known, held, effects),
+            Ask::Store(store) => {
+                let (key, stands_for) = (store.key.clone(), store.stands_for);
+                self.keep(now, asker, key, stands_for, Serving::Store(store), held, effects);
+            }
+            Ask::Merge(merge) => {
+                let (key, stands_for) = (merge.key.clone(), merge.stands_for);
+                self.keep(now, asker, key, stands_for, Serving::Merge(merge), held, effects);
+            }
+            Ask::Recall { key, operation } => {
+                let serving = Serving::Recall(key.clone(), operation);
+                self.serve_upon(now, asker, key, serving, held, effects);
+            }
+        }
+    }
+
+    fn on_fetch(&mut self, asker: Asker, key: Key, known: Option<u64>, held: Held, effects: &mut Effects) {
+        match held {
+            Held::Known(set) => self.tell(asker.whom, fetched(set, known), effects),
+            Held::Unknown => {
+                self.wait(asker, Waiting::Serve(Box::new(Serving::Fetch(known))));
+                self.load(Load::Copy(asker.whom), key, effects);
+            }
+        }
+    }
+
+    /// The durable copy that a peer asked for has come in.
+    pub(in crate::protocol) fn serve_copy(
+        &mut self,
+        whom: Whom,
+        found: Result<State, Unreadable>,
+        effects: &mut Effects,
+    ) {
+        let Some((_, Waiting::Serve(serving))) = self.take(whom) else {
+            return;
+        };
+        let Serving::Fetch(known) = *serving else { unreachable!("only a fetch waits for a durable copy") };
+        let told = match found {
+            Ok(set) => fetched(set, known),
+            Err(_) => Told::Refused(Refused::Unreadable),
+        };
+        self.tell(whom, told, effects);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a question to be served, with what is held of its key")]
+    fn keep(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        key: Key,
+        stands_for: Option<NodeId>,
+        serving: Serving,
+        held: Held,
+        effects: &mut Effects,
+    ) {
+        if self.stopped {
+            return self.tell(asker.whom, Told::Refused(Refused::WritesStopped), effects);
+        }
+        if stands_for.is_some() && !self.hints.has_room() {
+            return self.tell(asker.whom, Told::Refused(Refused::HintsFull), effects);
+        }
+        self.serve_upon(now, asker, key, serving, held, effects);
+    }
+
+    fn serve_upon(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        key: Key,
+        serving: Serving,
+        held: Held,
+        effects: &mut Effects,
+    ) {
+        match self.newest(&key, held) {
+            Held::Known(newest) => {
+                self.serve(now, asker, serving, newest, effects);
+            }
+            Held::Unknown => {
+                self.wait(asker, Waiting::Serve(Box::new(serving)));
+                self.queue(&key, Task::Serve(asker.whom), effects);
+            }
+        }
+    }
+
+    /// Serves a peer upon the newest state of the key, and gives the one after it.
+    pub(in crate::protocol) fn serve(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        serving: Serving,
+        newest: State,
+        effects: &mut Effects,
+    ) -> State {
+        match serving {
+            Serving::Store(store) => self.store(now, asker, *store, newest, effects),
+            Serving::Merge(Merge { key, set, stands_for }) => {
+                let (newest, append) = self.merge_in(now, &key, &set, newest, effects);
+                self.kept(asker, key, stands_for, append, effects);
+                newest
+            }
+            Serving::Recall(key, operation) => {
+                let recalled = Recalled { known: self.recall(&key, &operation), set: newest.clone() };
+                let append = self.append_of(&key);
+                self.tell_durable(asker, Told::Recalled(Box::new(recalled)), append, effects);
+                newest
+            }
+            Serving::Fetch(_) => unreachable!("a fetch reads what is durable"),
+        }
+    }
+
+    fn store(&mut self, now: Now, asker: Asker, store: Store, newest: State, effects: &mut Effects) -> State {
+        if self.stopped {
+            self.tell(asker.whom, Told::Refused(Refused::WritesStopped), effects);
+            return newest;
+        }
+        let Store { key, update, remember, stands_for } = store;
+        let dot = update.version.dot;
+        let before = newest.clone().unwrap_or_default();
+        if before.vector().covers(dot) {
+            let append = self.append_of(&key);
+            self.kept(asker, key, stands_for, append, effects);
+            return newest;
+        }
+        let Ok(after) = before.apply(&update) else {
+            self.tell(asker.whom, Told::Behind, effects);
+            return newest;
+        };
+        self.look_for_a_past_of_ours(&after);
+        if let Some(remembered) = &remember {
+            let append = self.appended.next();
+            self.operations.remember(now.instant, key.clone(), Remembered::clone(remembered), append);
+        }
+        let state = Arc::new(after);
+        let (upon, supersedes) = (update.upon, update.supersedes);
+        let arrived = Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember };
+        let append = self.append_state(key.clone(), Arc::clone(&state), Change::Version(arrived), effects);
+        self.kept(asker, key, stands_for, append, effects);
+        Some(state)
+    }
+
+    /// A copy is appended: the peer is told once it is durable, together with the hint that it may come with.
+    fn kept(
+        &mut self,
+        asker: Asker,
+        key: Key,
+        stands_for: Option<NodeId>,
+        append: AppendId,
+        effects: &mut Effects,
+    ) {
+        if self.stopped {
+            return self.tell(asker.whom, Told::Refused(Refused::WritesStopped), effects);
+        }
+        let hint = stands_for.and_then(|owner| self.owe(owner, key, true, effects));
+        self.tell_durable(asker, Told::Stored, hint.unwrap_or(append), effects);
+    }
+
+    fn tell_durable(&mut self, asker: Asker, told: Told, append: AppendId, effects: &mut Effects) {
+        if append <= self.durable {
+            return self.tell(asker.whom, told, effects);
+        }
+        self.wait(asker, Waiting::Durable(Box::new(told)));
+        self.await_append(append, asker.whom);
+    }
+
+    /// What to remember of the operations that a set brings; of those it is not known what they replaced, nor what
+    /// their writers had seen but their own versions.
+    pub(in crate::protocol) fn remember_of(&mut self, now: Now, key: &Key, came: &Siblings) -> Vec<Remembered> {
+        let append = self.appended.next();
+        let named = came.versions().iter().filter_map(|version| Some((version, version.operation.as_deref()?)));
+        let mut remember = Vec::new();
+        for (version, operation) in named {
+            if self.recall(key, operation) == Known::Unknown {
+                let remembered = Remembered {
+                    operation: operation.clone(),
+                    dot: version.dot,
+                    written_at: version.written_at,
+                    superseded: std::iter::empty::<Dot>().collect(),
+                    context: Context::from_parts(VersionVector::default(), [version.dot]),
+                };
+                self.operations.remember(now.instant, key.clone(), remembered.clone(), append);
+                remember.push(remembered);
+            }
+        }
+        remember
+    }
+
+    /// A newer layout has come: what waited for it goes on.
+    pub(in crate::protocol) fn go_on_under_new_layout(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+        match self.waiting_mut(whom) {
+            Some(Waiting::Write(_)) => self.spread_anew(now, whom, effects),
+            Some(Waiting::Forward(_)) => self.forward_anew(now, whom, effects),
+            _ => {}
+        }
+    }
+}
+
+/// What a peer is told of a durable copy.
+fn fetched(set: State, known: Option<u64>) -> Told {
+    match (&set, known) {
+        (Some(held), Some(known)) if held.digest() == known => Told::Same,
+        _ => Told::Set(set),
+    }
+}

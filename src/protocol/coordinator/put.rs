@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::quorum::{Quorum, Verdict};
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::config::MINTING_BYTES_MAX;
-use crate::protocol::io::{Append, Effect, Effects, Held, Unreadable};
+use crate::protocol::io::{Append, Arrived, Change, Effect, Effects, Held, Unreadable};
 use crate::protocol::message::{Causality, Delete, Failure, Level, Put, Reply, Terms, Written, operation};
 use crate::protocol::replica::{Lookup, Remembered};
 use crate::protocol::shard::{Asker, Load, Shard, Waiting};
@@ -271,7 +271,8 @@ impl Shard {
         let state = Arc::new(set);
         self.busy.insert(key.clone(), Busy::Appended(Arc::clone(&state), id));
         self.settling.push_back((id, key.clone()));
-        effects.push(Effect::Append(Append { id, key, state: Arc::clone(&state), dot, upon, supersedes, remember }));
+        let change = Change::Version(Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember });
+        effects.push(Effect::Append(Append { id, key, change }));
         Begun { writing: Writing { written, quorum }, append: id, state: Some(state) }
     }
 

@@ -7,7 +7,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use sloop::protocol::causality::{Siblings, Supersedes};
 use sloop::protocol::config::PARTITIONS;
-use sloop::protocol::io::Append;
+use sloop::protocol::io::{Append, Arrived, Change};
 use sloop::protocol::ring::Ring;
 use sloop::protocol::types::{AppendId, CoreId, LogId};
 use sloop::store::wal::log::LogConfig;
@@ -27,15 +27,14 @@ const BATCH: usize = 256;
 fn append(n: usize, bytes: usize) -> Append {
     let id = n as u64 + 1;
     let minted = Siblings::default().mint(dot(0, id), write(bytes, Supersedes::Held)).unwrap();
-    Append {
-        id: AppendId(id),
-        key: key(n),
+    let arrived = Arrived {
         state: Arc::new(minted.set),
         dot: minted.dot,
         upon: minted.upon,
         supersedes: minted.supersedes,
         remember: None,
-    }
+    };
+    Append { id: AppendId(id), key: key(n), change: Change::Version(arrived) }
 }
 
 fn engine() -> Engine {

@@ -293,8 +293,9 @@ impl State {
                         inputs.push_back(Input::Loaded { load, found: Ok(found) });
                     }
                     Effect::Append(append) => {
-                        self.held.insert(self.place(append.key), append.state);
                         inputs.push_back(Input::Appended { through: append.id });
+                        let state = append.state().map(Arc::clone);
+                        self.held.extend(state.map(|state| (self.place(append.key), state)));
                     }
                     Effect::List { id, keys } => inputs.push_back(Input::Listed { id, page: Ok(self.page(&keys)) }),
                     Effect::Forget { .. } => {}

@@ -125,8 +125,9 @@ impl FakeCore {
                         inputs.push(Input::Loaded { load, found: Ok(self.store.get(&key).cloned()) });
                     }
                     Effect::Append(append) => {
-                        self.store.insert(append.key, append.state);
                         inputs.push(Input::Appended { through: append.id });
+                        let state = append.state().map(Arc::clone);
+                        self.store.extend(state.map(|state| (append.key, state)));
                     }
                     Effect::List { id, keys } => inputs.push(Input::Listed { id, page: Ok(self.list(&keys)) }),
                     Effect::Forget { .. } => {}

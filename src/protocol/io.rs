@@ -147,13 +147,43 @@ pub enum Effect {
     },
 }
 
-/// One record for the log, with the state that it leads to.
+/// One record for the log, with what it leads to.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Its place in the order of this core's appends, and its sequence number in the log.
     pub id: AppendId,
     /// The key.
     pub key: Key,
+    /// What happens to it.
+    pub change: Change,
+}
+
+/// What an append does.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// One version came in.
+    Version(Arrived),
+    /// A whole set came in.
+    Set {
+        /// The whole set after it: this is what readers see once it is durable.
+        state: Arc<Siblings>,
+        /// What came in: this is what the log keeps.
+        came: Arc<Siblings>,
+        /// What to remember of the operations that came with it; kept in the log and in the store.
+        remember: Vec<Remembered>,
+    },
+    /// The key's set is owed to an absent node.
+    Hint(Hint),
+    /// The key's set is owed to that node no longer.
+    Delivered {
+        /// The node.
+        target: NodeId,
+    },
+}
+
+/// A version that came in.
+#[derive(Clone, Debug)]
+pub struct Arrived {
     /// The whole set after it: this is what readers see once it is durable.
     pub state: Arc<Siblings>,
     /// Which version of `state` came in.
@@ -166,7 +196,27 @@ pub struct Append {
     pub remember: Option<Box<Remembered>>,
 }
 
+/// To whom a key's set is owed. A key has one hint for each node at most; the newest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hint {
+    /// The node.
+    pub target: NodeId,
+    /// The hint counted towards a quorum: it is data.
+    pub counted: bool,
+}
+
 impl Append {
+    /// What readers see of the key once this is durable, if it changes that.
+    pub fn state(&self) -> Option<&Arc<Siblings>> {
+        match &self.change {
+            Change::Version(arrived) => Some(&arrived.state),
+            Change::Set { state, .. } => Some(state),
+            Change::Hint(_) | Change::Delivered { .. } => None,
+        }
+    }
+}
+
+impl Arrived {
     /// What came in: this is what the log keeps.
     pub fn update(&self) -> UpdateRef<'_> {
         let version = self.state.version(self.dot).expect("the state after an append holds what came in");

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::layout::{self, Place};
 use crate::protocol::causality::Siblings;
+use crate::protocol::io::Hint;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Partition;
-use crate::protocol::types::{AppendId, Key, LogId, OperationId};
+use crate::protocol::types::{AppendId, Key, LogId, NodeId, OperationId};
 use crate::wire::sets;
 
 /// What an entry takes beside its content: its place in a list that grows by doubling, its part of the table that
@@ -29,6 +30,8 @@ pub struct Chunk {
     keys: usize,
     /// By the tree's key; `None` forgets.
     operations: BTreeMap<Vec<u8>, Option<Remembered>>,
+    /// By the tree's key, whether it counted; `None` deletes.
+    hints: BTreeMap<Vec<u8>, Option<bool>>,
     closed_below: Option<u64>,
     position: Option<(LogId, AppendId)>,
     bytes: u64,
@@ -66,6 +69,16 @@ impl Chunk {
         self.put_operation(layout::operation_key(place, operation), None);
     }
 
+    /// Keeps a hint.
+    pub fn hint(&mut self, place: &Place, hint: Hint) {
+        self.put_hint(layout::hint_key(place, hint.target), Some(hint.counted));
+    }
+
+    /// Deletes the hint for a node.
+    pub fn deliver(&mut self, place: &Place, target: NodeId) {
+        self.put_hint(layout::hint_key(place, target), None);
+    }
+
     /// Says that with this chunk the log is in the tree up to here.
     pub fn set_position(&mut self, log: LogId, position: AppendId) {
         self.position = Some((log, position));
@@ -88,7 +101,7 @@ impl Chunk {
 
     /// Whether it says nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.keys == 0 && self.operations.is_empty() && self.closed_below.is_none() && self.position.is_none()
+        self.len() == 0 && self.closed_below.is_none() && self.position.is_none()
     }
 
     /// Keys in it.
@@ -96,9 +109,9 @@ impl Chunk {
         self.keys
     }
 
-    /// Keys and operations in it.
+    /// Keys, operations and hints in it.
     pub fn len(&self) -> usize {
-        self.keys + self.operations.len()
+        self.keys + self.operations.len() + self.hints.len()
     }
 
     /// Bytes of memory that it holds, at least as many as it spells.
@@ -112,6 +125,10 @@ impl Chunk {
     /// # Errors
     /// The first of `put`; the rest is not spelled.
     pub fn spell<E>(&self, mut put: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>) -> Result<(), E> {
+        self.hints.iter().try_for_each(|(key, counted)| {
+            let value = counted.map(|counted| [u8::from(counted)]);
+            put(key, value.as_ref().map(|value| &value[..]))
+        })?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for (partition, unsorted) in (0..).map(Partition).zip(&self.sets) {
             let mut sorted: Vec<&KeySet> = unsorted.iter().collect();
@@ -149,6 +166,13 @@ impl Chunk {
             Some(old) => self.bytes = self.bytes + bytes - operation_bytes(&key, old.as_ref()),
         }
     }
+
+    fn put_hint(&mut self, key: Vec<u8>, counted: Option<bool>) {
+        let bytes = (ENTRY_BYTES + key.len()) as u64;
+        if self.hints.insert(key, counted).is_none() {
+            self.bytes += bytes;
+        }
+    }
 }
 
 fn set_bytes(key: &Key, set: &Siblings) -> u64 {
@@ -167,7 +191,7 @@ fn operation_bytes(key: &[u8], remembered: Option<&Remembered>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::samples::{Shard, Spelled, entries, log_id, ring};
+    use crate::store::samples::{Shard, Spelled, entries, log_id, remembered, ring, state};
 
     #[test]
     fn entries_ascend_and_their_bytes_never_change() {
@@ -176,12 +200,12 @@ mod tests {
         for name in ["b", "a", "b"] {
             let append = shard.put_as(name, b"v", &Siblings::default(), "op");
             let place = Place::of(ring(), &append.key);
-            chunk.remember(&place, *append.remember.unwrap());
+            chunk.remember(&place, remembered(&append));
             match name {
                 "b" if chunk.sets_of(place.partition).len() == 1 => {
-                    chunk.replace_set(place.partition, 0, append.state);
+                    chunk.replace_set(place.partition, 0, state(&append));
                 }
-                _ => assert_eq!(chunk.add_set(place, append.state), 0),
+                _ => assert_eq!(chunk.add_set(place, state(&append)), 0),
             }
         }
         chunk.set_position(log_id(2), AppendId(3));
@@ -221,11 +245,11 @@ mod tests {
         let mut put = |bytes: usize| shard.put("a", &vec![0; bytes], &Siblings::default());
         let (first, second) = (put(1_000), put(10));
         let place = Place::of(ring(), &first.key);
-        let at = chunk.add_set(place.clone(), first.state);
+        let at = chunk.add_set(place.clone(), state(&first));
         let large = chunk.bytes();
-        chunk.replace_set(place.partition, at, second.state.clone());
+        chunk.replace_set(place.partition, at, state(&second));
 
-        assert_eq!((chunk.sets_of(place.partition), chunk.len()), (&[(second.key, second.state)][..], 1));
+        assert_eq!((chunk.sets_of(place.partition), chunk.len()), (&[(second.key.clone(), state(&second))][..], 1));
         assert_eq!(large - chunk.bytes(), 990);
     }
 }

@@ -23,7 +23,8 @@ use super::resident::{Resident, Set};
 use super::wal::log::LogConfig;
 use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::{Append, Held};
+use crate::protocol::io::{Append, Arrived, Change, Held};
+use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::{AppendId, Instant, Key, OperationId};
 
@@ -101,7 +102,7 @@ pub struct EngineStats {
     pub queue_records: usize,
     /// Bytes of memory that they hold.
     pub queue_bytes: u64,
-    /// Keys and operations in the overlay.
+    /// Keys, operations and hints in the overlay.
     pub overlay_keys: usize,
     /// Bytes of them.
     pub overlay_bytes: u64,
@@ -427,15 +428,25 @@ impl Engine {
         self.resident.overlay()
     }
 
-    /// Lets readers see a record that has become durable.
-    fn show(&mut self, append: Append) {
-        if let Some(overtaken) = self.fetches.get_mut(&append.key) {
+    /// Takes in a record that has become durable.
+    fn show(&mut self, Append { key, change, .. }: Append) {
+        match change {
+            Change::Version(Arrived { state, remember, .. }) => {
+                self.show_state(key, state, remember.map(|remembered| *remembered));
+            }
+            Change::Set { state, remember, .. } => self.show_state(key, state, remember),
+            Change::Hint(hint) => self.resident.hint(&key, hint),
+            Change::Delivered { target } => self.resident.deliver(&key, target),
+        }
+    }
+
+    /// Lets readers see a state that has become durable.
+    fn show_state(&mut self, key: Key, state: Arc<Siblings>, remember: impl IntoIterator<Item = Remembered>) {
+        if let Some(overtaken) = self.fetches.get_mut(&key) {
             *overtaken = true;
         }
-        if let Some(remembered) = append.remember {
-            self.resident.remember(&append.key, *remembered);
-        }
-        self.resident.put(append.key, append.state);
+        remember.into_iter().for_each(|remembered| self.resident.remember(&key, remembered));
+        self.resident.put(key, state);
     }
 
     fn is_chunk_due(&self, now: Instant) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! key                                                                    value
+//! 'h', node u64, partition u16, key                                      counted u8, 0 or 1
 //! 'k', partition u16, key                                                set (wire::sets)
 //! 'm', name                                                              by name:
 //!      "closed-below"                                                    start u64
@@ -15,11 +16,13 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::protocol::io::Hint;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
-use crate::protocol::types::{AppendId, CoreId, Key, LengthError, LogId, OperationId};
+use crate::protocol::types::{AppendId, CoreId, Key, LengthError, LogId, NodeId, OperationId};
 use crate::wire::{Reader, WireError, sets};
 
+const HINT: u8 = b'h';
 const SET: u8 = b'k';
 const META: u8 = b'm';
 const OPERATION: u8 = b'o';
@@ -105,6 +108,52 @@ pub fn put_set_key(out: &mut Vec<u8>, partition: Partition, name: &[u8]) {
 /// The first byte of every set's key.
 pub const fn set_prefix() -> [u8; 1] {
     [SET]
+}
+
+/// The first byte of every hint's key.
+pub const fn hint_prefix() -> [u8; 1] {
+    [HINT]
+}
+
+/// The tree's key for the hint that the set at this place is owed to a node. Hints stand by node, so that those of one
+/// are read in a row.
+pub fn hint_key(place: &Place, target: NodeId) -> Vec<u8> {
+    let name = place.key.as_bytes();
+    let mut key = Vec::with_capacity(11 + name.len());
+    key.push(HINT);
+    key.extend_from_slice(&target.0.to_be_bytes());
+    key.extend_from_slice(&place.partition.0.to_be_bytes());
+    key.extend_from_slice(name);
+    key
+}
+
+/// What an entry says of a hint, and for which key.
+///
+/// # Errors
+/// [`LayoutError`] when it is no such entry.
+pub fn decode_hint(key: &[u8], value: &[u8]) -> Result<(Place, Hint), LayoutError> {
+    let (place, target) = hint_place(key).ok_or_else(|| LayoutError::Key(key.to_vec()))?;
+    let unreadable = |cause| LayoutError::Value { key: key.to_vec(), cause };
+    let mut reader = Reader::new(value);
+    let counted = get_counted(&mut reader).map_err(unreadable)?;
+    reader.end().map_err(unreadable)?;
+    Ok((place, Hint { target, counted }))
+}
+
+/// Reads whether a hint counted.
+pub(super) fn get_counted(from: &mut Reader) -> Result<bool, WireError> {
+    match from.u8("counted")? {
+        0 => Ok(false),
+        1 => Ok(true),
+        tag => Err(WireError::Unknown { what: "counted", tag: tag.into() }),
+    }
+}
+
+fn hint_place(key: &[u8]) -> Option<(Place, NodeId)> {
+    let (target, rest) = key.strip_prefix(&[HINT])?.split_first_chunk()?;
+    let (partition, name) = rest.split_first_chunk()?;
+    let place = Place { partition: Partition(u16::from_be_bytes(*partition)), key: Key::new(name).ok()? };
+    Some((place, NodeId(u64::from_be_bytes(*target))))
 }
 
 /// The first byte of every key that [`Known::learn`] reads.
@@ -253,6 +302,7 @@ mod tests {
         let id = OperationId::new("op").unwrap();
         assert_eq!(operation_key(&place(258, "cart"), &id), b"o\x01\x02\x00\x04cartop");
         assert_eq!(closed_below_entry(3), (b"mclosed-below".to_vec(), vec![3, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(hint_key(&place(258, "cart"), NodeId(7)), b"h\0\0\0\0\0\0\0\x07\x01\x02cart");
         let log = LogId { start: 4, core: CoreId(258) };
         let (key, value) = position_entry(log, AppendId(5));
         assert_eq!(key, b"mposition\x01\x02");
@@ -276,6 +326,21 @@ mod tests {
         assert_eq!(decode_operation(&key, &value), Ok((place(258, "cart"), kept)));
         assert!(matches!(decode_operation(&key, &value[1..]), Err(LayoutError::Value { .. })));
         assert!(matches!(decode_operation(b"o\0\0\0\x09a", &value), Err(LayoutError::Key(_))));
+    }
+
+    #[test]
+    fn a_hint_reads_back_and_a_foreign_one_is_refused() {
+        let target = NodeId(u64::MAX - 1);
+        let key = hint_key(&place(258, "cart"), target);
+        for counted in [false, true] {
+            assert_eq!(decode_hint(&key, &[counted.into()]), Ok((place(258, "cart"), Hint { target, counted })));
+        }
+        for foreign in [&b""[..], &[2], &[1, 0]] {
+            assert!(matches!(decode_hint(&key, foreign), Err(LayoutError::Value { .. })), "{foreign:?}");
+        }
+        for foreign in [&key[..11], &key[1..], b"h", b"h\0\0\0\0\0\0\0\x07\x01"] {
+            assert_eq!(decode_hint(foreign, &[1]), Err(LayoutError::Key(foreign.to_vec())));
+        }
     }
 
     #[test]

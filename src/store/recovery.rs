@@ -74,8 +74,9 @@ struct Recovery<F> {
 impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
     fn take(&mut self, log: LogId, record: Record) -> Result<(), RecoveryError> {
         match record {
-            Record::Set { key, set } => {
+            Record::Set { key, set, remember } => {
                 let merged = self.before(&key)?.merge(&set);
+                remember.into_iter().for_each(|remembered| self.sets.remember(&key, remembered));
                 self.sets.put(key, Arc::new(merged));
             }
             Record::Update { key, update, remember, whole } => {
@@ -85,6 +86,8 @@ impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
                 }
                 self.sets.put(key, Arc::new(set));
             }
+            Record::Hint { key, hint } => self.sets.hint(&key, hint),
+            Record::Delivered { key, target } => self.sets.deliver(&key, target),
         }
         Ok(())
     }
@@ -110,19 +113,15 @@ impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::types::AppendId;
-    use crate::store::samples::{Shard, entries, key, log_id, ring};
-    use crate::store::wal::record::{Frame, put_append, put_set};
+    use crate::protocol::io::{Append, Change};
+    use crate::store::samples::{Shard, entries, key, log_id, ring, state};
+    use crate::store::wal::record::{Frame, put_append};
     use crate::store::wal::segment::Life;
     use crate::store::wal::{Logged, SegmentId};
 
-    fn replayed(append: &crate::protocol::io::Append) -> Logged {
+    fn replayed(append: &Append) -> Logged {
         let mut bytes = Vec::new();
         put_append(&mut bytes, Life(7), append);
-        logged(bytes)
-    }
-
-    fn logged(bytes: Vec<u8>) -> Logged {
         Logged { frame: Frame::read(&bytes.into(), 0, Life(7)).unwrap(), file: SegmentId(0), offset: 0 }
     }
 
@@ -144,11 +143,11 @@ mod tests {
     fn the_tree_is_asked_only_where_the_log_does_not_tell_the_whole_set() {
         let mut shard = Shard::new();
         let first = shard.put("a", b"1", &Siblings::default());
-        let beside = shard.put_beside("a", b"2", &first.state);
+        let beside = shard.put_beside("a", b"2", &state(&first));
         let (one, two) = (replayed(&first), replayed(&beside));
 
-        assert_eq!(recovered(vec![one, two.clone()], None), Ok((Some(beside.state.clone()), 0)));
-        assert_eq!(recovered(vec![two.clone()], Some(&first.state)), Ok((Some(beside.state), 1)));
+        assert_eq!(recovered(vec![one, two.clone()], None), Ok((Some(state(&beside)), 0)));
+        assert_eq!(recovered(vec![two.clone()], Some(&state(&first))), Ok((Some(state(&beside)), 1)));
         let gone = recovered(vec![two], None).unwrap_err().to_string();
         assert_eq!(gone, "log of start 1 core 0: key \"a\" was written upon a state that the store does not hold");
     }
@@ -156,20 +155,18 @@ mod tests {
     #[test]
     fn a_set_joins_what_the_tree_holds() {
         let mut shard = Shard::new();
-        let stored = shard.put("a", b"1", &Siblings::default()).state;
-        let came = shard.put("a", b"2", &Siblings::default());
-        let mut bytes = Vec::new();
-        put_set(&mut bytes, Life(7), AppendId(1), &came.key, &came.state);
-
-        let (set, _) = recovered(vec![logged(bytes)], Some(&stored)).unwrap();
-        assert_eq!(*set.unwrap(), stored.merge(&came.state));
+        let stored = state(&shard.put("a", b"1", &Siblings::default()));
+        let came = state(&shard.put("a", b"2", &Siblings::default()));
+        let merged = Arc::new(stored.merge(&came));
+        let record = replayed(&shard.append("a", Change::Set { state: merged.clone(), came, remember: vec![] }));
+        assert_eq!(recovered(vec![record], Some(&stored)), Ok((Some(merged), 1)));
     }
 
     #[test]
     fn a_tree_that_cannot_be_read_ends_the_recovery() {
         let mut shard = Shard::new();
         let first = shard.put("a", b"1", &Siblings::default());
-        let beside = replayed(&shard.put_beside("a", b"2", &first.state));
+        let beside = replayed(&shard.put_beside("a", b"2", &state(&first)));
         let replay = Replay { logs: [(log_id(1), vec![beside])].into(), tails: vec![] };
         let unreadable = Unreadable { reason: "no luck".to_owned() };
         let ended = recover(&replay, ring(), 2, 7, |_| Err(unreadable.clone()));

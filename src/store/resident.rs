@@ -28,9 +28,10 @@ use self::pages::Pages;
 use super::chunk::{Chunk, KeySet};
 use super::layout::Place;
 use crate::protocol::causality::Siblings;
+use crate::protocol::io::Hint;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
-use crate::protocol::types::{AppendId, Key, LogId, OperationId, Value};
+use crate::protocol::types::{AppendId, Key, LogId, NodeId, OperationId, Value};
 
 mod pages;
 
@@ -193,6 +194,16 @@ impl Resident {
     /// Forgets an operation, with the next chunk.
     pub fn forget(&mut self, key: &Key, operation: &OperationId) {
         self.overlay.forget(&Place::of(self.ring, key), operation);
+    }
+
+    /// Keeps a hint, with the next chunk. Nobody looks it up here.
+    pub fn hint(&mut self, key: &Key, hint: Hint) {
+        self.overlay.hint(&Place::of(self.ring, key), hint);
+    }
+
+    /// Deletes a key's hint for a node, with the next chunk.
+    pub fn deliver(&mut self, key: &Key, target: NodeId) {
+        self.overlay.deliver(&Place::of(self.ring, key), target);
     }
 
     /// What will be the next chunk.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::protocol::causality::{Operation, Siblings, Supersedes, Write};
-use crate::protocol::io::Append;
+use crate::protocol::io::{Append, Arrived, Change};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Ring;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Dot, Key, LogId, OperationId, Value, WallTime};
@@ -23,6 +23,24 @@ pub(super) fn log_id(start: u64) -> LogId {
 
 pub(super) fn key(name: &str) -> Key {
     Key::new(name).unwrap()
+}
+
+/// The version that came in with an append of one.
+pub(super) fn arrived(append: &Append) -> &Arrived {
+    match &append.change {
+        Change::Version(arrived) => arrived,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What readers see after an append.
+pub(super) fn state(append: &Append) -> Arc<Siblings> {
+    append.state().unwrap().clone()
+}
+
+/// What an append of one version wants to be remembered.
+pub(super) fn remembered(append: &Append) -> Remembered {
+    arrived(append).remember.as_deref().unwrap().clone()
 }
 
 /// Key and value of an entry.
@@ -62,19 +80,20 @@ impl Shard {
     /// Writes over what `before` holds, under a name.
     pub(super) fn put_as(&mut self, name: &str, value: &[u8], before: &Siblings, operation: &str) -> Append {
         let mut append = self.put(name, value, before);
-        append.remember = Some(Box::new(Remembered {
-            operation: Operation { id: OperationId::new(operation).unwrap(), digest: 7 },
-            dot: append.dot,
-            written_at: WallTime(9),
-            superseded: SmallVec::new(),
-            context: append.state.context(),
-        }));
+        if let Change::Version(arrived) = &mut append.change {
+            arrived.remember = Some(Box::new(Remembered {
+                operation: Operation { id: OperationId::new(operation).unwrap(), digest: 7 },
+                dot: arrived.dot,
+                written_at: WallTime(9),
+                superseded: SmallVec::new(),
+                context: arrived.state.context(),
+            }));
+        }
         append
     }
 
     fn write(&mut self, name: &str, value: &[u8], before: &Siblings, supersedes: Supersedes) -> Append {
-        self.appended += 1;
-        let dot = Dot { actor: ActorId(1), counter: self.appended };
+        let dot = Dot { actor: ActorId(1), counter: self.appended + 1 };
         let write = Write {
             value: Some(Value::new(value.to_vec()).unwrap()),
             supersedes,
@@ -82,14 +101,13 @@ impl Shard {
             written_at: WallTime(9),
         };
         let minted = before.mint(dot, write).unwrap();
-        Append {
-            id: AppendId(self.appended),
-            key: key(name),
-            state: Arc::new(minted.set),
-            dot,
-            upon: minted.upon,
-            supersedes: minted.supersedes,
-            remember: None,
-        }
+        let (state, upon, supersedes) = (Arc::new(minted.set), minted.upon, minted.supersedes);
+        self.append(name, Change::Version(Arrived { state, dot, upon, supersedes, remember: None }))
+    }
+
+    /// Does this to a key.
+    pub(super) fn append(&mut self, name: &str, change: Change) -> Append {
+        self.appended += 1;
+        Append { id: AppendId(self.appended), key: key(name), change }
     }
 }

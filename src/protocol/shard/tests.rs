@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::protocol::causality::{Context, ContextError, VersionVector};
 use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
-use crate::protocol::io::Append;
+use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
 use crate::protocol::types::{Dot, OperationId, Value, WallTime};
 
@@ -103,7 +103,8 @@ impl World {
         let batch = std::mem::take(&mut self.log);
         let Some(last) = batch.last() else { return };
         let through = last.id;
-        self.durable.extend(batch.into_iter().map(|append| (append.key, append.state)));
+        let state = |append: &Append| Some((append.key.clone(), append.state()?.clone()));
+        self.durable.extend(batch.iter().filter_map(state));
         self.feed(Input::Appended { through });
     }
 
@@ -292,7 +293,8 @@ fn fault_08_operation_ids_survive_a_restart() {
     let mut world = World::new();
     let request = put_as("a", "1", Causality::Blind, Some("op-1"));
     world.ask(request.clone());
-    let remembered = world.log[0].remember.clone().unwrap();
+    let Change::Version(arrived) = &world.log[0].change else { panic!("{:?} is a version", world.log) };
+    let remembered = arrived.remember.clone().unwrap();
     world.sync();
 
     world.crash(vec![(key("a"), *remembered)]);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::samples::{Shard, entries, key, log_id, ring};
+use crate::store::samples::{Shard, entries, key, log_id, remembered, ring, state};
 use crate::store::wal::SegmentId;
 
 mod twin;
@@ -57,14 +57,14 @@ fn a_state_is_read_once_it_is_durable_and_not_before() {
     assert_eq!(engine.lookup(&append.key), Lookup::Fetching);
 
     assert_eq!(engine.on_written(write), AppendId(1));
-    assert_eq!(engine.lookup(&append.key), Lookup::Found(append.state));
+    assert_eq!(engine.lookup(&append.key), Lookup::Found(state(&append)));
 }
 
 #[test]
 fn a_state_is_read_on_its_whole_way_into_the_tree() {
     let (mut engine, mut shard) = (engine(), Shard::new());
     let append = shard.put("a", b"1", &Siblings::default());
-    let found = Lookup::Found(append.state.clone());
+    let found = Lookup::Found(state(&append));
     write(&mut engine, append);
     engine.checkpoint();
     let chunk = engine.next_chunk(NOW).unwrap();
@@ -86,22 +86,22 @@ fn a_fetch_that_a_write_overtook_neither_serves_nor_caches_the_old_state() {
     assert_eq!(engine.next_chunk(NOW), None);
 
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
-    let new = shard.put("a", b"2", &old.state);
+    let new = shard.put("a", b"2", &state(&old));
     write(&mut engine, new.clone());
-    let served = engine.on_fetched(key("a"), Some(old.state.clone()));
-    assert_eq!(served, Lookup::Found(new.state.clone()), "the overlay wins");
+    let served = engine.on_fetched(key("a"), Some(state(&old)));
+    assert_eq!(served, Lookup::Found(state(&new)), "the overlay wins");
 
     // The new state goes on into the tree, and out of memory, before the old fetch ends.
     ingest(&mut engine);
     assert_eq!(engine.next_chunk(NOW), None);
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
-    let newest = shard.put("a", b"3", &new.state);
+    let newest = shard.put("a", b"3", &state(&new));
     write(&mut engine, newest.clone());
     ingest(&mut engine);
     assert_eq!(engine.next_chunk(NOW), None);
-    assert_eq!(engine.on_fetched(key("a"), Some(new.state)), Lookup::Fetch, "to be fetched again");
-    let served = engine.on_fetched(key("a"), Some(newest.state.clone()));
-    assert_eq!(served, Lookup::Found(newest.state));
+    assert_eq!(engine.on_fetched(key("a"), Some(state(&new))), Lookup::Fetch, "to be fetched again");
+    let served = engine.on_fetched(key("a"), Some(state(&newest)));
+    assert_eq!(served, Lookup::Found(state(&newest)));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn that_a_key_was_never_written_is_remembered_until_it_is() {
     let append = shard.put("a", b"1", &Siblings::default());
     write(&mut engine, append.clone());
     ingest(&mut engine);
-    assert_eq!(engine.lookup(&key("a")), Lookup::Found(append.state));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&append)));
 }
 
 #[test]
@@ -217,12 +217,12 @@ fn after_a_failed_write_reads_go_on_and_writes_do_not() {
     let (mut engine, mut shard) = (engine(), Shard::new());
     let durable = shard.put("a", b"1", &Siblings::default());
     write(&mut engine, durable.clone());
-    engine.append(shard.put("a", b"2", &durable.state));
+    engine.append(shard.put("a", b"2", &state(&durable)));
     engine.next_write(|| Life(7)).unwrap();
     engine.on_write_failed();
 
     assert_eq!(engine.admit(), Err(Refusal::Stopped));
-    assert_eq!(engine.lookup(&key("a")), Lookup::Found(durable.state));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&durable)));
     ingest(&mut engine);
     assert_eq!(engine.position(), AppendId(1));
 }
@@ -248,14 +248,14 @@ fn what_is_newer_than_the_tree_is_told_by_partition_and_key_and_in_its_newest_st
     keys.sort();
     let all = newer(|_| true);
     assert!(all.iter().map(|(key, _)| key).eq(keys.iter().map(|(_, key)| key)));
-    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key, new.state)]);
+    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key.clone(), state(&new))]);
 }
 
 #[test]
 fn an_operation_is_remembered_with_its_write_and_forgotten_with_a_later_chunk() {
     let (mut engine, mut shard) = (engine(), Shard::new());
     let append = shard.put_as("a", b"1", &Siblings::default(), "op");
-    let operation = append.remember.clone().unwrap().operation.id;
+    let operation = remembered(&append).operation.id;
     write(&mut engine, append);
     let values = |engine: &mut Engine| {
         let chunk = engine.next_chunk(NOW + 60 * SECOND).unwrap();

@@ -1,13 +1,13 @@
 use std::fs;
 
 use super::*;
-use crate::store::samples::{Shard, key, ring};
+use crate::store::samples::{Shard, key, ring, state};
 
 const BLOCKS_BYTES: u64 = 1024 * 1024;
 
 fn ingest(lsm: &Lsm, name: &str) {
     let mut chunk = Chunk::default();
-    chunk.add_set(Place::of(ring(), &key(name)), Shard::new().put(name, b"x", &Siblings::default()).state);
+    chunk.add_set(Place::of(ring(), &key(name)), state(&Shard::new().put(name, b"x", &Siblings::default())));
     lsm.ingest(&chunk, || {}).unwrap();
 }
 

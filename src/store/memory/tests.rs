@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{Disk, Rng, Tree};
 use crate::protocol::causality::{Context, Operation, Siblings, Supersedes, Write};
-use crate::protocol::io::Append;
+use crate::protocol::io::{Append, Arrived, Change};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::types::{ActorId, AppendId, CoreId, Dot, Instant, Key, LogId, OperationId, Value, WallTime};
@@ -237,15 +237,8 @@ impl World {
         let core_state = &mut self.cores[core.index()];
         core_state.appended = core_state.appended.next();
         let id = core_state.appended;
-        core_state.engine.append(Append {
-            id,
-            key: key.clone(),
-            state: state.clone(),
-            dot,
-            upon: minted.upon,
-            supersedes: minted.supersedes,
-            remember,
-        });
+        let arrived = Arrived { state: state.clone(), dot, upon: minted.upon, supersedes: minted.supersedes, remember };
+        core_state.engine.append(Append { id, key: key.clone(), change: Change::Version(arrived) });
         self.appended.push(Appended { core, id, key, state, operation: operation.map(|operation| operation.id) });
     }
 

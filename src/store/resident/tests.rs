@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::samples::{Shard, key, log_id, ring};
+use crate::store::samples::{Shard, key, log_id, ring, state};
 
 fn table(bytes_max: u64) -> Resident {
     Resident::new(ring(), bytes_max, 7)
@@ -10,7 +10,7 @@ fn name(n: usize) -> Key {
 }
 
 fn set(n: usize) -> Arc<Siblings> {
-    Shard::new().put("k", &n.to_le_bytes(), &Siblings::default()).state
+    state(&Shard::new().put("k", &n.to_le_bytes(), &Siblings::default()))
 }
 
 fn ingest(table: &mut Resident) -> Chunk {
@@ -51,7 +51,7 @@ fn clean_entries_go_where_the_bound_is_reached_and_dirty_ones_do_not() {
 fn a_large_set_makes_its_own_room() {
     let mut table = table(1024 * 1024);
     (0..10_000).for_each(|n| table.keep(name(n), None));
-    let large = Shard::new().put("k", &vec![0; 900 * 1024], &Siblings::default()).state;
+    let large = state(&Shard::new().put("k", &vec![0; 900 * 1024], &Siblings::default()));
     table.put(key("large"), large);
     assert!(table.bytes() <= 1024 * 1024, "{} bytes", table.bytes());
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::record::{self, STATEMENT_BYTES, Statement};
 use super::segment::{BLOCK, Header, Life, SEGMENT_BYTES_LEAST, SegmentId, SpareSegment, align};
-use crate::protocol::io::Append;
+use crate::protocol::io::{Append, Change};
 use crate::protocol::types::{AppendId, Instant, LogId};
 
 /// How a log behaves.
@@ -346,16 +346,26 @@ impl Log {
     }
 }
 
-/// Bytes that an append holds in memory while it waits: its content once (update and state share it), both clocks,
-/// and the entries of the set.
+/// Bytes that an append holds in memory while it waits: its content once (what came in and the state share it), the
+/// clocks, the entries of the sets, and what comes to be remembered with a set.
 fn memory(append: &Append) -> u64 {
     const FIXED: usize = 256;
     const VERSION: usize = 80;
     const CLOCK_ENTRY: usize = 16;
-    let (version, state) = (append.update().version, &append.state);
-    let clocks = CLOCK_ENTRY * (append.upon.len() + state.vector().len());
-    let bytes = append.key.as_bytes().len() + version.bytes() + clocks + VERSION * state.versions().len();
-    (FIXED + bytes) as u64
+    const REMEMBERED: usize = 192;
+    let bytes = match &append.change {
+        Change::Version(arrived) => {
+            let clocks = CLOCK_ENTRY * (arrived.upon.len() + arrived.state.vector().len());
+            arrived.update().version.bytes() + clocks + VERSION * arrived.state.versions().len()
+        }
+        Change::Set { state, came, remember } => {
+            let versions = VERSION * (came.versions().len() + state.versions().len());
+            let operations: usize = remember.iter().map(|kept| REMEMBERED + kept.context.bytes()).sum();
+            came.bytes() + CLOCK_ENTRY * state.vector().len() + versions + operations
+        }
+        Change::Hint(_) | Change::Delivered { .. } => 0,
+    };
+    (FIXED + append.key.as_bytes().len() + bytes) as u64
 }
 
 #[cfg(test)]

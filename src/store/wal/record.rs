@@ -9,20 +9,23 @@
 //! kind 0, statement:  life u64, start u64, core u16, synced u64       begins every write; sequence = the next record's
 //! kind 1, update:     key length u16, key, update, [remember]         applies to what was there
 //! kind 2, whole:      the same                                        alone tells the set
-//! kind 3, set:        key length u16, key, set                        joins what was there
+//! kind 3, set:        key length u16, key, set, [remember]*           joins what was there
+//! kind 4, hint:       key length u16, key, node u64, counted u8       its set is owed to that node
+//! kind 5, delivered:  key length u16, key, node u64                   owed no longer
 //! ```
-//! Little-endian; update, set and remember as `wire::sets` spells them. The checksum covers the segment's life, then
-//! the length, then all from the sequence number on. Kinds 4 to 7 are kept for hints. A statement names its life and
-//! log itself, so that it can still be believed when the header of its segment is lost.
+//! Little-endian; update, set and remember as `wire::sets` spells them; counted is 0 or 1. The checksum covers the
+//! segment's life, then the length, then all from the sequence number on. A statement names its life and log itself, so
+//! that it can still be believed when the header of its segment is lost.
 
 use bytes::{Buf, BufMut, Bytes};
 
 use super::segment::Life;
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::config::KEY_BYTES_MAX;
-use crate::protocol::io::Append;
+use crate::protocol::io::{Append, Arrived, Change, Hint};
 use crate::protocol::replica::Remembered;
-use crate::protocol::types::{AppendId, CoreId, Key, LogId};
+use crate::protocol::types::{AppendId, CoreId, Key, LogId, NodeId};
+use crate::store::layout;
 use crate::wire::reader::put_bytes16;
 use crate::wire::{Reader, WireError, sets};
 
@@ -36,6 +39,8 @@ const STATEMENT: u8 = 0;
 const UPDATE: u8 = 1;
 const WHOLE: u8 = 2;
 const SET: u8 = 3;
+const HINT: u8 = 4;
+const DELIVERED: u8 = 5;
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,22 @@ pub enum Record {
         key: Key,
         /// The set.
         set: Siblings,
+        /// What to remember of the operations that came with it.
+        remember: Vec<Remembered>,
+    },
+    /// The key's set is owed to a node.
+    Hint {
+        /// Its key.
+        key: Key,
+        /// To whom.
+        hint: Hint,
+    },
+    /// The key's set is owed to a node no longer.
+    Delivered {
+        /// Its key.
+        key: Key,
+        /// The node.
+        target: NodeId,
     },
 }
 
@@ -142,7 +163,12 @@ impl Frame {
         let key = Key::new(reader.bytes16("key", KEY_BYTES_MAX)?)?;
         let record = match self.kind {
             UPDATE | WHOLE => get_update(&mut reader, key, self.kind == WHOLE)?,
-            SET => Record::Set { key, set: sets::get_set(&mut reader)? },
+            SET => get_set(&mut reader, key)?,
+            HINT => {
+                let target = NodeId(reader.u64("target")?);
+                Record::Hint { key, hint: Hint { target, counted: layout::get_counted(&mut reader)? } }
+            }
+            DELIVERED => Record::Delivered { key, target: NodeId(reader.u64("target")?) },
             kind => {
                 return Err(WireError::Unknown { what: "record kind", tag: kind.into() });
             }
@@ -161,33 +187,53 @@ fn get_update(from: &mut Reader, key: Key, whole: bool) -> Result<Record, WireEr
     Ok(Record::Update { key, update, remember, whole })
 }
 
+fn get_set(from: &mut Reader, key: Key) -> Result<Record, WireError> {
+    let set = sets::get_set(from)?;
+    let mut remember = Vec::new();
+    while from.left() != 0 {
+        remember.push(sets::get_remembered(from)?);
+    }
+    Ok(Record::Set { key, set, remember })
+}
+
 /// Appends the record of an append.
 pub fn put_append(out: &mut Vec<u8>, life: Life, append: &Append) {
-    let kind = if tells_the_set(append) { WHOLE } else { UPDATE };
-    put_frame(out, life, append.id, kind, |out| {
+    put_frame(out, life, append.id, kind(&append.change), |out| {
         put_bytes16(out, append.key.as_bytes());
-        sets::put_update(out, append.update());
-        if let Some(remembered) = &append.remember {
-            sets::put_remembered(out, remembered);
+        match &append.change {
+            Change::Version(arrived) => {
+                sets::put_update(out, arrived.update());
+                arrived.remember.iter().for_each(|remembered| sets::put_remembered(out, remembered));
+            }
+            Change::Set { came, remember, .. } => {
+                sets::put_set(out, came);
+                remember.iter().for_each(|remembered| sets::put_remembered(out, remembered));
+            }
+            Change::Hint(Hint { target, counted }) => {
+                out.put_u64_le(target.0);
+                out.put_u8(u8::from(*counted));
+            }
+            Change::Delivered { target } => out.put_u64_le(target.0),
         }
     });
 }
 
-/// Appends the record of a whole set.
-pub fn put_set(out: &mut Vec<u8>, life: Life, sequence: AppendId, key: &Key, set: &Siblings) {
-    put_frame(out, life, sequence, SET, |out| {
-        put_bytes16(out, key.as_bytes());
-        sets::put_set(out, set);
-    });
+fn kind(change: &Change) -> u8 {
+    match change {
+        Change::Version(arrived) if tells_the_set(arrived) => WHOLE,
+        Change::Version(_) => UPDATE,
+        Change::Set { .. } => SET,
+        Change::Hint(_) => HINT,
+        Change::Delivered { .. } => DELIVERED,
+    }
 }
 
-/// Whether the update alone leads to the append's state. Equal dots name equal versions, so the values need not be
-/// compared.
-fn tells_the_set(append: &Append) -> bool {
-    let [version] = append.state.versions() else {
+/// Whether the update alone leads to the state. Equal dots name equal versions, so the values need not be compared.
+fn tells_the_set(arrived: &Arrived) -> bool {
+    let [version] = arrived.state.versions() else {
         return false;
     };
-    version.dot == append.dot && append.update().whole_vector().is_some_and(|whole| whole == *append.state.vector())
+    version.dot == arrived.dot && arrived.update().whole_vector().is_some_and(|whole| whole == *arrived.state.vector())
 }
 
 fn put_frame(out: &mut Vec<u8>, life: Life, sequence: AppendId, kind: u8, payload: impl FnOnce(&mut Vec<u8>)) {
@@ -225,8 +271,11 @@ fn checksum(life: Life, length: u32, covered: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::store::samples::{Shard, key, log_id};
+    use crate::protocol::causality::Siblings;
+    use crate::store::samples::{Shard, arrived, key, log_id, remembered, state};
 
     const LIFE: Life = Life(0x0807_0605_0403_0201);
 
@@ -247,13 +296,30 @@ mod tests {
         let expected = "1a000000 7fd07973 0500000000000000 00 0102030405060708 0300000000000000 0000 0400000000000000";
         assert_golden(&bytes, expected);
 
-        let append = Shard::new().put_as("k", b"v", &Siblings::default(), "op");
-        let dot = "0100000000000000 0100000000000000";
+        let mut shard = Shard::new();
+        let append = shard.put_as("k", b"v", &Siblings::default(), "op");
+        let [dot, next] = ["0100000000000000 0100000000000000", "0100000000000000 0200000000000000"];
         let remember =
             "0200 6f70 0700000000000000".to_owned() + dot + "0900000000000000 00000000 01000000" + dot + "00000000";
         let update = format!("0100 6b {dot} 01 0900000000000000 01000000 76 00000000 00 {remember}");
-        let length = "66000000";
-        assert_golden(&spelled(&append), &format!("{length} 93000cc6 0100000000000000 02 {update}"));
+        assert_golden(&spelled(&append), &format!("66000000 93000cc6 0100000000000000 02 {update}"));
+
+        let beside = shard.put_beside("k", b"w", &state(&append));
+        let update = format!("0100 6b {next} 01 0900000000000000 01000000 77 01000000 {dot} 01");
+        assert_golden(&spelled(&beside), &format!("36000000 87dac39a 0200000000000000 01 {update}"));
+
+        let remembered = vec![remembered(&append); 2];
+        let (state, came) = (state(&beside), state(&append));
+        let came = shard.append("k", Change::Set { state, came, remember: remembered });
+        let set = format!("01000000 {dot} 01000000 {dot} 01 0900000000000000 01000000 76");
+        let set = format!("b9000000 137673c5 0300000000000000 03 0100 6b {set} {remember} {remember}");
+        assert_golden(&spelled(&came), &set);
+
+        let (target, counted) = (NodeId(LIFE.0), true);
+        let hint = shard.append("k", Change::Hint(Hint { target, counted }));
+        assert_golden(&spelled(&hint), "0c000000 4141cf2a 0400000000000000 04 0100 6b 0102030405060708 01");
+        let delivered = shard.append("k", Change::Delivered { target });
+        assert_golden(&spelled(&delivered), "0b000000 3c29202f 0500000000000000 05 0100 6b 0102030405060708");
     }
 
     fn assert_golden(bytes: &[u8], expected: &str) {
@@ -269,8 +335,8 @@ mod tests {
         assert_eq!((frame.sequence, frame.bytes()), (AppendId(1), bytes.len()));
         let expected = Record::Update {
             key: key("k"),
-            update: append.update().cloned(),
-            remember: append.remember.map(|remembered| *remembered),
+            update: arrived(&append).update().cloned(),
+            remember: Some(remembered(&append)),
             whole: true,
         };
         assert_eq!(frame.decode(), Ok(expected));
@@ -293,25 +359,43 @@ mod tests {
         let whole = |append: &Append| Frame::read(&spelled(append), 0, LIFE).unwrap().kind == WHOLE;
 
         let first = shard.put("k", b"1", &Siblings::default());
-        let beside = shard.put_beside("k", b"2", &first.state);
-        let over = shard.put("k", b"3", &beside.state);
+        let beside = shard.put_beside("k", b"2", &state(&first));
+        let over = shard.put("k", b"3", &state(&beside));
         assert_eq!([&first, &beside, &over].map(whole), [true, false, true]);
 
         // A replica may hold more than the coordinator did: the update replaces all that it was minted upon, and
         // yet does not tell what stands here.
-        let mut elsewhere = first.clone();
-        elsewhere.state = beside.state;
-        assert!(!whole(&elsewhere));
+        let elsewhere = Change::Version(Arrived { state: state(&beside), ..arrived(&first).clone() });
+        assert!(!whole(&Append { change: elsewhere, ..first }));
+    }
+
+    fn read(change: Change) -> Record {
+        let bytes = spelled(&Append { id: AppendId(9), key: key("k"), change });
+        Frame::read(&bytes, 0, LIFE).unwrap().decode().unwrap()
     }
 
     #[test]
-    fn a_set_reads_back() {
-        let set = Shard::new().put("k", b"1", &Siblings::default()).state;
-        let mut bytes = Vec::new();
-        put_set(&mut bytes, LIFE, AppendId(9), &key("k"), &set);
-        let frame = Frame::read(&bytes.into(), 0, LIFE).unwrap();
-        let set = Siblings::clone(&set);
-        assert_eq!(frame.decode(), Ok(Record::Set { key: key("k"), set }));
+    fn a_set_reads_back_with_all_that_is_to_be_remembered() {
+        let mut shard = Shard::new();
+        let came = state(&shard.put("k", b"1", &Siblings::default()));
+        let held = state(&shard.put("k", b"2", &Siblings::default()));
+        let mut remembered = |name| remembered(&shard.put_as("k", b"3", &came, name));
+        for remember in [vec![], vec![remembered("one")], vec![remembered("one"), remembered("two")]] {
+            let state = Arc::new(held.merge(&came));
+            let set = Siblings::clone(&came);
+            let expected = Record::Set { key: key("k"), set, remember: remember.clone() };
+            assert_eq!(read(Change::Set { state, came: came.clone(), remember }), expected);
+        }
+    }
+
+    #[test]
+    fn a_hint_and_its_delivery_read_back() {
+        let target = NodeId(7);
+        for counted in [false, true] {
+            let hint = Hint { target, counted };
+            assert_eq!(read(Change::Hint(hint)), Record::Hint { key: key("k"), hint });
+        }
+        assert_eq!(read(Change::Delivered { target }), Record::Delivered { key: key("k"), target });
     }
 
     #[test]
@@ -331,8 +415,8 @@ mod tests {
     #[test]
     fn a_kind_of_a_later_version_is_named() {
         let mut bytes = Vec::new();
-        put_frame(&mut bytes, LIFE, AppendId(1), 4, |out| out.extend_from_slice(b"\x01\x00k"));
+        put_frame(&mut bytes, LIFE, AppendId(1), 6, |out| out.extend_from_slice(b"\x01\x00k"));
         let frame = Frame::read(&bytes.into(), 0, LIFE).unwrap();
-        assert_eq!(frame.decode().unwrap_err().to_string(), "record kind: unknown tag 4");
+        assert_eq!(frame.decode().unwrap_err().to_string(), "record kind: unknown tag 6");
     }
 }

@@ -86,7 +86,7 @@ impl World {
             return;
         }
         let append = self.shard.put(name, &vec![0; bytes], &Siblings::default());
-        self.overlay.insert(append.key.clone(), append.state.clone());
+        self.overlay.insert(append.key.clone(), state(&append));
         write(&mut self.engine, append);
         if let Some(wish) = self.engine.next_segment(self.now) {
             self.segments += 1;

@@ -37,10 +37,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::{DEADLINE_DEFAULT, PARTITIONS};
-use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::io::{Effect, Held, Input};
 use crate::protocol::message::{Answer, Call, Directory, Failure, Keys, NodeInfo, Outcome, Page, Place, Request};
-use crate::protocol::ring::{Partition, Ring};
+use crate::protocol::ring::{Cores, Partition, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, Now, RequestId, WallTime};
 use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
@@ -235,9 +234,11 @@ impl State {
             core: CoreId(0),
             actor: ActorId(actor),
             counter: 0,
-            copies: Copies::of(1),
+            spare: ActorId(u64::MAX),
+            view: Arc::new(View::alone(NAME, Cores { count: 1, salt: 0 }, PARTITIONS)),
             directory: Arc::new(Directory::from([(ActorId(actor), NAME.to_owned())])),
             remembered: Vec::new(),
+            hints: Vec::new(),
             seed: 1,
         };
         State {

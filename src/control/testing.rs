@@ -11,10 +11,9 @@ use super::metrics::Metrics;
 use super::node::Node;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
-use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::io::{Effect, Effects, Held, Input};
 use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, Now, RequestId, WallTime};
 use crate::runtime::door::Door;
@@ -101,9 +100,11 @@ impl FakeCore {
             core: CoreId(core),
             actor: actor(core),
             counter: 0,
-            copies: Copies::of(1),
+            spare: ActorId(u64::MAX),
+            view: Arc::new(View::alone("node-a", Cores { count: 2, salt: 0 }, 16)),
             directory,
             remembered: vec![],
+            hints: Vec::new(),
             seed: 1,
         };
         FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }

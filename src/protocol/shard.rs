@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::asks::{About, Asking};
+use super::asks::Asking;
 use super::causality::Siblings;
 use super::config::{LISTINGS_MAX, WAITING_MAX};
 use super::coordinator::quorum::Copies;

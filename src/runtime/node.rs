@@ -25,11 +25,10 @@ use super::priority::{self, be_nice};
 use super::probe;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
-use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::message::{Directory, NodeInfo};
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
-use crate::protocol::types::{CoreId, Key, LogId};
+use crate::protocol::types::{ActorId, CoreId, Key, LogId};
 use crate::store::home::Home;
 use crate::store::lsm::Lsm;
 use crate::store::wal::SpareSegment;
@@ -108,9 +107,11 @@ impl Node {
                 core: id,
                 actor,
                 counter,
-                copies: Copies::of(1),
+                spare: ActorId(entropy::word()),
+                view: Arc::new(View::alone(&config.name, cores, ring.partitions())),
                 directory: Arc::clone(&node.directory),
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
+                hints: Vec::new(),
                 seed: entropy::word(),
             };
             let jobs = node.start_storekeeper(id, clock)?;

@@ -13,9 +13,8 @@ use super::core::{Core, Parts};
 use super::mail::{Arrival, Errand, Job};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
-use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::message::NodeInfo;
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId};
 use crate::store::wal::log::LogConfig;
@@ -83,9 +82,11 @@ fn birth(core: CoreId) -> Birth {
         core,
         actor: ActorId(1),
         counter: 0,
-        copies: Copies::of(1),
+        spare: ActorId(u64::MAX),
+        view: Arc::new(View::alone("node-a", CORES, 16)),
         directory: Arc::default(),
         remembered: vec![],
+        hints: Vec::new(),
         seed: 1,
     }
 }

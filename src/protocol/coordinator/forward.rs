@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::Role;
+use crate::protocol::asks::About;
 use crate::protocol::io::{Effects, Held};
 use crate::protocol::message::{Failure, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
-use crate::protocol::asks::About;
 use crate::protocol::types::{NodeId, Now, OperationId};
 
 /// A request that somebody else coordinates.
@@ -94,11 +94,12 @@ impl Shard {
             }
             Some(next) => {
                 let left_ms = u32::try_from(deadline.since(now.instant).as_millis()).unwrap_or(u32::MAX).max(1);
-                                let mut request = Box::new(forwarding.request.clone());
+                let mut request = Box::new(forwarding.request.clone());
+                let is_write = request.is_write();
                 if let Some(terms) = request.terms_mut() {
                     terms.deadline_ms = left_ms;
                     // Whoever was asked before may have done it.
-                    terms.retry |= forwarding.asked && request.is_write();
+                    terms.retry |= forwarding.asked && is_write;
                 }
                 forwarding.asked = true;
                 let ask = Ask::Forward(request);

@@ -89,9 +89,12 @@ impl Reading {
     pub(super) fn joined(&self) -> State {
         let mut sets = self.heard.iter().filter_map(|(_, set)| set.as_ref());
         let first = Arc::clone(sets.next()?);
-        Some(sets.fold(first, |joined, set| {
-            if joined.digest() == set.digest() { joined } else { Arc::new(joined.merge(set)) }
-        }))
+        Some(sets.fold(
+            first,
+            |joined, set| {
+                if joined.digest() == set.digest() { joined } else { Arc::new(joined.merge(set)) }
+            },
+        ))
     }
 }
 
@@ -251,9 +254,7 @@ impl Shard {
         if verdict == Verdict::Wait {
             return;
         }
-        let Some((deadline, Waiting::Read(reading))) = self.take(whom) else {
-            unreachable!("it was there a line ago")
-        };
+        let Some((deadline, Waiting::Read(reading))) = self.take(whom) else { unreachable!("it was there a line ago") };
         if verdict == Verdict::Enough {
             return self.end_read(now, Asker { whom, deadline }, *reading, effects);
         }
@@ -386,4 +387,3 @@ impl Reading {
         }
     }
 }
-

@@ -12,7 +12,8 @@ mod spread;
 
 pub(in crate::protocol) use forward::Forwarding;
 pub(in crate::protocol) use get::Reading;
-pub(in crate::protocol) use put::{Minting, Writing};
+pub(in crate::protocol) use put::Minting;
+pub(in crate::protocol) use spread::Writing;
 
 use super::io::{Effects, Held};
 use super::message::Request;

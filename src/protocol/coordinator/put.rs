@@ -125,7 +125,15 @@ impl Shard {
             if retry && minting.operation.is_some() && self.lookup(&minting) == Known::Unknown {
                 // So many owners have one in common with any W.
                 let quorum = minting.quorum.of(self.copies.n - minting.quorum.needed() + 1);
-                return self.read_first(now, asker, quorum, |minting| Then::Recall(minting, None), minting, held, effects);
+                return self.read_first(
+                    now,
+                    asker,
+                    quorum,
+                    |minting| Then::Recall(minting, None),
+                    minting,
+                    held,
+                    effects,
+                );
             }
             let is_blind_delete = minting.value.is_none() && minting.supersedes == Supersedes::Held;
             if is_blind_delete && 1 < self.copies.r {

@@ -200,15 +200,7 @@ impl Shard {
         }
     }
 
-    fn ask_for_copy(
-        &mut self,
-        now: Now,
-        whom: Whom,
-        owner: NodeId,
-        to: NodeId,
-        ask: Ask,
-        effects: &mut Effects,
-    ) {
+    fn ask_for_copy(&mut self, now: Now, whom: Whom, owner: NodeId, to: NodeId, ask: Ask, effects: &mut Effects) {
         let Some(writing) = self.writing_mut(whom) else { return };
         let partition = writing.partition;
         if let Some(leg) = writing.leg(owner) {

@@ -107,15 +107,7 @@ impl Shard {
         self.serve_upon(now, asker, key, serving, held, effects);
     }
 
-    fn serve_upon(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        key: Key,
-        serving: Serving,
-        held: Held,
-        effects: &mut Effects,
-    ) {
+    fn serve_upon(&mut self, now: Now, asker: Asker, key: Key, serving: Serving, held: Held, effects: &mut Effects) {
         match self.newest(&key, held) {
             Held::Known(newest) => {
                 self.serve(now, asker, serving, newest, effects);
@@ -184,14 +176,7 @@ impl Shard {
     }
 
     /// A copy is appended: the peer is told once it is durable, together with the hint that it may come with.
-    fn kept(
-        &mut self,
-        asker: Asker,
-        key: Key,
-        stands_for: Option<NodeId>,
-        append: AppendId,
-        effects: &mut Effects,
-    ) {
+    fn kept(&mut self, asker: Asker, key: Key, stands_for: Option<NodeId>, append: AppendId, effects: &mut Effects) {
         if self.stopped {
             return self.tell(asker.whom, Told::Refused(Refused::WritesStopped), effects);
         }

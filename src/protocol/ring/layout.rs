@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Partition;
+use crate::protocol::config::N_DEFAULT;
 use crate::protocol::types::NodeId;
 
 /// A layout's name: its number, and the hash of all that it says.
@@ -44,6 +45,12 @@ pub struct Wanted {
     pub r: u8,
     /// W.
     pub w: u8,
+}
+
+impl Default for Wanted {
+    fn default() -> Wanted {
+        Wanted { n: N_DEFAULT, r: N_DEFAULT / 2 + 1, w: N_DEFAULT / 2 + 1 }
+    }
 }
 
 /// Rows and owners.

@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Cores, Layout, Partition};
+use super::{Cores, Layout, LayoutRow, Partition, Wanted};
 use crate::protocol::types::NodeId;
 
 /// Whether a member answers, as far as this node knows.
@@ -48,6 +48,16 @@ pub struct View {
 }
 
 impl View {
+    /// A node by itself, which owns everything, and which nobody else reaches.
+    pub fn alone(name: &str, cores: Cores, partitions: u16) -> View {
+        let node = NodeId::of(name);
+        let row = LayoutRow { node, incarnation: 0, zone: "".into(), weight: 1 };
+        let layout = Arc::new(Layout::founding(partitions, Wanted::default(), row));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let me = Member { node, name: name.into(), address: nowhere, http: nowhere, cores, liveness: Liveness::Up };
+        View { me: node, epoch: 1, layout, members: vec![me] }
+    }
+
     /// A member by its id.
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         let at = self.members.binary_search_by_key(&node, |member| member.node).ok()?;

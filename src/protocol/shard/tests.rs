@@ -9,6 +9,7 @@ use crate::protocol::causality::{Context, ContextError, VersionVector};
 use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
+use crate::protocol::ring::Cores;
 use crate::protocol::types::{Dot, OperationId, Value, WallTime};
 
 /// One shard in a world of its own.
@@ -33,9 +34,11 @@ fn birth(actor: u64, remembered: Vec<(Key, Remembered)>) -> Birth {
         core: CoreId(0),
         actor: ActorId(actor),
         counter: 0,
-        copies: Copies::of(1),
+        spare: ActorId(u64::MAX),
+        view: Arc::new(View::alone("node-a", Cores { count: 1, salt: 0 }, 16)),
         directory: Arc::new([(ActorId(actor), "node-a".to_owned())].into()),
         remembered,
+        hints: vec![],
         seed: 7,
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::message::{Found, Get, Terms};
+use crate::protocol::ring::View;
 use crate::protocol::types::ClusterId;
 use crate::runtime::samples::{World, key_of};
 
@@ -26,7 +27,7 @@ impl World {
 }
 
 fn found() -> Outcome {
-    let level = Copies::of(1).read(0).unwrap().level();
+    let level = Copies::of(&View::alone("a", Cores { count: 1, salt: 0 }, 1).layout).read(0).unwrap().level();
     let context = Siblings::default().context().seal(ClusterId(7), &Key::new("a").unwrap());
     Ok(Reply::Found(Found { siblings: vec![], context, level }))
 }

@@ -19,6 +19,8 @@ pub mod wire;
 #[cfg(feature = "sim")]
 pub mod verify;
 pub mod store;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "daemon")]
 pub mod runtime;
 #[cfg(feature = "daemon")]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Who may name whom. docs/ARCHITECTURE.md shows the same rows.
-const NAMES: [(&str, &[&str]); 9] = [
+const NAMES: [(&str, &[&str]); 10] = [
     ("protocol", &[]),
     ("wire", &["protocol"]),
     ("verify", &["protocol"]),
@@ -16,7 +16,8 @@ const NAMES: [(&str, &[&str]); 9] = [
     ("control", &["protocol", "wire", "store", "runtime"]),
     ("client", &["protocol", "wire"]),
     ("lab", &["protocol", "wire", "verify", "client"]),
-    ("cli", &["protocol", "wire", "verify", "store", "runtime", "control", "client", "lab"]),
+    ("sim", &["protocol", "wire", "verify", "store"]),
+    ("cli", &["protocol", "wire", "verify", "store", "runtime", "control", "client", "lab", "sim"]),
 ];
 
 /// Where a foreign crate may be named, by the beginnings of paths. Tests may stand in for a neighbour.
@@ -58,7 +59,7 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// The pure folders, and the adapters among their files.
-const PURE: [&str; 4] = ["src/protocol/", "src/wire/", "src/verify/", "src/store/"];
+const PURE: [&str; 5] = ["src/protocol/", "src/wire/", "src/verify/", "src/store/", "src/sim/"];
 const ADAPTERS: [&str; 4] = ["src/store/home.rs", "src/store/lsm", "src/store/snapshot", "src/store/wal/writer.rs"];
 
 /// What is not left behind. Written in two halves, or this file would hold it.

@@ -21,13 +21,15 @@ pub(in crate::protocol) struct Forwarding {
     /// Questions that have no answer yet, and whether there ever was one.
     under_way: usize,
     asked: bool,
+    /// The R or W that it asks for.
+    needed: u8,
     /// The last refusal heard.
     refused: Option<Failure>,
 }
 
 impl Forwarding {
     pub(in crate::protocol) fn not_met(&self) -> Failure {
-        self.refused.clone().unwrap_or(Failure::QuorumNotMet { needed: self.request.terms().quorum.max(1), got: 0 })
+        self.refused.clone().unwrap_or(Failure::QuorumNotMet { needed: self.needed, got: 0 })
     }
 }
 
@@ -53,7 +55,8 @@ impl Shard {
         let request = self.named(request);
         // An owner that writes no more says so where nobody else can.
         let refused = owns.then_some(Failure::WritesStopped { core: self.core });
-        let forwarding = Forwarding { request, partition, left, under_way: 0, asked: false, refused };
+        let needed = self.needed(&request);
+        let forwarding = Forwarding { needed, request, partition, left, under_way: 0, asked: false, refused };
         self.stats.forwarded += 1;
         self.wait(asker, Waiting::Forward(Box::new(forwarding)));
         self.forward_on(now, asker.whom, effects);
@@ -75,7 +78,7 @@ impl Shard {
             true => Role::Owner,
             false if request.is_write() && !request.terms().strict => Role::Fallback,
             false => {
-                let failure = Failure::QuorumNotMet { needed: request.terms().quorum.max(1), got: 0 };
+                let failure = Failure::QuorumNotMet { needed: self.needed(&request), got: 0 };
                 return self.finish(asker.whom, Err(failure), effects);
             }
         };
@@ -168,6 +171,15 @@ impl Shard {
             left.extend(fallbacks.into_iter().find(|node| *node == me || self.is_reachable(*node)));
         }
         left
+    }
+
+    /// The R or W of a request.
+    fn needed(&self, request: &Request) -> u8 {
+        match request.terms().quorum {
+            0 if request.is_write() => self.copies.w,
+            0 => self.copies.r,
+            quorum => quorum,
+        }
     }
 
     /// A write that is handed on has a name, so that handing it to another when the first is silent is still one write.

@@ -71,7 +71,8 @@ impl Layout {
         Layout::of(1, wanted, vec![row], vec![0; usize::from(partitions)])
     }
 
-    pub(in crate::protocol) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
+    /// A layout from its parts.
+    pub fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
         let hash = hash(number, wanted, &rows, &owners);
         Layout { stamp: LayoutStamp { number, hash }, wanted, rows, owners }
     }

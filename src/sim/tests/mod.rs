@@ -1,0 +1,4 @@
+//! The main stories of a cluster, and random ones.
+
+mod storms;
+mod stories;

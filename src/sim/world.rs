@@ -1,0 +1,524 @@
+//! Nodes, their disks and the network between them, as one queue of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::Stats;
+use crate::protocol::causality::Siblings;
+use crate::protocol::config::{ASK_PATIENCE, DEADLINE_DEFAULT};
+use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input};
+use crate::protocol::message::{Directory, Outcome, Request};
+use crate::protocol::peer::{Ask, Told, Unheard};
+use crate::protocol::replica::Remembered;
+use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, View, Wanted};
+use crate::protocol::shard::{Birth, Shard};
+use crate::protocol::types::{
+    ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, Value, WallTime,
+};
+
+/// Between two ticks of a node.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A message's way, and a sync, take between so much and twice as much.
+const HOP: Duration = Duration::from_micros(100);
+const SYNC: Duration = Duration::from_micros(300);
+
+const PARTITIONS: u16 = 16;
+
+/// What a cluster is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Cluster {
+    /// Its nodes.
+    pub nodes: usize,
+    /// Copies and quorums.
+    pub wanted: Wanted,
+    /// What chance is drawn from.
+    pub seed: u64,
+}
+
+/// A cluster at work.
+pub struct World {
+    now: Instant,
+    seed: u64,
+    events: BTreeMap<(Instant, u64), Event>,
+    scheduled: u64,
+    nodes: Vec<Node>,
+    layout: Arc<Layout>,
+    /// Directions in which nothing goes through.
+    cut: BTreeSet<(usize, usize)>,
+    /// Of a thousand messages, so many are lost, so many late, so many come twice.
+    lost: u64,
+    late: u64,
+    doubled: u64,
+    outcomes: BTreeMap<RequestId, Outcome>,
+    requests: u64,
+    tickets: u64,
+    /// Who asked under a ticket, in which of his lives, and his name for the question.
+    asked: BTreeMap<TicketId, (usize, u64, AskId)>,
+    /// Every value that was ever minted.
+    minted: BTreeMap<Dot, Value>,
+}
+
+struct Node {
+    shard: Option<Shard>,
+    disk: Disk,
+    log: Vec<Append>,
+    syncing: bool,
+    /// Stopped without being dead: what comes waits.
+    paused: Option<Vec<Event>>,
+    lives: u64,
+    down: BTreeSet<usize>,
+    epoch: u64,
+}
+
+/// What is durable on a node.
+#[derive(Clone, Default)]
+struct Disk {
+    sets: BTreeMap<Key, Arc<Siblings>>,
+    hints: BTreeMap<(NodeId, Key), bool>,
+    remembered: Vec<(Key, Remembered)>,
+}
+
+#[derive(Clone)]
+enum Event {
+    Tick(usize, u64),
+    Sync(usize, u64, AppendId),
+    Deliver { to: usize, life: u64, message: Message },
+}
+
+#[derive(Clone)]
+enum Message {
+    Ask { ticket: TicketId, stamp: LayoutStamp, ask: Ask, patience: Duration },
+    Told { ask: AskId, told: Result<Told, Unheard> },
+}
+
+impl World {
+    /// A cluster in which all is well.
+    pub fn new(cluster: Cluster) -> World {
+        let Cluster { nodes, wanted, seed } = cluster;
+        let mut world = World {
+            now: Instant(0),
+            seed,
+            events: BTreeMap::new(),
+            scheduled: 0,
+            nodes: Vec::new(),
+            layout: layout(nodes, wanted),
+            cut: BTreeSet::new(),
+            lost: 0,
+            late: 0,
+            doubled: 0,
+            outcomes: BTreeMap::new(),
+            requests: 0,
+            tickets: 0,
+            asked: BTreeMap::new(),
+            minted: BTreeMap::new(),
+        };
+        for node in 0..nodes {
+            world.nodes.push(Node {
+                shard: None,
+                disk: Disk::default(),
+                log: Vec::new(),
+                syncing: false,
+                paused: None,
+                lives: 0,
+                down: BTreeSet::new(),
+                epoch: 0,
+            });
+            world.start(node);
+        }
+        world
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The owners of a key, as indices of nodes, in the layout's order.
+    pub fn owners(&self, key: &Key) -> Vec<usize> {
+        let partition = crate::protocol::ring::Ring::new(PARTITIONS).partition(key);
+        self.layout.owners(partition).map(|owner| self.index(owner)).collect()
+    }
+
+    /// Virtual time since the world began.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Of a thousand messages, so many are lost, so many come late, so many come twice.
+    pub fn trouble(&mut self, lost: u64, late: u64, doubled: u64) {
+        (self.lost, self.late, self.doubled) = (lost, late, doubled);
+    }
+
+    /// Nothing goes from one node to the other any more; nobody is told.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.cut.insert((from, to));
+    }
+
+    /// All cuts are mended, and every connection is made anew.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        let all = self.nodes.len();
+        for (one, other) in (0..all).flat_map(|one| (0..all).map(move |other| (one, other))) {
+            if one != other && self.nodes[other].shard.is_some() {
+                self.feed(one, Input::Linked(id(other)));
+            }
+        }
+    }
+
+    /// kill -9: what was not durable is gone, and every connection of the node ends.
+    pub fn crash(&mut self, node: usize) {
+        let dead = &mut self.nodes[node];
+        dead.shard = None;
+        dead.log.clear();
+        dead.paused = None;
+        dead.lives += 1;
+        let under_way: Vec<(usize, u64, AskId)> = self
+            .events
+            .values()
+            .filter_map(|event| match event {
+                Event::Deliver { to, message: Message::Ask { ticket, .. }, .. } if *to == node => {
+                    self.asked.get(ticket).copied()
+                }
+                _ => None,
+            })
+            .collect();
+        for (asker, life, ask) in under_way {
+            if self.nodes[asker].lives == life {
+                self.feed(asker, Input::Told { ask, told: Err(Unheard::Lost) });
+            }
+        }
+    }
+
+    /// Starts a node that is dead, from what is durable on it.
+    pub fn start(&mut self, node: usize) {
+        let Node { disk, lives, down, epoch, .. } = &mut self.nodes[node];
+        *lives += 1;
+        *epoch += 1;
+        let life = *lives;
+        let actor = |n: u64| ActorId(((node as u64 + 1) << 32) + (life << 1) + n);
+        let hints = disk.hints.iter().map(|((target, key), counted)| {
+            let hint = Hint { target: *target, counted: *counted };
+            (key.clone(), hint)
+        });
+        let birth = Birth {
+            cluster: ClusterId(1),
+            core: CoreId(0),
+            actor: actor(0),
+            counter: 0,
+            spare: actor(1),
+            view: view(&self.layout, node, down, *epoch),
+            directory: Arc::new(Directory::default()),
+            remembered: disk.remembered.clone(),
+            hints: hints.collect(),
+            seed: self.seed,
+        };
+        self.nodes[node].shard = Some(Shard::new(self.now, birth));
+        self.nodes[node].syncing = false;
+        self.schedule(TICK, Event::Tick(node, life));
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.feed(other, Input::Linked(id(node)));
+        }
+    }
+
+    /// SIGSTOP: what comes waits, and nobody is told.
+    pub fn pause(&mut self, node: usize) {
+        self.nodes[node].paused.get_or_insert_with(Vec::new);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self, node: usize) {
+        for event in self.nodes[node].paused.take().unwrap_or_default() {
+            self.schedule(Duration::ZERO, event);
+        }
+    }
+
+    /// Membership on `observer` finds that `node` answers, or that it does not.
+    pub fn notice(&mut self, observer: usize, node: usize, is_up: bool) {
+        let Node { down, epoch, .. } = &mut self.nodes[observer];
+        if is_up {
+            down.remove(&node)
+        } else {
+            down.insert(node)
+        };
+        *epoch += 1;
+        let view = view(&self.layout, observer, &self.nodes[observer].down, self.nodes[observer].epoch);
+        self.feed(observer, Input::View(view));
+    }
+
+    /// A client asks a node. The outcome comes with time.
+    pub fn ask(&mut self, node: usize, request: Request) -> RequestId {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let deadline = self.now + request.patience();
+        if self.nodes[node].shard.is_some() {
+            self.feed(node, Input::Request { id, request, held: Held::Unknown, deadline });
+        }
+        id
+    }
+
+    /// How a request ended, if it has.
+    pub fn outcome(&mut self, id: RequestId) -> Option<Outcome> {
+        self.outcomes.remove(&id)
+    }
+
+    /// Lets time go by until the request has ended; `None` when it never does, as behind a node that died.
+    pub fn wait_for(&mut self, id: RequestId) -> Option<Outcome> {
+        let until = self.now + 2 * DEADLINE_DEFAULT;
+        while !self.outcomes.contains_key(&id) && self.now < until && self.step(until) {}
+        self.outcome(id)
+    }
+
+    /// Lets time go by.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// What a node has durably of a key.
+    pub fn copy(&self, node: usize, key: &Key) -> Option<&Arc<Siblings>> {
+        self.nodes[node].disk.sets.get(key)
+    }
+
+    /// The value that was minted under a dot, by any node, whether it was kept or not.
+    pub fn minted(&self, dot: Dot) -> Option<&Value> {
+        self.minted.get(&dot)
+    }
+
+    /// Whether a value was minted more than once.
+    pub fn has_twins(&self, value: &Value) -> bool {
+        1 < self.minted.values().filter(|minted| *minted == value).count()
+    }
+
+    /// Hints that a node keeps durably.
+    pub fn hints(&self, node: usize) -> usize {
+        self.nodes[node].disk.hints.len()
+    }
+
+    /// Whether a node is alive.
+    pub fn is_alive(&self, node: usize) -> bool {
+        self.nodes[node].shard.is_some()
+    }
+
+    /// What a node counts.
+    pub fn stats(&self, node: usize) -> Stats {
+        self.nodes[node].shard.as_ref().map_or_else(Stats::default, Shard::stats)
+    }
+
+    /// A number below `bound`, from the seed.
+    pub fn draw(&mut self, bound: u64) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        seahash::hash(&self.seed.to_le_bytes()) % bound
+    }
+
+    fn index(&self, node: NodeId) -> usize {
+        (0..self.nodes.len()).find(|index| id(*index) == node).expect("every node of the layout is in the world")
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.scheduled += 1;
+        self.events.insert((self.now + after, self.scheduled), event);
+    }
+
+    /// The next event; false when there is none before `until`.
+    fn step(&mut self, until: Instant) -> bool {
+        let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= until) else {
+            return false;
+        };
+        let ((at, _), event) = entry.remove_entry();
+        self.now = self.now.max(at);
+        let node = match &event {
+            Event::Tick(node, _) | Event::Sync(node, ..) => *node,
+            Event::Deliver { to, .. } => *to,
+        };
+        if let Some(paused) = &mut self.nodes[node].paused {
+            paused.push(event);
+        } else {
+            self.happen(event);
+        }
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Tick(node, life) if self.nodes[node].lives == life => {
+                self.feed(node, Input::Tick);
+                self.schedule(TICK, Event::Tick(node, life));
+            }
+            Event::Sync(node, life, through) if self.nodes[node].lives == life => self.on_synced(node, through),
+            Event::Deliver { to, life, message } if self.nodes[to].lives == life => match message {
+                Message::Ask { ticket, stamp, ask, patience } => {
+                    let deadline = self.now + patience;
+                    self.feed(to, Input::Asked { ticket, stamp, ask, held: Held::Unknown, deadline });
+                }
+                Message::Told { ask, told } => self.feed(to, Input::Told { ask, told }),
+            },
+            _ => {}
+        }
+    }
+
+    fn on_synced(&mut self, node: usize, through: AppendId) {
+        let Node { disk, log, syncing, .. } = &mut self.nodes[node];
+        *syncing = false;
+        let rest = log.split_off(log.partition_point(|append| append.id <= through));
+        for append in std::mem::replace(log, rest) {
+            disk.keep(append);
+        }
+        self.feed(node, Input::Appended { through });
+        self.begin_sync(node);
+    }
+
+    fn begin_sync(&mut self, node: usize) {
+        let Node { log, syncing, lives, .. } = &mut self.nodes[node];
+        if let (Some(last), false) = (log.last(), *syncing) {
+            *syncing = true;
+            let event = Event::Sync(node, *lives, last.id);
+            let took = self.about(SYNC);
+            self.schedule(took, event);
+        }
+    }
+
+    /// Hands an input to a node and carries out what it says.
+    fn feed(&mut self, node: usize, input: Input) {
+        let mut inputs = std::collections::VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = Now { instant: self.now, wall: WallTime(self.now.0 / 1_000) };
+            let mut effects = Effects::new();
+            let Some(shard) = &mut self.nodes[node].shard else {
+                return;
+            };
+            shard.handle(now, input, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Load { load, key } => {
+                        let found = Ok(self.nodes[node].disk.sets.get(&key).cloned());
+                        inputs.push_back(Input::Loaded { load, found });
+                    }
+                    Effect::Append(append) => {
+                        let held = append.state().into_iter().flat_map(|state| state.live());
+                        self.minted.extend(held.map(|(version, value)| (version.dot, value.clone())));
+                        self.nodes[node].log.push(append);
+                    }
+                    Effect::Reply { id, outcome } => {
+                        assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?} is answered once");
+                    }
+                    Effect::Ask { to, id, stamp, ask, deadline, .. } => {
+                        let told = self.send_ask(node, to, id, stamp, ask, deadline);
+                        inputs.extend(told);
+                    }
+                    Effect::Tell { ticket, told } => self.send_told(node, ticket, told),
+                    Effect::List { .. } | Effect::Forget { .. } | Effect::Compare(_) => {}
+                }
+            }
+        }
+        self.begin_sync(node);
+    }
+
+    /// A question sets out; one to a dead node ends at once, as its connection did.
+    fn send_ask(
+        &mut self,
+        from: usize,
+        to: NodeId,
+        ask_id: AskId,
+        stamp: LayoutStamp,
+        ask: Ask,
+        deadline: Instant,
+    ) -> Option<Input> {
+        let to = self.index(to);
+        if self.nodes[to].shard.is_none() {
+            return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotSent) });
+        }
+        self.tickets += 1;
+        let ticket = TicketId(self.tickets);
+        self.asked.insert(ticket, (from, self.nodes[from].lives, ask_id));
+        let patience = deadline.since(self.now).min(ASK_PATIENCE);
+        let life = self.nodes[to].lives;
+        self.send(from, to, life, Message::Ask { ticket, stamp, ask, patience });
+        None
+    }
+
+    fn send_told(&mut self, from: usize, ticket: TicketId, told: Told) {
+        if let Some(&(to, life, ask)) = self.asked.get(&ticket) {
+            self.send(from, to, life, Message::Told { ask, told: Ok(told) });
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, life: u64, message: Message) {
+        if self.cut.contains(&(from, to)) || self.draw(1_000) < self.lost {
+            return;
+        }
+        let mut way = self.about(HOP);
+        if self.draw(1_000) < self.late {
+            way += Duration::from_millis(self.draw(500));
+        }
+        // What comes twice comes under a ticket of its own, whose answer goes nowhere.
+        if let Message::Ask { stamp, ask, patience, .. } = &message
+            && self.draw(1_000) < self.doubled
+        {
+            self.tickets += 1;
+            let (ask, stamp, patience) = (ask.clone(), *stamp, *patience);
+            let again = Message::Ask { ticket: TicketId(self.tickets), stamp, ask, patience };
+            let later = way + Duration::from_millis(self.draw(200));
+            self.schedule(later, Event::Deliver { to, life, message: again });
+        }
+        self.schedule(way, Event::Deliver { to, life, message });
+    }
+
+    fn about(&mut self, time: Duration) -> Duration {
+        let micros = u64::try_from(time.as_micros()).expect("a fraction of a second");
+        time + Duration::from_micros(self.draw(micros))
+    }
+}
+
+impl Disk {
+    fn keep(&mut self, append: Append) {
+        let Append { key, change, .. } = append;
+        match change {
+            Change::Version(arrived) => {
+                self.remembered.extend(arrived.remember.map(|remembered| (key.clone(), *remembered)));
+                self.sets.insert(key, arrived.state);
+            }
+            Change::Set { state, remember, .. } => {
+                self.remembered.extend(remember.into_iter().map(|remembered| (key.clone(), remembered)));
+                self.sets.insert(key, state);
+            }
+            Change::Hint(Hint { target, counted }) => {
+                self.hints.insert((target, key), counted);
+            }
+            Change::Delivered { target } => {
+                self.hints.remove(&(target, key));
+            }
+        }
+    }
+}
+
+/// The id of a node by its index.
+fn id(node: usize) -> NodeId {
+    NodeId(node as u64 + 1)
+}
+
+/// Every partition on the nodes that follow it.
+fn layout(nodes: usize, wanted: Wanted) -> Arc<Layout> {
+    let copies = nodes.min(usize::from(wanted.n));
+    let row = |node| LayoutRow { node: id(node), incarnation: 1, zone: "".into(), weight: 1 };
+    let owners = (0..usize::from(PARTITIONS)).flat_map(|partition| {
+        (0..copies).map(move |copy| u16::try_from((partition + copy) % nodes).expect("a few nodes"))
+    });
+    Arc::new(Layout::of(1, wanted, (0..nodes).map(row).collect(), owners.collect()))
+}
+
+fn view(layout: &Arc<Layout>, me: usize, down: &BTreeSet<usize>, epoch: u64) -> Arc<View> {
+    let nowhere = core::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let member = |node: usize| Member {
+        node: id(node),
+        name: format!("n{node}").into(),
+        address: nowhere,
+        http: nowhere,
+        cores: Cores { count: 1, salt: 0 },
+        liveness: if down.contains(&node) { Liveness::Down } else { Liveness::Up },
+    };
+    let members = (0..layout.rows().len()).map(member).collect();
+    Arc::new(View { me: id(me), epoch, layout: Arc::clone(layout), members })
+}

@@ -56,6 +56,8 @@ pub struct Merge {
     pub key: Key,
     /// The set.
     pub set: Arc<Siblings>,
+    /// What the sender remembers of the operations that wrote its versions.
+    pub remember: Vec<Remembered>,
     /// The owner that the receiver stands in for: it keeps a hint that counts.
     pub stands_for: Option<NodeId>,
 }

@@ -219,7 +219,7 @@ impl Shard {
         effects: &mut Effects,
     ) -> State {
         if let Some(seen) = minting.seen.take() {
-            (newest, _) = self.merge_in(now, &minting.key, &seen, newest, effects);
+            (newest, _) = self.merge_in(now, &minting.key, &seen, Vec::new(), newest, effects);
         }
         let (key, partition) = (minting.key.clone(), minting.partition);
         let (role, strict, quorum) = (minting.role, minting.strict, minting.quorum);

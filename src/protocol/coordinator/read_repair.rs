@@ -8,7 +8,6 @@ use crate::protocol::asks::About;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::LATE_READS_MAX;
 use crate::protocol::io::Effects;
-use crate::protocol::peer::{Ask, Merge};
 use crate::protocol::shard::{Shard, Whom};
 use crate::protocol::types::Now;
 
@@ -38,7 +37,7 @@ impl Shard {
             if *node == self.view.me {
                 self.take_in_set(now, key, set, effects);
             } else {
-                let ask = Ask::Merge(Merge { key, set, stands_for: None });
+                let ask = self.whole(&key, &set, None);
                 self.ask(now, *node, reading.partition, ask, About::Repair, effects);
             }
         }

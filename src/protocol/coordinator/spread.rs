@@ -20,7 +20,7 @@ use crate::protocol::asks::About;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Effects;
 use crate::protocol::message::{Failure, Reply, Written};
-use crate::protocol::peer::{Ask, Merge, Refused, Store, Told, Unheard};
+use crate::protocol::peer::{Ask, Refused, Store, Told, Unheard};
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, NodeId, Now};
@@ -115,6 +115,10 @@ impl Writing {
         self.legs.iter().any(|leg| 0 < leg.under_way)
     }
 
+    fn state(&mut self) -> (Key, Arc<Siblings>) {
+        (self.key.clone(), Arc::clone(&self.state))
+    }
+
     fn leg(&mut self, owner: NodeId) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|leg| leg.owner == owner)
     }
@@ -125,10 +129,6 @@ impl Writing {
             Role::Owner => self.quorum.on_owner(),
             Role::Fallback => self.quorum.on_fallback(),
         }
-    }
-
-    fn whole(&self, stands_for: Option<NodeId>) -> Ask {
-        Ask::Merge(Merge { key: self.key.clone(), set: Arc::clone(&self.state), stands_for })
     }
 }
 
@@ -165,7 +165,7 @@ impl Shard {
                 self.wait_for_own(asker, writing, settled, append);
                 return self.judge_write(whom, effects);
             }
-            Send::Whole => writing.whole(None),
+            Send::Whole => self.whole(&writing.key, &writing.state, None),
         };
         self.wait_for_own(asker, writing, settled, append);
         for owner in owners {
@@ -215,8 +215,8 @@ impl Shard {
         let Some(fallback) = self.next_fallback(whom) else {
             return self.leave_owed(whom, owner, effects);
         };
-        let Some(writing) = self.writing_mut(whom) else { return };
-        let ask = writing.whole(Some(owner));
+        let Some((key, state)) = self.writing_mut(whom).map(Writing::state) else { return };
+        let ask = self.whole(&key, &state, Some(owner));
         self.ask_for_copy(now, whom, owner, fallback, ask, effects);
     }
 
@@ -255,7 +255,7 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let Some(writing) = self.writing_mut(whom) else { return };
-        let whole = writing.whole(None);
+        let (key, state) = writing.state();
         let Some(leg) = writing.leg(owner) else { return };
         leg.under_way -= 1;
         match told {
@@ -264,7 +264,10 @@ impl Shard {
                 if from == owner { writing.quorum.on_owner() } else { writing.quorum.on_fallback() }
             }
             Ok(Told::Stored) => {}
-            Ok(Told::Behind) => self.ask_for_copy(now, whom, owner, from, whole, effects),
+            Ok(Told::Behind) => {
+                let whole = self.whole(&key, &state, None);
+                self.ask_for_copy(now, whom, owner, from, whole, effects);
+            }
             Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
             _ if leg.state == LegState::Open => self.stand_in(now, whom, owner, effects),
             _ => {}
@@ -297,7 +300,8 @@ impl Shard {
             }
             lacking.push(owner);
         }
-        let whole = writing.whole(None);
+        let (key, state) = writing.state();
+        let whole = self.whole(&key, &state, None);
         for owner in lacking {
             self.ask_for_copy(now, whom, owner, owner, whole.clone(), effects);
         }

@@ -6,7 +6,7 @@ use super::Due;
 use crate::protocol::asks::About;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Change, Effects, Hint, Unreadable};
-use crate::protocol::peer::{Ask, Merge, Told, Unheard};
+use crate::protocol::peer::{Told, Unheard};
 use crate::protocol::shard::{Load, Shard};
 use crate::protocol::types::{AppendId, Key, NodeId, Now};
 
@@ -63,7 +63,7 @@ impl Shard {
             Err(_) => self.hints.on_failed(&due, now.instant),
             Ok(None) => self.done(&due, effects),
             Ok(Some(set)) if self.view.layout.is_owner(due.target, partition) => {
-                let ask = Ask::Merge(Merge { key: due.key.clone(), set, stands_for: None });
+                let ask = self.whole(&due.key, &set, None);
                 self.ask(now, due.target, partition, ask, About::Hint(due), effects);
             }
             Ok(Some(_)) => self.pass_on(&due, effects),

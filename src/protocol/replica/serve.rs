@@ -130,8 +130,8 @@ impl Shard {
     ) -> State {
         match serving {
             Serving::Store(store) => self.store(now, asker, *store, newest, effects),
-            Serving::Merge(Merge { key, set, stands_for }) => {
-                let (newest, append) = self.merge_in(now, &key, &set, newest, effects);
+            Serving::Merge(Merge { key, set, remember, stands_for }) => {
+                let (newest, append) = self.merge_in(now, &key, &set, remember, newest, effects);
                 self.kept(asker, key, stands_for, append, effects);
                 newest
             }
@@ -192,26 +192,43 @@ impl Shard {
         self.await_append(append, asker.whom);
     }
 
-    /// What to remember of the operations that a set brings; of those it is not known what they replaced, nor what
-    /// their writers had seen but their own versions.
-    pub(in crate::protocol) fn remember_of(&mut self, now: Now, key: &Key, came: &Siblings) -> Vec<Remembered> {
-        let append = self.appended.next();
+    /// A whole set for a peer, with what is remembered of the operations that wrote its versions.
+    pub(in crate::protocol) fn whole(&self, key: &Key, set: &Arc<Siblings>, stands_for: Option<NodeId>) -> Ask {
+        let operations = set.versions().iter().filter_map(|version| version.operation.as_deref());
+        let remember = operations.filter_map(|operation| match self.recall(key, operation) {
+            Known::Minted(remembered) => Some(*remembered),
+            Known::Unknown | Known::Reused => None,
+        });
+        Ask::Merge(Merge { key: key.clone(), set: Arc::clone(set), remember: remember.collect(), stands_for })
+    }
+
+    /// What to remember of the operations that a set brings, where nothing is known of them. Where the sender knew
+    /// nothing either, it is not known what they replaced, nor what their writers had seen but their own versions.
+    pub(in crate::protocol) fn remember_of(
+        &mut self,
+        now: Now,
+        key: &Key,
+        came: &Siblings,
+        mut told: Vec<Remembered>,
+    ) -> Vec<Remembered> {
         let named = came.versions().iter().filter_map(|version| Some((version, version.operation.as_deref()?)));
-        let mut remember = Vec::new();
         for (version, operation) in named {
-            if self.recall(key, operation) == Known::Unknown {
-                let remembered = Remembered {
+            if !told.iter().any(|remembered| remembered.operation == *operation) {
+                told.push(Remembered {
                     operation: operation.clone(),
                     dot: version.dot,
                     written_at: version.written_at,
                     superseded: std::iter::empty::<Dot>().collect(),
                     context: Context::from_parts(VersionVector::default(), [version.dot]),
-                };
-                self.operations.remember(now.instant, key.clone(), remembered.clone(), append);
-                remember.push(remembered);
+                });
             }
         }
-        remember
+        told.retain(|remembered| self.recall(key, &remembered.operation) == Known::Unknown);
+        let append = self.appended.next();
+        for remembered in &told {
+            self.operations.remember(now.instant, key.clone(), remembered.clone(), append);
+        }
+        told
     }
 
     /// A newer layout has come: what waited for it goes on.

@@ -11,6 +11,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Unreadable};
 use crate::protocol::message::Failure;
 use crate::protocol::peer::{Refused, Told};
+use crate::protocol::replica::Remembered;
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, Now};
 
@@ -105,7 +106,7 @@ impl Shard {
     /// Does a task upon the newest state of its key, and gives the one after it.
     fn run(&mut self, now: Now, key: &Key, task: Task, newest: State, effects: &mut Effects) -> State {
         let whom = match task {
-            Task::TakeIn(set) => return self.merge_in(now, key, &set, newest, effects).0,
+            Task::TakeIn(set) => return self.merge_in(now, key, &set, Vec::new(), newest, effects).0,
             Task::Mint(whom) | Task::Serve(whom) => whom,
         };
         match self.take(whom) {
@@ -124,19 +125,20 @@ impl Shard {
     pub(in crate::protocol) fn take_in_set(&mut self, now: Now, key: Key, set: Arc<Siblings>, effects: &mut Effects) {
         match self.newest(&key, Held::Unknown) {
             Held::Known(newest) => {
-                self.merge_in(now, &key, &set, newest, effects);
+                self.merge_in(now, &key, &set, Vec::new(), newest, effects);
             }
             Held::Unknown => self.queue(&key, Task::TakeIn(set), effects),
         }
     }
 
-    /// Merges a set into the key's newest state, and appends that where it says more. Gives the newest state, and the
-    /// append after which all of it is durable.
+    /// Merges a set into the key's newest state, and appends that where it says more, with what its sender remembers of
+    /// it. Gives the newest state, and the append after which all of it is durable.
     pub(in crate::protocol) fn merge_in(
         &mut self,
         now: Now,
         key: &Key,
         came: &Arc<Siblings>,
+        remember: Vec<Remembered>,
         newest: State,
         effects: &mut Effects,
     ) -> (State, AppendId) {
@@ -149,7 +151,7 @@ impl Shard {
             let append = self.append_of(key);
             return (newest, append);
         }
-        let remember = self.remember_of(now, key, came);
+        let remember = self.remember_of(now, key, came, remember);
         let change = Change::Set { state: Arc::clone(&merged), came: Arc::clone(came), remember };
         let append = self.append_state(key.clone(), Arc::clone(&merged), change, effects);
         (Some(merged), append)

@@ -7,27 +7,36 @@
 #![no_main]
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use sloop::protocol::causality::{Siblings, Supersedes, Write};
-use sloop::protocol::io::{Append, Arrived, Change};
+use sloop::protocol::causality::{Minted, Operation, Siblings, Supersedes, Write};
+use sloop::protocol::io::{Append, Arrived, Change, Hint};
+use sloop::protocol::replica::Remembered;
 use sloop::protocol::ring::Ring;
-use sloop::protocol::types::{ActorId, AppendId, CoreId, Dot, Instant, Key, LogId, Value, WallTime};
-use sloop::store::Known;
+use sloop::protocol::types::{
+    ActorId, AppendId, CoreId, Dot, Instant, Key, LogId, NodeId, OperationId, Value, WallTime,
+};
+use sloop::store::layout::{hint_key, hint_prefix};
 use sloop::store::recovery::recover;
 use sloop::store::wal::log::{Log, LogConfig};
 use sloop::store::wal::record::{Record, Statement};
 use sloop::store::wal::segment::{BLOCK, Header, Life, SegmentId, SpareSegment};
 use sloop::store::wal::{SegmentFile, replay};
+use sloop::store::{Chunk, Known, Place};
 
 const LOG: LogId = LogId { start: 1, core: CoreId(0) };
 const APPENDS_MAX: u8 = 12;
 const EDITS_MAX: usize = 8;
 /// A checksum of 32 bits tells every spoiled record from a whole one while few bits are turned.
 const FLIPS_MAX: usize = 3;
+
+fn ring() -> Ring {
+    Ring::new(16)
+}
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, bytes)) = bytes.split_first() else { return };
@@ -57,8 +66,9 @@ fn spoiled(appends: u8, edits: &[u8]) {
             if files == whole {
                 assert_eq!(records.len(), appended.len(), "nothing was spoiled");
             }
-            let ring = Ring::new(16);
-            recover(&replayed, ring, 2, 7, |_| Ok(None)).expect("each key's first write told its whole set");
+            let chunk =
+                recover(&replayed, ring(), 2, 7, |_| Ok(None)).expect("each key's first write told its whole set");
+            assert_eq!(hints(&chunk), owed(&appended[..records.len()]), "the newest of each");
         }
     }
 }
@@ -69,8 +79,42 @@ fn says(record: &Record, append: &Append) -> bool {
         (Record::Update { key, update, .. }, Change::Version(arrived)) => {
             *key == append.key && update.borrowed() == arrived.update()
         }
+        (Record::Set { key, set, remember: read }, Change::Set { came, remember, .. }) => {
+            (key, set, read) == (&append.key, came, remember)
+        }
+        (Record::Hint { key, hint: read }, Change::Hint(hint)) => (key, read) == (&append.key, hint),
+        (Record::Delivered { key, target: read }, Change::Delivered { target }) => (key, read) == (&append.key, target),
         _ => false,
     }
+}
+
+/// By the tree's key, whether a hint counted; `None` where it was delivered.
+type Hints = BTreeMap<Vec<u8>, Option<bool>>;
+
+/// What a chunk spells of hints.
+fn hints(chunk: &Chunk) -> Hints {
+    let mut hints = Hints::new();
+    let put = |key: &[u8], value: Option<&[u8]>| {
+        if key.starts_with(&hint_prefix()) {
+            hints.insert(key.to_vec(), value.map(|value| value == [1]));
+        }
+        Ok::<_, Infallible>(())
+    };
+    let Ok(()) = chunk.spell(put);
+    hints
+}
+
+/// What appends say of hints.
+fn owed(appended: &[Append]) -> Hints {
+    let owed = |append: &Append| {
+        let (target, counted) = match append.change {
+            Change::Hint(Hint { target, counted }) => (target, Some(counted)),
+            Change::Delivered { target } => (target, None),
+            Change::Version(_) | Change::Set { .. } => return None,
+        };
+        Some((hint_key(&Place::of(ring(), &append.key), target), counted))
+    };
+    appended.iter().filter_map(owed).collect()
 }
 
 /// A log of a few records of two keys, two records a write, over segments that fill up.
@@ -98,22 +142,42 @@ fn written(appends: u8) -> (BTreeMap<SegmentId, Vec<u8>>, Vec<Append>) {
     (files, appended)
 }
 
+/// Of each kind one at least, and of each key's hint what comes behind it.
 fn append(number: u8, set: &mut Siblings) -> Append {
-    let dot = Dot { actor: ActorId(1), counter: number.into() };
-    let value = (number % 5 != 0).then(|| Value::new(vec![number; 100]).expect("100 bytes are a value"));
-    let supersedes = if number % 3 == 0 { Supersedes::Nothing } else { Supersedes::Held };
-    let write = Write { value, supersedes, operation: None, written_at: WallTime(1) };
-    let minted = set.mint(dot, write).expect("a few siblings are within the limit");
-    *set = minted.set;
-    let arrived = Arrived {
-        state: Arc::new(set.clone()),
-        dot,
-        upon: minted.upon,
-        supersedes: minted.supersedes,
-        remember: None,
+    let target = NodeId(7);
+    let change = match number {
+        3 | 6 => received(number, set),
+        4 | 5 | 10 => Change::Hint(Hint { target, counted: number == 4 }),
+        8 | 11 => Change::Delivered { target },
+        _ => written_here(number, set),
     };
     let key = Key::new(vec![b'a' + number % 2]).expect("one byte is a key");
-    Append { id: AppendId(number.into()), key, change: Change::Version(arrived) }
+    Append { id: AppendId(number.into()), key, change }
+}
+
+fn written_here(number: u8, set: &mut Siblings) -> Change {
+    let minted = mint(1, number, set);
+    *set = minted.set;
+    let state = Arc::new(set.clone());
+    let Minted { dot, upon, supersedes, .. } = minted;
+    Change::Version(Arrived { state, dot, upon, supersedes, remember: None })
+}
+
+/// A set that was written elsewhere, with an operation.
+fn received(number: u8, set: &mut Siblings) -> Change {
+    let Minted { set: came, dot, superseded, context, .. } = mint(2, number, &Siblings::default());
+    *set = set.merge(&came);
+    let operation = Operation { id: OperationId::new(vec![number]).expect("one byte is an id"), digest: 7 };
+    let remember = vec![Remembered { operation, dot, written_at: WallTime(1), superseded, context }];
+    Change::Set { state: Arc::new(set.clone()), came: Arc::new(came), remember }
+}
+
+fn mint(actor: u64, number: u8, upon: &Siblings) -> Minted {
+    let dot = Dot { actor: ActorId(actor), counter: number.into() };
+    let value = (number % 7 != 0).then(|| Value::new(vec![number; 100]).expect("100 bytes are a value"));
+    let supersedes = if number % 3 == 0 { Supersedes::Nothing } else { Supersedes::Held };
+    let write = Write { value, supersedes, operation: None, written_at: WallTime(1) };
+    upon.mint(dot, write).expect("a few siblings are within the limit")
 }
 
 fn write_all(log: &mut Log, files: &mut BTreeMap<SegmentId, Vec<u8>>) {
@@ -185,7 +249,7 @@ fn forged(mut bytes: &[u8]) {
     segment.resize(segment.len().next_multiple_of(BLOCK).max(16 * BLOCK), 0);
     let file = SegmentFile { id: SegmentId(0), bytes: segment.into() };
     if let Ok(replayed) = replay(&[file], &Known::default()) {
-        let _ = recover(&replayed, Ring::new(16), 2, 7, |_| Ok(None));
+        let _ = recover(&replayed, ring(), 2, 7, |_| Ok(None));
     }
 }
 

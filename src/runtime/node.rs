@@ -61,7 +61,8 @@ impl Node {
         let clock = Clock::start();
         let memory = Memory::divide(config.memory, config.cores)?;
         probe::io_uring()?;
-        let Opened { home, lsm, ring, actors, spares, remembered, segment_last } = open(config, memory.blocks_bytes)?;
+        let Opened { home, lsm, ring, actors, spares, remembered, segment_last, .. } =
+            open(config, memory.blocks_bytes)?;
         let identity = &home.identity;
         let cores = Cores { count: config.cores, salt: identity.salt };
         let directory: Directory = identity.actors.iter().map(|actor| (*actor, config.name.clone())).collect();

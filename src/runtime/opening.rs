@@ -12,7 +12,7 @@ use super::priority::with_nice_workers;
 use super::start::{NodeConfig, StartError};
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::PARTITIONS;
-use crate::protocol::io::Unreadable;
+use crate::protocol::io::{Hint, Unreadable};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Ring;
 use crate::protocol::types::{ActorId, AppendId, ClusterId, CoreId, Key, LogId};
@@ -37,6 +37,8 @@ pub struct Opened {
     pub spares: Vec<SpareSegment>,
     /// Operations that are remembered, the oldest first.
     pub remembered: Vec<(Key, Remembered)>,
+    /// Sets that are owed to absent nodes, by node.
+    pub hints: Vec<(Key, Hint)>,
     /// The last number that was given to a segment.
     pub segment_last: u32,
 }
@@ -122,8 +124,9 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
         lsm.remembered()?.into_iter().map(|(place, known)| (place.key, known)).collect();
     // The tree has them by key. Where the memory is full, the oldest are to go first.
     remembered.sort_by_key(|(_, known)| known.written_at);
+    let hints = lsm.hints()?.into_iter().map(|(place, hint)| (place.key, hint)).collect();
     keep_spares(&home.wal(), &mut found.spares, config.cores)?;
-    Ok(Opened { home, lsm, ring, actors, spares: found.spares, remembered, segment_last: found.last })
+    Ok(Opened { home, lsm, ring, actors, spares: found.spares, remembered, hints, segment_last: found.last })
 }
 
 /// A clean stop said how far each log goes: what ends before that has lost its end.

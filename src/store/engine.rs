@@ -358,6 +358,13 @@ impl Engine {
         self.checkpoint
     }
 
+    /// Whether memory holds data that the tree may not have, on the way there or waiting for the log. After a failed
+    /// write it always may: what was under way may be on the disk, and come back with the next start.
+    pub fn holds_data(&self) -> bool {
+        let dirty = self.resident.keys() - self.resident.clean().keys;
+        dirty != 0 || self.log.queued() != 0 || self.log.is_stopped()
+    }
+
     /// The last record that is durable.
     pub fn synced(&self) -> AppendId {
         self.log.synced()

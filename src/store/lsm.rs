@@ -18,6 +18,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Pers
 use super::chunk::Chunk;
 use super::layout::{self, Known, LayoutError, Place};
 use crate::protocol::causality::Siblings;
+use crate::protocol::io::Hint;
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
@@ -90,6 +91,16 @@ impl LsmError {
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
     let here = cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull);
     here || cause.source().is_some_and(is_full)
+}
+
+/// How much a tree has, as its tables say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TreeSize {
+    /// Entries of all tables. That is more than there are keys, never less: states that were replaced count until
+    /// they are compacted away, and so do hints, remembered operations and entries that were deleted.
+    pub keys_approximately: u64,
+    /// Bytes of its tables and of the files of large values, as they stand on the disk.
+    pub bytes_on_disk: u64,
 }
 
 /// The tree of a node. Clones share it.
@@ -212,11 +223,31 @@ impl Lsm {
     /// # Errors
     /// [`LsmError`].
     pub fn remembered(&self) -> Result<Vec<(Place, Remembered)>, LsmError> {
-        let read = |entry: fjall::Guard| {
-            let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
-            layout::decode_operation(&key, &value).map_err(|cause| self.foreign(cause))
-        };
-        self.data.prefix(layout::operation_prefix()).map(read).collect()
+        self.all(layout::operation_prefix(), layout::decode_operation)
+    }
+
+    /// All hints, with their keys: by node, then by place.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn hints(&self) -> Result<Vec<(Place, Hint)>, LsmError> {
+        self.all(layout::hint_prefix(), layout::decode_hint)
+    }
+
+    /// Whether there is a set, even one that holds no value any more. What is in memory comes first: ask
+    /// [`Engine::holds_data`](super::Engine::holds_data) of all cores, and then here.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn holds_data(&self) -> Result<bool, LsmError> {
+        let first = self.data.prefix(layout::set_prefix()).next();
+        let found = first.map(fjall::Guard::key).transpose().map_err(|cause| self.error("cannot read", cause))?;
+        Ok(found.is_some())
+    }
+
+    /// How much is there, without reading any of it.
+    pub fn size(&self) -> TreeSize {
+        TreeSize { keys_approximately: self.data.approximate_len() as u64, bytes_on_disk: self.data.disk_space() }
     }
 
     /// A page of the keys in partitions that are `mine`, as the tree and what is newer in memory hold them together:
@@ -298,6 +329,14 @@ impl Lsm {
         self.foreign(LayoutError::Value { key: place.set_key(), cause })
     }
 
+    fn all<T>(&self, prefix: [u8; 1], decode: Decode<T>) -> Result<Vec<T>, LsmError> {
+        let read = |entry: fjall::Guard| {
+            let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
+            decode(&key, &value).map_err(|cause| self.foreign(cause))
+        };
+        self.data.prefix(prefix).map(read).collect()
+    }
+
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<Siblings, LsmError> {
         let unreadable = |cause| self.foreign(LayoutError::Value { key: key.to_vec(), cause });
         sets::decode_set(value).map_err(unreadable)
@@ -331,6 +370,9 @@ fn error(doing: &'static str, path: &Path, cause: fjall::Error) -> LsmError {
 
 /// Takes the key and the value of an entry; without a value it is deleted.
 type Put<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), LsmError>;
+
+/// Reads an entry's key and value.
+type Decode<T> = fn(&[u8], &[u8]) -> Result<T, LayoutError>;
 
 /// A range of the tree's keys.
 type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);

@@ -113,8 +113,10 @@ impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::io::{Append, Change};
-    use crate::store::samples::{Shard, entries, key, log_id, ring, state};
+    use crate::protocol::io::{Append, Change, Hint};
+    use crate::protocol::types::NodeId;
+    use crate::store::layout::{self, Place};
+    use crate::store::samples::{Shard, entries, key, log_id, remembered, ring, state};
     use crate::store::wal::record::{Frame, put_append};
     use crate::store::wal::segment::Life;
     use crate::store::wal::{Logged, SegmentId};
@@ -160,6 +162,37 @@ mod tests {
         let merged = Arc::new(stored.merge(&came));
         let record = replayed(&shard.append("a", Change::Set { state: merged.clone(), came, remember: vec![] }));
         assert_eq!(recovered(vec![record], Some(&stored)), Ok((Some(merged), 1)));
+    }
+
+    #[test]
+    fn of_hints_and_deliveries_the_last_of_the_log_counts() {
+        let mut shard = Shard::new();
+        let [one, two] = [1, 2].map(NodeId);
+        let hint = |target, counted| Change::Hint(Hint { target, counted });
+        let delivered = |target| Change::Delivered { target };
+        let log = [hint(one, false), hint(two, true), delivered(one), hint(one, true), delivered(two)];
+        let records = log.into_iter().map(|change| replayed(&shard.append("a", change))).collect();
+        let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
+
+        let chunk = recover(&replay, ring(), 2, 7, |_| panic!("a hint is no set")).unwrap();
+        let hints: Vec<_> = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"h")).collect();
+        let key = |target| layout::hint_key(&Place::of(ring(), &key("a")), target);
+        assert_eq!(hints, [(key(one), Some(vec![1])), (key(two), None)]);
+    }
+
+    #[test]
+    fn what_came_with_a_set_is_remembered() {
+        let mut shard = Shard::new();
+        let came = shard.put_as("a", b"1", &Siblings::default(), "op");
+        let (came, remember) = (state(&came), vec![remembered(&came)]);
+        let record =
+            replayed(&shard.append("a", Change::Set { state: came.clone(), came, remember: remember.clone() }));
+        let replay = Replay { logs: [(log_id(1), vec![record])].into(), tails: vec![] };
+
+        let chunk = recover(&replay, ring(), 2, 7, |_| Ok(None)).unwrap();
+        let operations = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"o"));
+        let found = operations.map(|(key, value)| layout::decode_operation(&key, &value.unwrap()).unwrap().1);
+        assert_eq!(found.collect::<Vec<_>>(), remember);
     }
 
     #[test]

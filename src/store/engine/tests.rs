@@ -1,4 +1,6 @@
 use super::*;
+use crate::protocol::io::Hint;
+use crate::protocol::types::NodeId;
 use crate::store::samples::{Shard, entries, key, log_id, remembered, ring, state};
 use crate::store::wal::SegmentId;
 
@@ -270,6 +272,83 @@ fn an_operation_is_remembered_with_its_write_and_forgotten_with_a_later_chunk() 
     engine.forget(&key("a"), &operation);
     assert_eq!(engine.next_chunk(NOW), None, "nothing is in a hurry");
     assert_eq!(values(&mut engine), [false]);
+}
+
+/// What a chunk spells under this first byte: true where there is a value.
+fn spelled(engine: &mut Engine, first: u8) -> Vec<bool> {
+    engine.checkpoint();
+    let chunk = engine.next_chunk(NOW).unwrap();
+    engine.on_ingested();
+    entries(&chunk).into_iter().filter(|(key, _)| key[0] == first).map(|(_, value)| value.is_some()).collect()
+}
+
+#[test]
+fn a_whole_set_is_read_and_its_operations_are_remembered_once_it_is_durable() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let held = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, held.clone());
+    let mut elsewhere = Shard::new();
+    let before = elsewhere.put("a", b"1", &Siblings::default());
+    let came = elsewhere.put_as("a", b"2", &state(&before), "op");
+    let (came, remember) = (state(&came), vec![remembered(&came)]);
+    let joined = Arc::new(state(&held).merge(&came));
+    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember }));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&held)), "it is not durable");
+
+    let write = engine.next_write(|| Life(7)).unwrap();
+    engine.on_written(write);
+    assert_eq!(engine.lookup(&key("a")), Lookup::Found(joined));
+    assert_eq!(spelled(&mut engine, b'o'), [true]);
+}
+
+#[test]
+fn a_fetch_that_a_whole_set_overtook_does_not_serve_the_old_state() {
+    let (mut engine, mut shard) = (engine_that_keeps(0), Shard::new());
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
+    let came = state(&Shard::new().put("a", b"1", &Siblings::default()));
+    write(&mut engine, shard.append("a", Change::Set { state: came.clone(), came: came.clone(), remember: vec![] }));
+    assert_eq!(engine.on_fetched(key("a"), None), Lookup::Found(came));
+}
+
+#[test]
+fn hints_and_deliveries_go_into_the_tree_the_newest_in_the_place_of_the_one_before() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let [one, two] = [1, 2].map(NodeId);
+    let hint = |target| Change::Hint(Hint { target, counted: true });
+    let delivered = |target| Change::Delivered { target };
+    for change in [hint(one), hint(two), delivered(one)] {
+        write(&mut engine, shard.append("a", change));
+    }
+    assert_eq!(engine.lookup(&key("a")), Lookup::Fetch, "a hint is no set");
+    assert_eq!((engine.stats().overlay_keys, engine.holds_data()), (2, false));
+    assert_eq!(spelled(&mut engine, b'h'), [false, true]);
+
+    for change in [delivered(two), hint(two)] {
+        write(&mut engine, shard.append("a", change));
+    }
+    assert_eq!(spelled(&mut engine, b'h'), [true]);
+}
+
+#[test]
+fn a_core_holds_data_from_the_append_until_all_of_it_is_in_the_tree() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    assert!(!engine.holds_data());
+    engine.append(shard.put("a", b"1", &Siblings::default()));
+    assert!(engine.holds_data(), "it waits");
+    let write = engine.next_write(|| Life(7)).unwrap();
+    assert!(engine.holds_data(), "it is written");
+    engine.on_written(write);
+    engine.checkpoint();
+    assert!(engine.holds_data(), "it is durable");
+    engine.next_chunk(NOW).unwrap();
+    assert!(engine.holds_data(), "it is frozen");
+    engine.on_ingested();
+    assert!(!engine.holds_data(), "only kept");
+
+    engine.append(shard.put("a", b"2", &Siblings::default()));
+    engine.next_write(|| Life(7)).unwrap();
+    engine.on_write_failed();
+    assert!(engine.holds_data(), "it may be on the disk");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::protocol::types::NodeId;
 use crate::store::samples::{Shard, key, ring, state};
 
 const BLOCKS_BYTES: u64 = 1024 * 1024;
@@ -33,6 +34,49 @@ fn a_compaction_that_has_ended_holds_neither_chunks_up_nor_the_stop() {
     let place = Place::of(ring(), &key("0"));
     assert!(lsm.get(&place).unwrap().is_some());
     lsm.close().unwrap();
+}
+
+#[test]
+fn hints_are_listed_by_node_until_they_are_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let owed = |name, target, counted| (Place::of(ring(), &key(name)), Hint { target: NodeId(target), counted });
+    let mut chunk = Chunk::default();
+    for (place, hint) in [owed("b", 2, true), owed("a", 1, true), owed("a", 0x1_0000, false), owed("b", 1, false)] {
+        chunk.hint(&place, hint);
+    }
+    lsm.ingest(&chunk, || {}).unwrap();
+    let all = [owed("a", 1, true), owed("b", 1, false), owed("b", 2, true), owed("a", 0x1_0000, false)];
+    assert_eq!(lsm.hints().unwrap(), all);
+
+    let mut chunk = Chunk::default();
+    chunk.deliver(&all[0].0, NodeId(1));
+    let again = owed("b", 2, false);
+    chunk.hint(&again.0, again.1);
+    lsm.ingest(&chunk, || {}).unwrap();
+    lsm.close().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    assert_eq!(lsm.hints().unwrap(), [all[1].clone(), again, all[3].clone()]);
+}
+
+#[test]
+fn only_a_set_is_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let empty = lsm.size();
+    assert!(!lsm.holds_data().unwrap());
+    let place = Place::of(ring(), &key("a"));
+    let mut chunk = Chunk::default();
+    chunk.close_below(2);
+    chunk.deliver(&place, NodeId(1));
+    lsm.ingest(&chunk, || {}).unwrap();
+    assert!(!lsm.holds_data().unwrap());
+
+    ingest(&lsm, "a");
+    assert!(lsm.holds_data().unwrap());
+    let size = lsm.size();
+    assert!((1..=3).contains(&size.keys_approximately), "{size:?}");
+    assert!(empty.bytes_on_disk < size.bytes_on_disk, "{empty:?} {size:?}");
 }
 
 #[test]

@@ -38,9 +38,9 @@ pub const STATEMENT_BYTES: usize = HEAD_BYTES + STATEMENT_PAYLOAD_BYTES;
 const STATEMENT: u8 = 0;
 const UPDATE: u8 = 1;
 const WHOLE: u8 = 2;
-const SET: u8 = 3;
-const HINT: u8 = 4;
-const DELIVERED: u8 = 5;
+pub(in crate::store) const SET: u8 = 3;
+pub(in crate::store) const HINT: u8 = 4;
+pub(in crate::store) const DELIVERED: u8 = 5;
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,15 @@
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
 use super::*;
+use crate::store::layout::{Place, hint_key};
 
 /// Few keys meet often; some of them crowd one partition.
 const KEYS: u8 = 40;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Write { key: u8, bytes: u16 },
+    Write { key: u8, bytes: u16, whole: bool },
+    Owe { key: u8, target: u8, counted: Option<bool> },
     Read { key: u8 },
     EndFetch { key: u8 },
     FailFetch { key: u8 },
@@ -23,7 +25,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let key = || 0..KEYS;
     prop_oneof![
-        6 => (key(), 0..600_u16).prop_map(|(key, bytes)| Step::Write { key, bytes }),
+        6 => (key(), 0..600_u16, any::<bool>()).prop_map(|(key, bytes, whole)| Step::Write { key, bytes, whole }),
+        1 => (key(), 0..3_u8, any::<Option<bool>>())
+            .prop_map(|(key, target, counted)| Step::Owe { key, target, counted }),
         6 => key().prop_map(|key| Step::Read { key }),
         4 => key().prop_map(|key| Step::EndFetch { key }),
         1 => key().prop_map(|key| Step::FailFetch { key }),
@@ -35,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 type Sets = BTreeMap<Key, Arc<Siblings>>;
+type Hints = BTreeMap<Vec<u8>, Option<bool>>;
 
 struct World {
     engine: Engine,
@@ -45,6 +50,9 @@ struct World {
     frozen: Option<Sets>,
     under_way: Option<Arc<Chunk>>,
     tree: Sets,
+    /// Those of the overlay, and those that are frozen; a hint without a value is to be deleted.
+    hints: Hints,
+    hints_frozen: Hints,
     /// What the tree had when a fetch began.
     fetches: BTreeMap<Key, Option<Arc<Siblings>>>,
 }
@@ -60,13 +68,16 @@ impl World {
             frozen: None,
             under_way: None,
             tree: Sets::new(),
+            hints: Hints::new(),
+            hints_frozen: Hints::new(),
             fetches: BTreeMap::new(),
         }
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Write { key, bytes } => self.write(&name(key), bytes.into()),
+            Step::Write { key, bytes, whole } => self.write(&name(key), bytes.into(), whole),
+            Step::Owe { key, target, counted } => self.owe(&name(key), NodeId(target.into()), counted),
             Step::Read { key } => self.read(&super::key(&name(key))),
             Step::EndFetch { key } => self.end_fetch(super::key(&name(key))),
             Step::FailFetch { key } => self.fail_fetch(&super::key(&name(key))),
@@ -81,12 +92,33 @@ impl World {
         }
     }
 
-    fn write(&mut self, name: &str, bytes: usize) {
+    fn write(&mut self, name: &str, bytes: usize, whole: bool) {
         if self.engine.admit().is_err() {
             return;
         }
-        let append = self.shard.put(name, &vec![0; bytes], &Siblings::default());
-        self.overlay.insert(append.key.clone(), state(&append));
+        let mut append = self.shard.put(name, &vec![0; bytes], &Siblings::default());
+        let state = state(&append);
+        if whole {
+            append.change = Change::Set { state: state.clone(), came: state.clone(), remember: vec![] };
+        }
+        self.overlay.insert(append.key.clone(), state);
+        self.commit(append);
+    }
+
+    fn owe(&mut self, name: &str, target: NodeId, counted: Option<bool>) {
+        if self.engine.admit().is_err() {
+            return;
+        }
+        let change = match counted {
+            Some(counted) => Change::Hint(Hint { target, counted }),
+            None => Change::Delivered { target },
+        };
+        let append = self.shard.append(name, change);
+        self.hints.insert(hint_key(&Place::of(ring(), &append.key), target), counted);
+        self.commit(append);
+    }
+
+    fn commit(&mut self, append: Append) {
         write(&mut self.engine, append);
         if let Some(wish) = self.engine.next_segment(self.now) {
             self.segments += 1;
@@ -146,6 +178,7 @@ impl World {
             assert!(self.under_way.is_none(), "one chunk at a time");
             if self.frozen.is_none() {
                 self.frozen = Some(std::mem::take(&mut self.overlay));
+                self.hints_frozen = std::mem::take(&mut self.hints);
             }
             self.under_way = Some(chunk);
         }
@@ -158,6 +191,9 @@ impl World {
         let frozen = self.frozen.take().unwrap();
         let sets = (0..ring().partitions()).flat_map(|partition| chunk.sets_of(Partition(partition)));
         assert_eq!(sets.cloned().collect::<Sets>(), frozen, "what was written since is in the next chunk");
+        let entries = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"h"));
+        let hints: Hints = entries.map(|(key, value)| (key, value.map(|value| value == [1]))).collect();
+        assert_eq!(hints, std::mem::take(&mut self.hints_frozen), "the newest of each");
         self.tree.extend(frozen);
         self.engine.on_ingested();
     }
@@ -182,7 +218,8 @@ impl World {
         let keys: std::collections::BTreeSet<&Key> =
             self.overlay.keys().chain(self.frozen.iter().flat_map(|frozen| frozen.keys())).collect();
         assert_eq!(resident.keys() - clean.keys, keys.len());
-        assert_eq!(self.engine.stats().overlay_keys, self.overlay.len());
+        assert_eq!(self.engine.stats().overlay_keys, self.overlay.len() + self.hints.len());
+        assert_eq!(self.engine.holds_data(), !keys.is_empty());
     }
 }
 

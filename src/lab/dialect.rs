@@ -49,6 +49,8 @@ pub struct Heard<'a> {
 pub enum Said<'a> {
     /// Requests may go out.
     Ready,
+    /// Nothing that concerns a request.
+    Aside,
     /// The answer to the request in this slot.
     Answer {
         /// Which.
@@ -93,9 +95,9 @@ pub trait Dialect: Clone + Send + 'static {
     /// Writes one request.
     fn ask(&mut self, slot: Slot, ask: Ask<'_>, out: &mut Vec<u8>);
 
-    /// Reads the front of what has come. `None` needs more bytes.
+    /// Reads the front of what has come, and writes what the protocol replies to it by itself. `None` needs more bytes.
     ///
     /// # Errors
     /// Why nothing more can be read from this connection.
-    fn hear<'a>(&mut self, from: &'a [u8]) -> Result<Option<Heard<'a>>, Refusal>;
+    fn hear<'a>(&mut self, from: &'a [u8], out: &mut Vec<u8>) -> Result<Option<Heard<'a>>, Refusal>;
 }

@@ -64,7 +64,7 @@ impl Dialect for Sloop {
         }
     }
 
-    fn hear<'a>(&mut self, from: &'a [u8]) -> Result<Option<Heard<'a>>, Refusal> {
+    fn hear<'a>(&mut self, from: &'a [u8], _out: &mut Vec<u8>) -> Result<Option<Heard<'a>>, Refusal> {
         if !self.welcomed {
             return self.hear_greeting(from);
         }
@@ -222,8 +222,8 @@ mod tests {
         let mut spelled = BytesMut::new();
         encode_greeting(&mut spelled, &greeting);
         assert_eq!(sloop.open(&mut vec![]), Opening::Greeting);
-        assert_eq!(sloop.hear(&spelled[..spelled.len() - 1]), Ok(None));
-        assert_eq!(sloop.hear(&spelled), Ok(Some(Heard { bytes: spelled.len(), said: Said::Ready })));
+        assert_eq!(sloop.hear(&spelled[..spelled.len() - 1], &mut vec![]), Ok(None));
+        assert_eq!(sloop.hear(&spelled, &mut vec![]), Ok(Some(Heard { bytes: spelled.len(), said: Said::Ready })));
         sloop
     }
 
@@ -308,7 +308,7 @@ mod tests {
             let spelled = answer(id, said);
             let slot = Slot(id as u16 - 1);
             let heard = Heard { bytes: spelled.len(), said: Said::Answer { slot, outcome } };
-            assert_eq!(sloop.hear(&spelled), Ok(Some(heard)));
+            assert_eq!(sloop.hear(&spelled, &mut vec![]), Ok(Some(heard)));
         }
     }
 
@@ -331,6 +331,6 @@ mod tests {
     fn sloop_after(spell: impl FnOnce(&mut BytesMut), mut sloop: Sloop) -> Refusal {
         let mut spelled = BytesMut::new();
         spell(&mut spelled);
-        sloop.hear(&spelled).unwrap_err()
+        sloop.hear(&spelled, &mut vec![]).unwrap_err()
     }
 }

@@ -1,5 +1,6 @@
 //! One server, or the bare limit, over all rounds.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,8 +17,8 @@ use tempfile::TempDir;
 
 use crate::bare::Bare;
 use crate::case::Case;
-use crate::peer::Peer;
-use crate::process::{Cpus, Process, free_address, own_cpu, stay_on};
+use crate::peer::{Peer, Place};
+use crate::process::{Cost, Cpus, Process, free_addresses, own_cpu, stay_on};
 
 /// Time for a server to take requests.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ pub struct Ask<'a> {
 pub struct Measured {
     /// Throughput, latencies, errors.
     pub report: Report,
-    /// CPU time of the server for an operation, in microseconds; none for the bare limit.
+    /// CPU time of the server, over all its nodes, for an operation, in microseconds; none for the bare limit.
     pub server_cpu_us: Option<f64>,
     /// The same of the generator.
     pub generator_cpu_us: Option<f64>,
@@ -71,6 +72,9 @@ pub struct Measured {
 pub trait Contestant {
     /// Its name.
     fn name(&self) -> &'static str;
+
+    /// Nodes that it has.
+    fn nodes(&self) -> usize;
 
     /// Writes every key once.
     ///
@@ -87,19 +91,19 @@ pub trait Contestant {
     /// What went wrong.
     fn measure(&mut self, ask: Ask<'_>, rules: &Rules) -> io::Result<Measured>;
 
-    /// Memory that is resident, in bytes.
+    /// Memory that is resident, over all nodes, in bytes.
     ///
     /// # Errors
     /// What went wrong.
     fn resident_bytes(&self) -> io::Result<Option<u64>>;
 }
 
-/// A server in a directory of its own.
+/// A server, each of its nodes in a directory of its own.
 pub struct Served {
     peer: Box<dyn Peer>,
-    address: SocketAddr,
-    // In this order they are dropped: the process ends before its directory goes.
-    process: Process,
+    addresses: Vec<SocketAddr>,
+    // In this order they are dropped: the processes end before their directories go.
+    processes: Vec<Process>,
     _home: TempDir,
 }
 
@@ -110,23 +114,29 @@ impl Served {
     /// Why it does not.
     pub fn start(peer: Box<dyn Peer>, below: &Path, rules: &Rules) -> io::Result<Served> {
         let home = tempfile::Builder::new().prefix("peers-").tempdir_in(below)?;
-        let address = free_address()?;
-        let command = peer.command(home.path(), address);
-        let started = Process::start(command, &rules.server_cpus);
-        let process = started.map_err(|error| io::Error::other(format!("{} does not start: {error}", peer.name())))?;
-        let mut served = Served { peer, address, process, _home: home };
-        served.wait(rules)?;
+        let places = places(home.path(), peer.nodes())?;
+        let addresses = places.iter().map(|place| place.address).collect();
+        let mut served = Served { peer, addresses, processes: vec![], _home: home };
+        for at in 0..places.len() {
+            let command = served.peer.command(&places, at);
+            let started = Process::start(command, &rules.server_cpus);
+            let name = served.peer.name();
+            served.processes.push(started.map_err(|why| io::Error::other(format!("{name} does not start: {why}")))?);
+            served.wait(&places[..=at], rules)?;
+        }
         Ok(served)
     }
 
     #[expect(clippy::disallowed_methods, reason = "a limit needs a clock")]
-    fn wait(&mut self, rules: &Rules) -> io::Result<()> {
+    fn wait(&mut self, started: &[Place], rules: &Rules) -> io::Result<()> {
         let begun = Instant::now();
-        while let Err(why) = self.peer.probe(self.address) {
+        while let Err(why) = self.peer.probe(started) {
             check(rules)?;
             let name = self.peer.name();
-            if !self.process.is_running()? {
-                return Err(io::Error::other(format!("{name} ended at once")));
+            for process in &mut self.processes {
+                if !process.is_running()? {
+                    return Err(io::Error::other(format!("{name} ended at once")));
+                }
             }
             if START_MAX < begun.elapsed() {
                 return Err(io::Error::other(format!("{name} takes no requests after {START_MAX:?}: {why}")));
@@ -141,14 +151,41 @@ impl Served {
         finish(self.peer.drive(&plan, workload.sources(seed, 1))?, rules)
     }
 
+    /// Connections go to the nodes in turn.
     fn plan(&self, connections: usize, pipeline: u16, limit: Limit) -> Plan {
-        Plan { addresses: vec![self.address], connections, pipeline, warmup: Duration::ZERO, limit, rate: None }
+        let addresses = self.addresses.clone();
+        Plan { addresses, connections, pipeline, warmup: Duration::ZERO, limit, rate: None }
     }
+
+    fn cost(&self) -> io::Result<Cost> {
+        let mut total = Cost { cpu: Duration::ZERO, resident_bytes: 0 };
+        for process in &self.processes {
+            let cost = process.cost()?;
+            total.cpu += cost.cpu;
+            total.resident_bytes += cost.resident_bytes;
+        }
+        Ok(total)
+    }
+}
+
+/// A place for each node, with ports that nobody uses.
+fn places(home: &Path, nodes: usize) -> io::Result<Vec<Place>> {
+    let addresses = free_addresses(2 * nodes)?;
+    let place = |(at, pair): (usize, &[SocketAddr; 2])| {
+        let home = home.join(at.to_string());
+        fs::create_dir(&home)?;
+        Ok(Place { home, address: pair[0], aside: pair[1] })
+    };
+    addresses.as_chunks().0.iter().enumerate().map(place).collect()
 }
 
 impl Contestant for Served {
     fn name(&self) -> &'static str {
         self.peer.name()
+    }
+
+    fn nodes(&self) -> usize {
+        self.peer.nodes()
     }
 
     fn load(&mut self, rules: &Rules) -> io::Result<()> {
@@ -169,9 +206,9 @@ impl Contestant for Served {
     fn measure(&mut self, ask: Ask<'_>, rules: &Rules) -> io::Result<Measured> {
         let workload = ask.case.workload(ask.distribution, rules.keys, rules.value_bytes);
         self.drive(ask.case, &workload, !ask.seed, rules.warmup, rules)?;
-        let (server, generator) = (self.process.cost()?.cpu, own_cpu()?);
+        let (server, generator) = (self.cost()?.cpu, own_cpu()?);
         let tally = self.drive(ask.case, &workload, ask.seed, rules.time, rules)?;
-        let (server, generator) = (self.process.cost()?.cpu - server, own_cpu()? - generator);
+        let (server, generator) = (self.cost()?.cpu - server, own_cpu()? - generator);
         let operations = Some(tally.operations()).filter(|&count| count > 0);
         let apiece = |cpu: Duration| operations.map(|count| cpu.as_secs_f64() * 1e6 / count as f64);
         let (server_cpu_us, generator_cpu_us) = (apiece(server), apiece(generator));
@@ -179,7 +216,7 @@ impl Contestant for Served {
     }
 
     fn resident_bytes(&self) -> io::Result<Option<u64>> {
-        Ok(Some(self.process.cost()?.resident_bytes))
+        Ok(Some(self.cost()?.resident_bytes))
     }
 }
 
@@ -204,6 +241,10 @@ impl BareLimit {
 impl Contestant for BareLimit {
     fn name(&self) -> &'static str {
         "bare"
+    }
+
+    fn nodes(&self) -> usize {
+        1
     }
 
     fn load(&mut self, _rules: &Rules) -> io::Result<()> {

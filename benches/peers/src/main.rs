@@ -4,6 +4,7 @@
 //! cd benches/peers
 //! cargo run --release -- --server-cpus 0 --generator-cpus 1
 //! cargo run --release -- --cases put-64 --rounds 3 --seconds 5 --json > put.json
+//! cargo run --release -- --nodes 3 --peer etcd,redis --cases put-64,get-64 --keys 100000
 //! ```
 //! It starts sloop and each peer in fresh directories (below `--dir`, which should be on a disk and not in memory) on
 //! free ports of this machine, writes the same keys to all, and then measures them in turn with the same generator:
@@ -12,11 +13,17 @@
 //! own. All that is the default takes about half an hour.
 //!
 //! - **sloop is** how much more sloop did: the median over all rounds, and the least and the most.
-//! - **server us/op** is the server's own CPU time, all threads and children, for an operation: what stays comparable
-//!   when the disk or the generator is the limit. **generator us/op** tells whether the generator was: one CPU of its
-//!   own has a million microseconds a second.
+//! - **server us/op** is the server's own CPU time, all nodes, threads and children, for an operation: what stays
+//!   comparable when the disk or the generator is the limit. **generator us/op** tells whether the generator was: one
+//!   CPU of its own has a million microseconds a second.
 //! - **bare** is no server: group commit alone ([`bare`]), so `0.40 x` means that sloop reaches 40 % of what this disk
 //!   can do for as many writers.
+//!
+//! With `--nodes 3` sloop and etcd are three nodes each (`sloop x3` in the table), all on this machine and on the same
+//! CPUs. Connections go to the nodes in turn; `put-1` asks the first alone. etcd, as it comes, syncs a write on a
+//! majority before it answers, and **its reads are linearizable**: each is confirmed by a majority. sloop's reads are
+//! not; they ask a quorum. etcd is asked by its own gRPC over HTTP/2 ([`etcd`]), not by its JSON gateway. Redis stays
+//! one node: it says what one costs that does not replicate. The Debian package is `etcd-server`.
 //!
 //! Redis is started with `appendonly yes`, `appendfsync always` and `save ""`: as sloop does, it syncs before it
 //! answers. The servers stay up for the whole run; the one that is not asked is idle. The Debian package is
@@ -25,6 +32,9 @@
 mod bare;
 mod case;
 mod contest;
+mod etcd;
+mod http;
+mod http2;
 mod outcome;
 mod peer;
 mod process;
@@ -44,14 +54,15 @@ use sloop::lab::workload::Distribution;
 
 use crate::case::Case;
 use crate::contest::{Ask, BareLimit, Contestant, Rules, Served};
+use crate::etcd::VALUE_BYTES_MAX;
 use crate::outcome::{Entry, Memory, Outcome, table};
-use crate::peer::{Redis, SloopPeer};
+use crate::peer::{EtcdPeer, Redis, SloopPeer};
 use crate::process::{Cpus, stay_on};
 
 /// Compare sloop with other durable stores: same keys, same work, same machine, in turn.
 #[derive(FromArgs, Debug)]
 struct Options {
-    /// whom to compare with: redis, bare (redis,bare)
+    /// whom to compare with: redis, etcd, bare (redis,bare)
     #[argh(option, default = "String::from(\"redis,bare\")")]
     peer: String,
     /// what to compare, as WORKLOAD-CONNECTIONS or WORKLOAD-CONNECTIONS-pREQUESTS
@@ -84,9 +95,15 @@ struct Options {
     /// sloop's binary (built from this source)
     #[argh(option)]
     sloop: Option<PathBuf>,
-    /// sloop's data cores (1)
+    /// data cores of each node of sloop (1)
     #[argh(option, default = "1")]
     cores: usize,
+    /// nodes of sloop and of etcd (1)
+    #[argh(option, default = "1")]
+    nodes: usize,
+    /// nodes of sloop, if not as many
+    #[argh(option)]
+    sloop_nodes: Option<usize>,
     /// where to keep the servers' files meanwhile (target)
     #[argh(option)]
     dir: Option<PathBuf>,
@@ -163,16 +180,28 @@ fn rules(options: &Options) -> io::Result<Rules> {
 /// Ours first, then those that were asked for.
 fn contestants(options: &Options, rules: &Rules) -> io::Result<Vec<Box<dyn Contestant>>> {
     let below = options.dir.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"));
-    let ours = SloopPeer { binary: binary(options)?, cores: options.cores };
+    let ours = SloopPeer { binary: binary(options)?, cores: options.cores, nodes: sloop_nodes(options) };
     let mut contestants: Vec<Box<dyn Contestant>> = vec![Box::new(Served::start(Box::new(ours), &below, rules)?)];
     for name in options.peer.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         contestants.push(match name {
             "redis" => Box::new(Served::start(Box::new(Redis), &below, rules)?),
+            "etcd" => Box::new(Served::start(Box::new(etcd(options)?), &below, rules)?),
             "bare" => Box::new(BareLimit::start(&below)?),
-            other => return Err(io::Error::other(format!("--peer {other}: there are redis and bare"))),
+            other => return Err(io::Error::other(format!("--peer {other}: there are redis, etcd and bare"))),
         });
     }
     Ok(contestants)
+}
+
+fn sloop_nodes(options: &Options) -> usize {
+    options.sloop_nodes.unwrap_or(options.nodes).max(1)
+}
+
+fn etcd(options: &Options) -> io::Result<EtcdPeer> {
+    if VALUE_BYTES_MAX < options.value_size {
+        return Err(io::Error::other(format!("--value-size: etcd is asked for {VALUE_BYTES_MAX} bytes at most")));
+    }
+    Ok(EtcdPeer { nodes: options.nodes.max(1) })
 }
 
 /// The binary that was named, or the one of this source.
@@ -206,7 +235,7 @@ fn load(contestants: &mut [Box<dyn Contestant>], rules: &Rules) -> io::Result<Ve
 fn outcomes(cases: &[Case], distributions: &[Distribution], contestants: &[Box<dyn Contestant>]) -> Vec<Outcome> {
     let one = |case: &Case, distribution: Distribution| {
         let takers = contestants.iter().filter(|contestant| contestant.takes(case));
-        let entries = takers.map(|taker| Entry { name: taker.name(), rounds: vec![] }).collect();
+        let entries = takers.map(|taker| Entry { name: taker.name(), nodes: taker.nodes(), rounds: vec![] }).collect();
         Outcome { case: case.to_string(), distribution: distribution.name(), entries }
     };
     distributions.iter().flat_map(|&distribution| cases.iter().map(move |case| one(case, distribution))).collect()
@@ -249,6 +278,8 @@ fn chosen(options: &Options) -> serde_json::Value {
         "server_cpus": options.server_cpus,
         "generator_cpus": options.generator_cpus,
         "cores": options.cores,
+        "nodes": options.nodes,
+        "sloop_nodes": sloop_nodes(options),
     })
 }
 

@@ -41,6 +41,8 @@ impl Spread {
 pub struct Entry {
     /// Whose.
     pub name: &'static str,
+    /// Nodes that it has.
+    pub nodes: usize,
     /// In the order of the rounds.
     pub rounds: Vec<Measured>,
 }
@@ -56,7 +58,7 @@ pub struct Outcome {
     pub entries: Vec<Entry>,
 }
 
-/// Memory of one server.
+/// Memory of one server, over all its nodes.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// Whose.
@@ -89,6 +91,11 @@ impl Entry {
         [median(0.5), median(0.99)]
     }
 
+    /// Its name, with the nodes where they are several.
+    fn title(&self) -> String {
+        if self.nodes == 1 { self.name.to_owned() } else { format!("{} x{}", self.name, self.nodes) }
+    }
+
     /// Errors of all rounds.
     pub fn errors(&self) -> u64 {
         self.rounds.iter().map(|round| round.report.tally().errors.count()).sum()
@@ -98,6 +105,7 @@ impl Entry {
         let [p50, p99] = self.latency_us();
         json!({
             "name": self.name,
+            "nodes": self.nodes,
             "throughput": self.throughput().map(Spread::json),
             "p50_us": p50,
             "p99_us": p99,
@@ -155,7 +163,7 @@ pub fn table(outcomes: &[Outcome], memories: &[Memory]) -> String {
 fn write_table(out: &mut String, outcomes: &[Outcome], memories: &[Memory]) -> std::fmt::Result {
     writeln!(
         out,
-        "{:12} {:8} {:6} {:>12} {:>21} {:>8} {:>8} {:>14} {:>14}",
+        "{:12} {:8} {:9} {:>12} {:>21} {:>8} {:>8} {:>14} {:>14}",
         "case", "keys", "", "operations/s", "sloop is", "p50 us", "p99 us", "server us/op", "generator us/op"
     )?;
     for Outcome { case, distribution, entries } in outcomes {
@@ -166,7 +174,7 @@ fn write_table(out: &mut String, outcomes: &[Outcome], memories: &[Memory]) -> s
             let [p50, p99] = entry.latency_us().map(|latency| latency.map_or("-".to_owned(), |us| format!("{us:.0}")));
             let [server, generator] = [entry.server_cpu_us(), entry.generator_cpu_us()].map(|cpu| number(cpu, 2));
             let errors = if entry.errors() > 0 { format!("  {} errors", entry.errors()) } else { String::new() };
-            write!(out, "{case:12} {distribution:8} {:6} {rate:>12} {ratio:>21} {p50:>8} {p99:>8}", entry.name)?;
+            write!(out, "{case:12} {distribution:8} {:9} {rate:>12} {ratio:>21} {p50:>8} {p99:>8}", entry.title())?;
             writeln!(out, " {server:>14} {generator:>14}{errors}")?;
         }
     }
@@ -204,7 +212,7 @@ mod tests {
     }
 
     fn entry(name: &'static str, rounds: &[u64]) -> Entry {
-        Entry { name, rounds: rounds.iter().map(|&operations| measured(operations)).collect() }
+        Entry { name, nodes: 1, rounds: rounds.iter().map(|&operations| measured(operations)).collect() }
     }
 
     #[test]

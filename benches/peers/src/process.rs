@@ -89,12 +89,13 @@ pub fn stay_on(cpus: &Cpus) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// A port of this machine that nobody uses.
+/// Ports of this machine that nobody uses, no two alike.
 ///
 /// # Errors
-/// What the system says when there is none.
-pub fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// What the system says when there are not so many.
+pub fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
+    let listeners: io::Result<Vec<_>> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+    listeners?.iter().map(TcpListener::local_addr).collect()
 }
 
 /// CPU time of this process without its children: what the generator costs.

@@ -37,7 +37,7 @@ impl Dialect for Resp {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn hear<'a>(&mut self, from: &'a [u8]) -> Result<Option<Heard<'a>>, Refusal> {
+    fn hear<'a>(&mut self, from: &'a [u8], _out: &mut Vec<u8>) -> Result<Option<Heard<'a>>, Refusal> {
         let Some((outcome, bytes)) = reply(from)? else {
             return Ok(None);
         };
@@ -127,12 +127,12 @@ mod tests {
             resp.ask(Slot(slot), Ask::Get { key: &[b'k'; 16] }, &mut vec![]);
         }
         let replies = b"$3\r\na\r\n\r\n+OK\r\n$-1\r\n-OOM too much\r\n";
-        assert_eq!(resp.hear(replies), Ok(Some(answer(3, Outcome::Found { context: &[] }, 9))));
-        assert_eq!(resp.hear(&replies[9..]), Ok(Some(answer(1, Outcome::Written, 5))));
-        assert_eq!(resp.hear(&replies[14..]), Ok(Some(answer(2, Outcome::Absent, 5))));
+        assert_eq!(resp.hear(replies, &mut vec![]), Ok(Some(answer(3, Outcome::Found { context: &[] }, 9))));
+        assert_eq!(resp.hear(&replies[9..], &mut vec![]), Ok(Some(answer(1, Outcome::Written, 5))));
+        assert_eq!(resp.hear(&replies[14..], &mut vec![]), Ok(Some(answer(2, Outcome::Absent, 5))));
         let refusal = Refusal { kind: "out of memory", message: "OOM too much".to_owned(), passes: false };
-        assert_eq!(resp.hear(&replies[19..]), Ok(Some(answer(0, Outcome::Refused(refusal), 15))));
-        assert!(resp.hear(b"+OK\r\n").is_err(), "nobody asked");
+        assert_eq!(resp.hear(&replies[19..], &mut vec![]), Ok(Some(answer(0, Outcome::Refused(refusal), 15))));
+        assert!(resp.hear(b"+OK\r\n", &mut vec![]).is_err(), "nobody asked");
     }
 
     #[test]

@@ -142,12 +142,13 @@ impl<D: Dialect> Connection<D> {
     }
 
     fn hear(&mut self, now: Instant, desk: &mut Desk) -> Result<(), Refusal> {
-        while let Some(heard) = self.dialect.hear(self.input.unread())? {
+        while let Some(heard) = self.dialect.hear(self.input.unread(), &mut self.output.bytes)? {
             match heard.said {
                 Said::Ready => {
                     self.is_ready = true;
                     self.failures = 0;
                 }
+                Said::Aside => {}
                 Said::Answer { slot, outcome } => {
                     let place = self.places.get_mut(usize::from(slot.0)).filter(|place| place.operation.is_some());
                     let place = place.ok_or_else(|| lost(format!("an answer to no request, number {}", slot.0)))?;

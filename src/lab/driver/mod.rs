@@ -24,7 +24,7 @@ use self::connection::Connection;
 use self::desk::Desk;
 use self::pace::{Pace, Schedule};
 use self::worker::{Worker, clock};
-use super::dialect::{Dialect, Opening, Said};
+use super::dialect::{Dialect, Heard, Opening, Said};
 use super::tally::Tally;
 use super::workload::Source;
 
@@ -193,12 +193,18 @@ pub fn probe<D: Dialect>(address: SocketAddr, dialect: &D) -> Result<(), String>
     if dialect.open(&mut out) == Opening::Ready {
         return Ok(());
     }
-    socket.write_all(&out).map_err(failed)?;
     loop {
-        match dialect.hear(&heard).map_err(|refusal| refusal.message)? {
-            Some(message) if message.said == Said::Ready => return Ok(()),
+        socket.write_all(&out).map_err(failed)?;
+        out.clear();
+        let aside = match dialect.hear(&heard, &mut out).map_err(|refusal| refusal.message)? {
+            Some(Heard { said: Said::Ready, .. }) => return Ok(()),
+            Some(Heard { said: Said::Aside, bytes }) => Some(bytes),
             Some(_) => return Err("it answers before it greets".to_owned()),
-            None => {}
+            None => None,
+        };
+        if let Some(bytes) = aside {
+            heard.drain(..bytes);
+            continue;
         }
         let mut more = [0; 1_024];
         match socket.read(&mut more).map_err(failed)? {

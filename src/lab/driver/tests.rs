@@ -37,7 +37,7 @@ impl Dialect for Three {
         });
     }
 
-    fn hear<'a>(&mut self, from: &'a [u8]) -> Result<Option<Heard<'a>>, Refusal> {
+    fn hear<'a>(&mut self, from: &'a [u8], _out: &mut Vec<u8>) -> Result<Option<Heard<'a>>, Refusal> {
         let Some(&[low, high, said]) = from.first_chunk() else { return Ok(None) };
         let refusal = || Refusal { kind: "busy", message: "come later".to_owned(), passes: true };
         let outcome = match said {

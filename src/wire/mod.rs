@@ -11,6 +11,7 @@ pub mod hello;
 pub mod proof;
 pub mod call;
 pub mod answer;
+pub mod peer;
 pub mod glance;
 pub mod failure;
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Acceptor {
         if VERSIONS.common(hello.versions).is_none() {
             return Err(Failure::Version { min: VERSIONS.min, max: VERSIONS.max }.into());
         }
-        if hello.kind == Kind::Peer {
+        if hello.kind != Kind::Client {
             return Err(malformed("nodes do not connect to each other in this version").into());
         }
         match self.slots.take(hello.core) {

@@ -3,6 +3,7 @@
 
 pub mod node;
 pub mod listener;
+pub mod shake;
 pub mod acceptor;
 pub mod guard;
 pub mod http;

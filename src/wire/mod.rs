@@ -9,6 +9,7 @@ pub mod sets;
 pub mod frame;
 pub mod hello;
 pub mod proof;
+pub mod greet;
 pub mod call;
 pub mod answer;
 pub mod peer;

@@ -108,7 +108,7 @@ pub(super) fn remembered() -> impl Strategy<Value = Remembered> {
 }
 
 pub(super) fn hello() -> impl Strategy<Value = Hello> {
-    let kind = prop_oneof![Just(Kind::Client), Just(Kind::Peer)];
+    let kind = prop_oneof![Just(Kind::Client), Just(Kind::Peer), Just(Kind::Members)];
     let core = prop::option::of((0..u16::MAX).prop_map(CoreId));
     (any::<(u16, u16, u64)>(), kind, core, bytes(0..=256)).prop_map(|((min, max, features), kind, core, token)| Hello {
         versions: Versions { min, max },

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::node::Node;
 use crate::protocol::message::Failure;
 use crate::runtime::connection::CALLS_MAX;
-use crate::runtime::mail::Arrival;
+use crate::runtime::mail::{Arrival, Caller};
 use crate::runtime::slots::{Slot, Slots};
 use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::hello::{
@@ -131,7 +131,13 @@ impl Acceptor {
                 let socket = socket.into_std()?;
                 socket.set_nonblocking(false)?;
                 socket.set_nodelay(true)?;
-                Ok(self.node.door.hand_over(Arrival { socket, leftover: read.freeze(), peer, slot })?)
+                Ok(self.node.door.hand_over(Arrival {
+                    socket,
+                    leftover: read.freeze(),
+                    peer,
+                    slot,
+                    caller: Caller::Client,
+                })?)
             }
             Err(Turned::Refused(failure)) => {
                 say(&mut socket, &Err(failure.clone())).await?;

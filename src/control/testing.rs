@@ -78,6 +78,7 @@ fn begin_core(core: u16, directory: Arc<Directory>, arrived: flume::Sender<Arriv
                 Mail::Knock(Knock::Checkpoint { done }) => {
                     let _ = done.send(Ok(()));
                 }
+                Mail::Knock(Knock::View(_)) | Mail::Dialed { .. } => {}
                 Mail::Connection(arrival) => {
                     let _ = arrived.send(arrival);
                 }

@@ -10,7 +10,7 @@ use metrics::NoopRecorder;
 
 use super::clock::Clock;
 use super::core::{Core, Parts};
-use super::mail::{Arrival, Errand, Job};
+use super::mail::{Arrival, Caller, Errand, Job, NOTICES_MAX, Notice, Wish};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
 use crate::protocol::coordinator::quorum::Copies;
@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) core: Core,
     pub(super) other: flume::Receiver<Errand>,
     pub(super) jobs: flume::Receiver<Job>,
+    pub(super) wishes: flume::Receiver<Wish>,
+    pub(super) notices: flume::Receiver<Notice>,
     _own: flume::Receiver<Errand>,
 }
 
@@ -40,6 +42,8 @@ impl World {
         let (own_inbox, own) = flume::unbounded();
         let (other_inbox, other) = flume::unbounded();
         let (store, jobs) = flume::unbounded();
+        let (wish, wishes) = flume::unbounded();
+        let (notice, notices) = flume::bounded(NOTICES_MAX);
         let info = NodeInfo {
             name: "node-a".to_owned(),
             version: String::new(),
@@ -60,10 +64,13 @@ impl World {
             info,
             mesh: vec![own_inbox, other_inbox],
             store,
-            metrics: CoreMetrics::new(&NoopRecorder, id),
+            metrics: CoreMetrics::new(Arc::new(NoopRecorder), id),
             replies_bytes_max: 65_536,
+            asks_bytes_max: 1024 * 1024,
+            wishes: wish,
+            notices: notice,
         };
-        World { core: Core::new(parts, Rc::default(), Rc::default()), other, jobs, _own: own }
+        World { core: Core::new(parts, Rc::default(), Rc::default()), other, jobs, wishes, notices, _own: own }
     }
 }
 
@@ -121,5 +128,5 @@ pub(super) fn arrival() -> (TcpStream, Arrival) {
     client.set_nodelay(true).unwrap();
     let (socket, peer) = listener.accept().unwrap();
     let slot = Slots::new(1, 1).take(None).unwrap();
-    (client, Arrival { socket, leftover: Bytes::new(), peer, slot })
+    (client, Arrival { socket, leftover: Bytes::new(), peer, slot, caller: Caller::Client })
 }

@@ -12,6 +12,7 @@ use super::slots::Slot;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Unreadable;
 use crate::protocol::message::{Failure, Keys, Outcome, Page, Request};
+use crate::protocol::ring::View;
 use crate::protocol::types::{CoreId, Instant, Key, RequestId};
 use crate::store::{Chunk, Place};
 
@@ -43,6 +44,15 @@ pub enum Knock {
         /// Where the end is told.
         done: oneshot::Sender<Result<(), Failure>>,
     },
+    /// Refuse the writes of clients from now on, and say whether this core's memory is empty once none is under way.
+    Freeze {
+        /// Where that is told.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Take writes again.
+    Thaw,
+    /// The cluster is seen otherwise than before.
+    View(Arc<View>),
 }
 
 /// A connection past its hello. Its first frames may have come along already.

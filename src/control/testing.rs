@@ -78,7 +78,11 @@ fn begin_core(core: u16, directory: Arc<Directory>, arrived: flume::Sender<Arriv
                 Mail::Knock(Knock::Checkpoint { done }) => {
                     let _ = done.send(Ok(()));
                 }
-                Mail::Knock(Knock::View(_)) | Mail::Dialed { .. } => {}
+                Mail::Knock(Knock::Freeze { answer }) => {
+                    let _ = answer.send(fake.store.is_empty());
+                }
+                Mail::Knock(Knock::Thaw | Knock::View(_)) => {}
+                Mail::Dialed { .. } => {}
                 Mail::Connection(arrival) => {
                     let _ = arrived.send(arrival);
                 }

@@ -104,6 +104,13 @@ pub enum Knock {
         /// Where the end is told.
         done: oneshot::Sender<Result<(), Failure>>,
     },
+    /// Refuse the writes of clients from now on, and say whether this core's memory is empty once none is under way.
+    Freeze {
+        /// Where that is told.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Take writes again.
+    Thaw,
     /// The cluster is seen otherwise than before.
     View(Arc<View>),
 }

@@ -244,6 +244,11 @@ impl OperationKind {
             Request::Keys(_) => 4,
         })
     }
+
+    /// Whether it may change what is stored.
+    pub fn is_write(self) -> bool {
+        matches!(self.0, 1 | 2)
+    }
 }
 
 /// An index into [`OUTCOMES`]: done; the client's fault; too few copies; no room; ours.

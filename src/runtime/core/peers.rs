@@ -53,6 +53,9 @@ impl Core {
         if !writes {
             return Ok(());
         }
+        if self.frozen && matches!(ask, Ask::Forward(_)) {
+            return Err(Refused::Overloaded);
+        }
         self.parts.engine.admit().map_err(|refusal| match refusal {
             Refusal::Overloaded { .. } => Refused::Overloaded,
             Refusal::DiskFull => Refused::DiskFull,

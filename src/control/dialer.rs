@@ -106,15 +106,21 @@ fn expect(wish: &Wish, welcome: &Welcome) -> Result<(), Failed> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::path::Path;
 
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::control::acceptor::Acceptor;
+    use crate::control::metrics::Metrics;
     use crate::control::testing;
-    use crate::protocol::ring::Ring;
+    use crate::protocol::ring::{Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
+    use crate::protocol::types::ClusterId;
     use crate::runtime::mail::{Arrival, Caller, Mail};
+    use crate::runtime::node as runtime;
     use crate::runtime::slots::Slots;
+    use crate::runtime::start::NodeConfig;
+    use crate::wire::proof::Secret;
 
     const HERE: Cores = Cores { count: 1, salt: 9 };
 
@@ -136,11 +142,8 @@ mod tests {
 
             let (letters, mail) = flume::bounded(8);
             let (wishes, wished) = flume::unbounded();
-            let party = Party {
-                node: NodeId::of("node-b"),
-                cluster: Some(testing::CLUSTER),
-                secret: crate::wire::proof::Secret::new(secret),
-            };
+            let party =
+                Party { node: NodeId::of("node-b"), cluster: Some(testing::CLUSTER), secret: Secret::new(secret) };
             let door = Door::new(Ring::new(16), HERE, vec![letters]);
             let here = Node { door, party, ..there.clone() };
             tokio::spawn(Dialer::new(&here).serve(wished));
@@ -210,5 +213,104 @@ mod tests {
         let pair = Pair::new(b"another");
         assert!(pair.dial(pair.wish()).await.is_none());
         assert!(pair.arrivals.is_empty());
+    }
+
+    /// A whole node of one core, as the daemon puts it together.
+    struct Whole {
+        node: runtime::Node,
+        metrics: Arc<Metrics>,
+        serving: tokio::task::JoinHandle<()>,
+    }
+
+    impl Whole {
+        fn start(name: &str, dir: &Path, listener: std::net::TcpListener, cluster: ClusterId) -> Whole {
+            let config = NodeConfig {
+                name: name.to_owned(),
+                data_dir: dir.to_owned(),
+                cores: 2,
+                pin: false,
+                memory: 512 * 1024 * 1024,
+                idle_max: Duration::from_secs(60),
+            };
+            let metrics = Arc::new(Metrics::recording());
+            let node = runtime::Node::start(&config, |core| metrics.core(core)).unwrap();
+            let party = Party { node: NodeId::of(name), cluster: Some(cluster), secret: Secret::new(testing::SECRET) };
+            let shown = Node {
+                name: name.into(),
+                cluster,
+                ring: node.ring(),
+                cores: node.cores(),
+                door: node.door(),
+                metrics: Arc::clone(&metrics),
+                party,
+                ..testing::node(None).0
+            };
+            let acceptor = Acceptor::new(shown.clone(), Slots::new(2, 8));
+            let (dialer, wishes) = (Dialer::new(&shown), node.wishes());
+            let serving = tokio::spawn(async move {
+                let (accepted, ()) = tokio::join!(acceptor.serve(listener), dialer.serve(wishes));
+                accepted.unwrap();
+            });
+            Whole { node, metrics, serving }
+        }
+
+        async fn stop(self) {
+            self.serving.abort();
+            let _ = self.serving.await;
+            tokio::task::spawn_blocking(|| self.node.stop().unwrap()).await.unwrap();
+        }
+
+        /// Waits until each of its cores has so many links to a peer.
+        async fn has_links(&self, peer: &str, links: u32) {
+            let lines: Vec<String> =
+                (0..2).map(|core| format!("sloop_peer_links{{core=\"{core}\",peer=\"{peer}\"}} {links}\n")).collect();
+            let all = async {
+                while !lines.iter().all(|line| self.metrics.render(0).contains(line)) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let shown = timeout(Duration::from_secs(20), all).await;
+            assert!(shown.is_ok(), "{lines:?} is missing in\n{}", self.metrics.render(0));
+        }
+    }
+
+    #[tokio::test]
+    async fn all_cores_of_two_nodes_are_linked_and_are_again_after_a_restart_of_one() {
+        let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (listener_a, listener_b) = (bind(), bind());
+        let addresses = [listener_a.local_addr().unwrap(), listener_b.local_addr().unwrap()];
+        let a = Whole::start("node-a", dir_a.path(), listener_a, testing::CLUSTER);
+        let b = Whole::start("node-b", dir_b.path(), listener_b, testing::CLUSTER);
+        let (cores_a, cores_b) = (a.node.cores(), b.node.cores());
+        let view = |me: &str| {
+            let member = |(name, cores): (&str, Cores), address: SocketAddr| Member {
+                node: NodeId::of(name),
+                name: name.into(),
+                address,
+                http: address,
+                cores,
+                liveness: Liveness::Up,
+            };
+            let row = LayoutRow { node: NodeId::of("node-a"), incarnation: 1, zone: "a".into(), weight: 1 };
+            let layout = Layout::founding(a.node.ring().partitions(), Wanted { n: 3, r: 2, w: 2 }, row);
+            let mut members =
+                vec![member(("node-a", cores_a), addresses[0]), member(("node-b", cores_b), addresses[1])];
+            members.sort_unstable_by_key(|member| member.node);
+            Arc::new(View { me: NodeId::of(me), epoch: 1, layout: Arc::new(layout), members })
+        };
+        a.node.door().show(&view("node-a")).unwrap();
+        b.node.door().show(&view("node-b")).unwrap();
+        a.has_links("node-b", 2).await;
+        b.has_links("node-a", 2).await;
+
+        b.stop().await;
+        a.has_links("node-b", 0).await;
+
+        let listener_b = std::net::TcpListener::bind(addresses[1]).unwrap();
+        let b = Whole::start("node-b", dir_b.path(), listener_b, testing::CLUSTER);
+        a.has_links("node-b", 2).await;
+        b.stop().await;
+        a.stop().await;
     }
 }

@@ -92,7 +92,7 @@ pub enum Said {
     /// By a client.
     Call(Call),
     /// By a peer.
-    Ask(Box<Question>),
+    Ask(Question),
 }
 
 /// What a frame says, or why it says nothing. The stream is sound either way.
@@ -253,9 +253,7 @@ impl Connection {
         }
         let spelt = match self.caller {
             Caller::Client => self.stream.next_frame(|frame| (frame.id, decode_call(frame).map(Said::Call))),
-            Caller::Peer(_) => {
-                self.stream.next_frame(|frame| (frame.id, decode_ask(frame).map(|ask| Said::Ask(Box::new(ask)))))
-            }
+            Caller::Peer(_) => self.stream.next_frame(|frame| (frame.id, decode_ask(frame).map(Said::Ask))),
         };
         let Some((id, said)) = spelt.map_err(|error| End::Refused(error.into()))? else {
             let since = self.stream.has_begun().then(|| self.frame_since.get().unwrap_or(now));

@@ -168,7 +168,7 @@ impl Core {
     pub fn on_said(&mut self, connection: &Rc<Connection>, id: CallId, said: Said) {
         match said {
             Said::Call(call) => self.on_call(connection, id, call),
-            Said::Ask(question) => self.on_ask(connection, id, *question),
+            Said::Ask(question) => self.on_ask(connection, id, question),
         }
     }
 

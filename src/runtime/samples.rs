@@ -1,6 +1,6 @@
 //! A core without an executor, for the tests of what stands around it.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use super::metrics::CoreMetrics;
 use super::slots::Slots;
 use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::message::NodeInfo;
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
-use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId};
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId, NodeId};
 use crate::store::wal::log::LogConfig;
 use crate::store::{Engine, EngineConfig};
 
 const MIB: u64 = 1024 * 1024;
 
-const CORES: Cores = Cores { count: 2, salt: 1 };
+pub(super) const CORES: Cores = Cores { count: 2, salt: 1 };
 
 /// Core 0 of two, of which the other one never turns, and neither does a store thread.
 pub(super) struct World {
@@ -74,7 +74,26 @@ impl World {
     }
 }
 
-fn ring() -> Ring {
+/// A view of this node, and of others: their names and cores.
+pub(super) fn view(others: &[(&str, SocketAddr, Cores)]) -> Arc<View> {
+    let member = |name: &str, address, cores| Member {
+        node: NodeId::of(name),
+        name: name.into(),
+        address,
+        http: address,
+        cores,
+        liveness: Liveness::Up,
+    };
+    let here = member("node-a", ([127, 0, 0, 1], 1).into(), CORES);
+    let mut members: Vec<Member> = others.iter().map(|(name, address, cores)| member(name, *address, *cores)).collect();
+    members.push(here);
+    members.sort_unstable_by_key(|member| member.node);
+    let row = LayoutRow { node: NodeId::of("node-a"), incarnation: 1, zone: "a".into(), weight: 1 };
+    let layout = Arc::new(Layout::founding(ring().partitions(), Wanted { n: 3, r: 2, w: 2 }, row));
+    Arc::new(View { me: NodeId::of("node-a"), epoch: 1, layout, members })
+}
+
+pub(super) fn ring() -> Ring {
     Ring::new(16)
 }
 

@@ -161,6 +161,10 @@ impl Core {
         }
     }
 
+    pub(in crate::runtime) fn links(&self) -> &crate::runtime::links::Links {
+        &self.links
+    }
+
     /// Carries out what a shard would say, and sends it.
     pub(in crate::runtime) fn act(&mut self, effects: impl IntoIterator<Item = crate::protocol::io::Effect>) {
         effects.into_iter().for_each(|effect| self.perform(effect));

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::mail::{Arrival, Knock, Mail};
+use super::mail::{Arrival, Knock, Line, Mail, Wish};
 use super::pages;
 use crate::protocol::config::DEADLINE_DEFAULT;
 use crate::protocol::message::{Failure, Keys, Outcome, Reply, Request};
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::types::{CoreId, Key};
 
 /// Most asks under way. The control thread is one thread: more would only wait here instead of outside.
@@ -25,6 +25,9 @@ pub const GRACE: Duration = Duration::from_millis(250);
 
 /// A checkpoint writes out up to an overlay of every core; beyond this the disk is not coming back soon.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(120);
+
+/// Writes that were under way when a core was frozen end within their own deadlines; whoever asked has given up before.
+const FREEZE_MAX: Duration = Duration::from_secs(2);
 
 /// The door. Clones share its bounds.
 #[derive(Clone, Debug)]
@@ -78,12 +81,55 @@ impl Door {
         Ok(())
     }
 
+    /// Lets no core take a client's write from now on. Whether none of them holds anything in memory.
+    ///
+    /// # Errors
+    /// [`Failure`] when a core does not say so in time; it may refuse writes all the same until it is thawed.
+    pub async fn freeze(&self) -> Result<bool, Failure> {
+        let mut all = Vec::with_capacity(self.boxes.len());
+        for core in self.every_core() {
+            let (answer, told) = oneshot::channel();
+            self.knock(core, Knock::Freeze { answer })?;
+            all.push(told);
+        }
+        let mut empty = true;
+        for told in all {
+            empty &= answer_within(FREEZE_MAX, told).await?;
+        }
+        Ok(empty)
+    }
+
+    /// Lets every core take writes again.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when a core takes no mail: try again.
+    pub fn thaw(&self) -> Result<(), Failure> {
+        self.every_core().try_for_each(|core| self.knock(core, Knock::Thaw))
+    }
+
+    /// Shows every core the cluster.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when a core takes no mail: try again.
+    pub fn show(&self, view: &Arc<View>) -> Result<(), Failure> {
+        self.every_core().try_for_each(|core| self.knock(core, Knock::View(Arc::clone(view))))
+    }
+
     /// Gives a connection to the core that its slot is on.
     ///
     /// # Errors
     /// [`Failure::Overloaded`] when that core takes no mail; the connection is closed.
     pub fn hand_over(&self, arrival: Arrival) -> Result<(), Failure> {
         self.post(arrival.slot.core(), Mail::Connection(arrival))
+    }
+
+    /// Answers a wish of a core, with a connection or without.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when that core takes no mail; the connection is closed.
+    pub fn answer_wish(&self, wish: &Wish, line: Option<Line>) -> Result<(), Failure> {
+        let Wish { from, attempt, node, core, .. } = *wish;
+        self.post(from, Mail::Dialed { node, core, attempt, line })
     }
 
     /// The core that owns a key.

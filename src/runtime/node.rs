@@ -17,7 +17,7 @@ use super::entropy;
 use super::executor::{DRAIN_MAX, Rest, Setup};
 use super::heartbeat::Heartbeats;
 use super::launch::start_executor;
-use super::mail::{Errand, Job, MAIL_MAX, Mail};
+use super::mail::{Errand, Job, MAIL_MAX, Mail, NOTICES_MAX, Notice, Wish};
 use super::memory::{Memory, OVERLAY_AGE_MAX};
 use super::metrics::CoreMetrics;
 use super::opening::{Opened, open};
@@ -50,6 +50,8 @@ pub struct Node {
     rests: flume::Receiver<Rest>,
     jobs: Vec<flume::Sender<Job>>,
     storekeepers: Vec<std::thread::JoinHandle<()>>,
+    wishes: flume::Receiver<Wish>,
+    notices: flume::Receiver<Notice>,
 }
 
 impl Node {
@@ -61,7 +63,7 @@ impl Node {
         let clock = Clock::start();
         let memory = Memory::divide(config.memory, config.cores)?;
         probe::io_uring()?;
-        let Opened { home, lsm, ring, actors, spares, remembered, segment_last, .. } =
+        let Opened { home, lsm, ring, actors, spares, remembered, hints, segment_last } =
             open(config, memory.blocks_bytes)?;
         let identity = &home.identity;
         let cores = Cores { count: config.cores, salt: identity.salt };
@@ -83,6 +85,9 @@ impl Node {
         let numbers = Arc::new(AtomicU32::new(segment_last));
         let start = identity.starts;
         let (rest, rests) = flume::unbounded();
+        // One wish for each line that is down, and what is given up is wished for again.
+        let (wish, wishes) = flume::unbounded();
+        let (notice, notices) = flume::bounded(NOTICES_MAX);
         let wal = home.wal();
         let mut node = Node {
             lsm,
@@ -97,6 +102,8 @@ impl Node {
             rests,
             jobs: Vec::new(),
             storekeepers: Vec::new(),
+            wishes,
+            notices,
             home,
         };
         for (((id, mail), inbox), (actor, counter)) in (0..).map(CoreId).zip(letters).zip(errands).zip(actors) {
@@ -112,7 +119,7 @@ impl Node {
                 view: Arc::new(View::alone(&config.name, cores, ring.partitions())),
                 directory: Arc::clone(&node.directory),
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
-                hints: Vec::new(),
+                hints: hints.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 seed: entropy::word(),
             };
             let jobs = node.start_storekeeper(id, clock)?;
@@ -128,6 +135,9 @@ impl Node {
                 store: jobs,
                 metrics: metrics(id),
                 replies_bytes_max: usize::try_from(memory.replies_bytes_max).unwrap_or(usize::MAX),
+                asks_bytes_max: usize::try_from(memory.replies_bytes_max).unwrap_or(usize::MAX),
+                wishes: wish.clone(),
+                notices: notice.clone(),
             };
             let setup = Setup {
                 parts,
@@ -148,6 +158,16 @@ impl Node {
     /// The control thread's door.
     pub fn door(&self) -> Door {
         Door::new(self.ring, self.cores, self.mailboxes.clone())
+    }
+
+    /// The connections to other nodes that its cores want, for the dialer.
+    pub fn wishes(&self) -> flume::Receiver<Wish> {
+        self.wishes.clone()
+    }
+
+    /// What its cores tell unasked.
+    pub fn notices(&self) -> flume::Receiver<Notice> {
+        self.notices.clone()
     }
 
     /// Who it is. The core named is core 0.

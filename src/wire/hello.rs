@@ -7,6 +7,8 @@
 //!                             name length u16, name
 //!    or   "SLOP", length u16, 1 u8, failure
 //! ```
+//! To a node that says hello the answer is a challenge, or the same refusal; see `greet`.
+//!
 //! The length counts what stands behind it. Both messages must stay readable for every version that will ever be: what
 //! stands behind the fields above belongs to a later version and is passed over, up to the bound. A stranger is told by
 //! the first byte that differs, however little has come.
@@ -75,8 +77,10 @@ impl Features {
 pub enum Kind {
     /// A client, which sends calls.
     Client,
-    /// Another node. Reserved: no node connects to another yet.
+    /// A core of another node, which sends asks. It proves the cluster's secret first (`greet`).
     Peer,
+    /// Another node, which compares what it knows of the members with what this one knows. It proves the secret too.
+    Members,
 }
 
 /// What guards a node. Never shown by `Debug`.
@@ -170,6 +174,7 @@ impl Hello {
             out.put_u8(match self.kind {
                 Kind::Client => 0,
                 Kind::Peer => 1,
+                Kind::Members => 2,
             });
             out.put_u16_le(self.core.map_or(CORE_ANY, |core| core.0));
             put_bytes16(out, self.token.as_bytes());
@@ -190,6 +195,7 @@ impl Hello {
             kind: match body.u8("kind")? {
                 0 => Kind::Client,
                 1 => Kind::Peer,
+                2 => Kind::Members,
                 tag => return Err(unknown("kind", tag)),
             },
             core: Some(body.u16("core")?).filter(|&core| core != CORE_ANY).map(CoreId),
@@ -229,7 +235,7 @@ pub fn decode_greeting(from: &[u8]) -> Result<Option<(Greeting, usize)>> {
     Ok(Some((greeting, taken)))
 }
 
-fn put_welcome(out: &mut BytesMut, welcome: &Welcome) {
+pub(super) fn put_welcome(out: &mut BytesMut, welcome: &Welcome) {
     out.put_u16_le(welcome.version);
     out.put_u64_le(welcome.features.0);
     out.put_u128_le(welcome.cluster.0);
@@ -243,7 +249,7 @@ fn put_welcome(out: &mut BytesMut, welcome: &Welcome) {
     put_text(out, &welcome.node, NAME_BYTES_MAX);
 }
 
-fn get_welcome(body: &mut Reader) -> Result<Welcome> {
+pub(super) fn get_welcome(body: &mut Reader) -> Result<Welcome> {
     Ok(Welcome {
         version: body.u16("version")?,
         features: Features(body.u64("features")?),
@@ -261,7 +267,7 @@ fn get_welcome(body: &mut Reader) -> Result<Welcome> {
     })
 }
 
-fn put_message(out: &mut BytesMut, max: usize, body: impl FnOnce(&mut BytesMut)) {
+pub(super) fn put_message(out: &mut BytesMut, max: usize, body: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.put_slice(&MAGIC);
     out.put_u16_le(0);
@@ -272,7 +278,7 @@ fn put_message(out: &mut BytesMut, max: usize, body: impl FnOnce(&mut BytesMut))
     out[start + MAGIC.len()..start + HEAD_BYTES].copy_from_slice(&behind.to_le_bytes());
 }
 
-fn get_message<'a>(from: &'a [u8], what: &'static str, max: usize) -> Result<Option<(Reader<'a>, usize)>> {
+pub(super) fn get_message<'a>(from: &'a [u8], what: &'static str, max: usize) -> Result<Option<(Reader<'a>, usize)>> {
     let magic = &from[..from.len().min(MAGIC.len())];
     if !MAGIC.starts_with(magic) {
         let mut found = [0; MAGIC.len()];
@@ -289,6 +295,6 @@ fn get_message<'a>(from: &'a [u8], what: &'static str, max: usize) -> Result<Opt
     Ok(from.get(HEAD_BYTES..found).map(|body| (Reader::new(body), found)))
 }
 
-fn unknown(what: &'static str, tag: u8) -> WireError {
+pub(super) fn unknown(what: &'static str, tag: u8) -> WireError {
     WireError::Unknown { what, tag: tag.into() }
 }

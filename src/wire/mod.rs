@@ -9,8 +9,10 @@ pub mod sets;
 pub mod frame;
 pub mod hello;
 pub mod proof;
+pub mod greet;
 pub mod call;
 pub mod answer;
+pub mod peer;
 pub mod glance;
 pub mod failure;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Whatever comes over a connection: a handshake, calls and answers, from a stranger or a peer. Nothing panics, and what is read
-//! is spelled again as something that reads the same.
+//! Whatever comes over a connection: a handshake, calls and answers, from a stranger or a peer. Nothing panics, and
+//! what is read is spelled again as something that reads the same.
 
 #![no_main]
 

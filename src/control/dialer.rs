@@ -69,7 +69,7 @@ impl Dialer {
             Err(failed) => {
                 let Wish { node, address, core, failures, .. } = wish;
                 if failures == 0 {
-                    tracing::info!(%node, %address, %core, reason = %failed, "a peer cannot be reached; it is tried again");
+                    tracing::info!(%node, %address, %core, reason = %failed, "a peer cannot be reached yet");
                 } else {
                     tracing::debug!(%node, %address, %core, failures, reason = %failed, "a peer cannot be reached");
                 }

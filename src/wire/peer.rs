@@ -18,8 +18,8 @@
 //! 0xa6  refused  reason u8, number u64, hash u64 (the refuser's layout; zeros for other reasons than 0)
 //! 0xff  failure  the ask was not understood: nothing was done
 //! ```
-//! Sets, updates and what is remembered as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever tells
-//! are nodes of one cluster that have proven it, so a frame may be as large as the largest answer, both ways.
+//! Sets, updates and what is remembered as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever
+//! tells are nodes of one cluster that have proven it, so a frame may be as large as the largest answer, both ways.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -499,14 +499,11 @@ fn id(node: usize) -> NodeId {
     NodeId(node as u64 + 1)
 }
 
-/// Every partition on the nodes that follow it.
+/// The layout that grew from one node to all.
 fn layout(nodes: usize, wanted: Wanted) -> Arc<Layout> {
-    let copies = nodes.min(usize::from(wanted.n));
     let row = |node| LayoutRow { node: id(node), incarnation: 1, zone: "".into(), weight: 1 };
-    let owners = (0..usize::from(PARTITIONS)).flat_map(|partition| {
-        (0..copies).map(move |copy| u16::try_from((partition + copy) % nodes).expect("a few nodes"))
-    });
-    Arc::new(Layout::of(1, wanted, (0..nodes).map(row).collect(), owners.collect()))
+    let founded = Layout::founding(PARTITIONS, wanted, row(0));
+    Arc::new(founded.next((0..nodes).map(row).collect(), wanted))
 }
 
 fn view(layout: &Arc<Layout>, me: usize, down: &BTreeSet<usize>, epoch: u64) -> Arc<View> {

@@ -17,6 +17,8 @@ pub struct Stats {
     pub sibling_reads: u64,
     /// Sets sent to owners that were found behind by a read.
     pub read_repairs: u64,
+    /// Retries of writes that were remembered.
+    pub remembered_writes: u64,
     /// Requests that were handed on to an owner.
     pub forwarded: u64,
     /// Hints stored, delivered, and dropped for lack of room.

@@ -635,6 +635,7 @@ impl Core {
         metrics.queue_appends.set(stats.queue_records as f64);
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
+        metrics.shard.show(&self.parts.shard.stats());
     }
 }
 

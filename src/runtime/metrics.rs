@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
 
+use super::shard_metrics::{self, ShardMetrics};
 use crate::protocol::message::{Failure, Outcome, Request};
 use crate::protocol::types::CoreId;
 
@@ -138,6 +139,7 @@ pub struct CoreMetrics {
     pub connections_opened: Counter,
     pub connections_dropped: Counter,
     pub frames_refused: Counter,
+    pub shard: ShardMetrics,
     core: String,
     recorder: SharedRecorder,
 }
@@ -215,6 +217,7 @@ impl CoreMetrics {
             connections_opened: counter(CONNECTIONS_OPENED),
             connections_dropped: counter(CONNECTIONS_DROPPED),
             frames_refused: counter(FRAMES_REFUSED),
+            shard: ShardMetrics::registered(core),
             core: core.to_owned(),
             recorder,
         }
@@ -280,6 +283,7 @@ fn outcome_label(outcome: &Outcome) -> usize {
 
 /// Tells the recorder what every metric of a core means.
 pub fn describe(recorder: &dyn Recorder) {
+    shard_metrics::describe(recorder);
     for (name, kind, help) in TABLE {
         match kind {
             Kind::Counter => recorder.describe_counter(name.into(), None, help.into()),

@@ -11,6 +11,7 @@ pub mod mail;
 pub mod slots;
 pub mod heartbeat;
 pub mod metrics;
+pub mod shard_metrics;
 pub mod signal;
 pub mod poller;
 pub mod stream;

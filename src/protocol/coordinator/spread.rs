@@ -343,6 +343,7 @@ impl Shard {
         if let Some(mut written) = written {
             let outcome = if verdict == Verdict::Enough {
                 written.level = quorum.level();
+                self.stats.remembered_writes += u64::from(written.remembered);
                 match written.level.fallbacks {
                     0 => self.stats.writes_by_owners += 1,
                     _ => self.stats.writes_with_fallbacks += 1,

@@ -64,7 +64,7 @@ impl Layout {
         Layout::of(1, wanted, vec![row], vec![0; usize::from(partitions)])
     }
 
-    pub(super) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
+    pub(crate) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
         let hash = hash(number, wanted, &rows, &owners);
         Layout { stamp: LayoutStamp { number, hash }, wanted, rows, owners }
     }

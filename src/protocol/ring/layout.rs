@@ -101,6 +101,11 @@ impl Layout {
         self.owners[first..first + copies].iter().map(|row| self.rows[usize::from(*row)].node)
     }
 
+    /// Indices of rows, as many for each partition as it has copies, partition after partition.
+    pub fn owner_indices(&self) -> &[u16] {
+        &self.owners
+    }
+
     /// Whether the node owns the partition.
     pub fn is_owner(&self, node: NodeId, partition: Partition) -> bool {
         self.owners(partition).any(|owner| owner == node)

@@ -6,6 +6,7 @@
 
 pub mod reader;
 pub mod sets;
+pub mod layout;
 pub mod frame;
 pub mod hello;
 pub mod proof;

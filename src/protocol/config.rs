@@ -90,12 +90,6 @@ pub const LISTINGS_MAX: usize = 16;
 /// What a refusal for lack of room tells the client to wait: about one group commit of a busy disk.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// Most nodes of a cluster: what is told of all of them still fits one message of 1 MiB.
-pub const NODES_MAX: usize = 1_000;
-
-/// Longest name of a zone.
-pub const ZONE_BYTES_MAX: usize = 64;
-
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < SET_BYTES_MAX);
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS_MAX.is_power_of_two());
 const _: () = assert!(PARTITIONS <= PARTITIONS_MAX && N_DEFAULT <= COPIES_MAX && NODES_MAX <= u16::MAX as usize);

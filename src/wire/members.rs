@@ -10,8 +10,7 @@
 //!             zone (counter u64, setter u64, text16)  weight (counter u64, setter u64, u32)
 //!             start (count u64, stamp u64, address, http address, cores u16, salt u64)
 //! address   = 4 or 6 u8, 4 or 16 bytes, port u16
-//! layout    = 0 u8  |  1 u8, number u64, n u8, r u8, w u8, count u32, (node u64, incarnation u128, weight u32,
-//!             zone text16), count u32, owners u16
+//! layout    = 0 u8  |  1 u8, as in `layout`
 //! durable   = cluster u128  partitions u16  node u64  rows  layout
 //! ```
 //! A row's node is the hash of its name, so it does not travel.
@@ -21,23 +20,20 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
+use super::layout::{LAYOUT_BYTES_MAX, get_layout, put_layout};
 use super::reader::{Reader, Result, WireError, put_count, put_text};
-use crate::protocol::config::{NODES_MAX, ZONE_BYTES_MAX};
+use crate::protocol::config::{NODE_NAME_BYTES_MAX, NODES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
 use crate::protocol::membership::{Answer, Durable, Knowledge, Letter, Register, Round, Row, RowStart, RowState, Rows};
-use crate::protocol::ring::{Cores, Layout, LayoutRow, Wanted};
+use crate::protocol::ring::{Cores, Layout};
 use crate::protocol::types::{ClusterId, NodeId};
 
-/// Largest message of an exchange, its length aside.
-pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-
-/// Longest name of a node that takes part in a cluster.
-const NAME_BYTES_MAX: usize = 64;
+/// Largest message of an exchange, its length aside: room for what is known of as many nodes as a cluster may have.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const ROW_BYTES_MIN: usize = 2 + 4 + 16 + 2 + 18 + 20 + 16 + 14 + 10;
-const LAYOUT_ROW_BYTES_MIN: usize = 8 + 16 + 4 + 2;
+const ROW_BYTES_MAX: usize = ROW_BYTES_MIN + NODE_NAME_BYTES_MAX + ZONE_BYTES_MAX + 2 * 12;
 
-/// Most owners that a layout names: 32,768 partitions, 16 copies each.
-const OWNERS_MAX: usize = 16 * 32_768;
+const _: () = assert!(NODES_MAX * (ROW_BYTES_MAX + 8) + LAYOUT_BYTES_MAX + 64 <= MESSAGE_BYTES_MAX);
 
 /// Spells a letter with its length before it.
 pub fn encode_letter(out: &mut BytesMut, letter: &Letter) {
@@ -104,7 +100,7 @@ pub fn put_durable(out: &mut BytesMut, durable: &Durable) {
     out.put_u16_le(durable.partitions);
     out.put_u64_le(durable.me.0);
     put_rows(out, &durable.rows);
-    put_layout(out, durable.layout.as_deref());
+    put_known_layout(out, durable.layout.as_deref());
 }
 
 /// Reads what a node kept on disk.
@@ -118,7 +114,7 @@ pub fn get_durable(from: &mut Reader) -> Result<Durable> {
     if rows.get(me).is_none() {
         return Err(unknown("node", 0));
     }
-    Ok(Durable { cluster, partitions, me, rows, layout: get_layout(from)? })
+    Ok(Durable { cluster, partitions, me, rows, layout: get_known_layout(from)? })
 }
 
 fn put_message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
@@ -137,7 +133,7 @@ fn put_knowledge(out: &mut BytesMut, knowledge: &Knowledge) {
     put_rows(out, &knowledge.rows);
     put_count(out, knowledge.up.len());
     knowledge.up.iter().for_each(|node| out.put_u64_le(node.0));
-    put_layout(out, knowledge.layout.as_deref());
+    put_known_layout(out, knowledge.layout.as_deref());
     out.put_u64_le(knowledge.round.count);
     out.put_u8(u8::from(knowledge.round.is_open));
 }
@@ -148,7 +144,7 @@ fn get_knowledge(from: &mut Reader) -> Result<Knowledge> {
     let rows = get_rows(from)?;
     let count = from.count("nodes that are up", NODES_MAX, 8)?;
     let up = (0..count).map(|_| Ok(NodeId(from.u64("node")?))).collect::<Result<_>>()?;
-    let layout = get_layout(from)?;
+    let layout = get_known_layout(from)?;
     let round = Round { count: from.u64("round")?, is_open: flag(from, "is open")? };
     Ok(Knowledge { cluster, partitions, rows, up, layout, round })
 }
@@ -166,7 +162,7 @@ fn get_rows(from: &mut Reader) -> Result<Rows> {
 }
 
 fn put_row(out: &mut BytesMut, row: &Row) {
-    put_text(out, &row.name, NAME_BYTES_MAX);
+    put_text(out, &row.name, NODE_NAME_BYTES_MAX);
     out.put_u32_le(row.generation);
     out.put_u128_le(row.incarnation);
     out.put_u8(match row.state {
@@ -191,7 +187,7 @@ fn put_row(out: &mut BytesMut, row: &Row) {
 }
 
 fn get_row(from: &mut Reader) -> Result<Row> {
-    let name: Arc<str> = from.text("name", NAME_BYTES_MAX)?.into();
+    let name: Arc<str> = from.text("name", NODE_NAME_BYTES_MAX)?.into();
     let (generation, incarnation) = (from.u32("generation")?, from.u128("incarnation")?);
     let state = match from.u8("state")? {
         0 => RowState::Staged,
@@ -205,7 +201,7 @@ fn get_row(from: &mut Reader) -> Result<Row> {
     let zone = Register { counter, setter, value: from.text("zone", ZONE_BYTES_MAX)?.into() };
     let (counter, setter) = (from.u64("weight")?, NodeId(from.u64("weight")?));
     let weight = Register { counter, setter, value: from.u32("weight")? };
-    if weight.value == 0 {
+    if !(1..=WEIGHT_MAX).contains(&weight.value) {
         return Err(unknown("weight", 0));
     }
     let (count, stamp) = (from.u64("starts")?, from.u64("stamp")?);
@@ -245,56 +241,16 @@ fn octets<const N: usize>(from: &mut Reader) -> Result<[u8; N]> {
     Ok(from.take("address", N)?.try_into().expect("as many as were asked for"))
 }
 
-fn put_layout(out: &mut BytesMut, layout: Option<&Layout>) {
-    let Some(layout) = layout else {
-        return out.put_u8(0);
-    };
-    out.put_u8(1);
-    out.put_u64_le(layout.stamp().number);
-    let Wanted { n, r, w } = layout.wanted();
-    out.put_slice(&[n, r, w]);
-    put_count(out, layout.rows().len());
-    for row in layout.rows() {
-        out.put_u64_le(row.node.0);
-        out.put_u128_le(row.incarnation);
-        out.put_u32_le(row.weight);
-        put_text(out, &row.zone, ZONE_BYTES_MAX);
+fn put_known_layout(out: &mut BytesMut, layout: Option<&Layout>) {
+    out.put_u8(u8::from(layout.is_some()));
+    if let Some(layout) = layout {
+        put_layout(out, layout);
     }
-    let owners = layout.owner_indices();
-    put_count(out, owners.len());
-    owners.iter().for_each(|owner| out.put_u16_le(*owner));
 }
 
-fn get_layout(from: &mut Reader) -> Result<Option<Arc<Layout>>> {
-    if !flag(from, "layout")? {
-        return Ok(None);
-    }
-    let number = from.u64("number")?;
-    let wanted = Wanted { n: from.u8("n")?, r: from.u8("r")?, w: from.u8("w")? };
-    let count = from.count("layout rows", NODES_MAX, LAYOUT_ROW_BYTES_MIN)?;
-    let row = |from: &mut Reader| {
-        let (node, incarnation) = (NodeId(from.u64("node")?), from.u128("incarnation")?);
-        Ok(LayoutRow {
-            node,
-            incarnation,
-            weight: from.u32("weight")?,
-            zone: from.text("zone", ZONE_BYTES_MAX)?.into(),
-        })
-    };
-    let rows = (0..count).map(|_| row(from)).collect::<Result<Vec<_>>>()?;
-    let owners = from.count("owners", OWNERS_MAX, 2)?;
-    let owners = (0..owners).map(|_| from.u16("owner")).collect::<Result<Vec<_>>>()?;
-    let copies = rows.len().min(usize::from(wanted.n));
-    let is_sound = copies > 0
-        && rows.is_sorted_by(|one, next| one.node < next.node)
-        && (owners.len() / copies).is_power_of_two()
-        && owners.len() % copies == 0
-        && owners.len() / copies <= 32_768
-        && owners.iter().all(|owner| usize::from(*owner) < rows.len());
-    if !is_sound {
-        return Err(unknown("layout", 0));
-    }
-    Ok(Some(Arc::new(Layout::of(number, wanted, rows, owners))))
+fn get_known_layout(from: &mut Reader) -> Result<Option<Arc<Layout>>> {
+    let is_known = flag(from, "layout")?;
+    Ok(if is_known { Some(Arc::new(get_layout(from)?)) } else { None })
 }
 
 fn partitions(from: &mut Reader) -> Result<u16> {
@@ -323,6 +279,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::ring::{LayoutRow, Wanted};
 
     fn row(name: &str, address: &str) -> Row {
         let setter = NodeId(9);
@@ -347,7 +304,8 @@ mod tests {
 
     fn layout() -> Arc<Layout> {
         let row = |node| LayoutRow { node: NodeId(node), incarnation: 2, zone: "z".into(), weight: 1 };
-        Arc::new(Layout::of(3, Wanted { n: 3, r: 2, w: 2 }, vec![row(1), row(2)], vec![0, 1, 1, 0]))
+        let wanted = Wanted { n: 3, r: 2, w: 2 };
+        Arc::new(Layout::founding(2, wanted, row(1)).next(vec![row(1), row(2)], wanted))
     }
 
     fn knowledge() -> Knowledge {
@@ -401,24 +359,6 @@ mod tests {
     }
 
     #[test]
-    fn what_every_member_knows_of_a_thousand_nodes_fits_one_message() {
-        let name = |n: usize| format!("{n:0>64}");
-        let zone: Arc<str> = "z".repeat(ZONE_BYTES_MAX).into();
-        let wide = |n: usize| {
-            let row = row(&name(n), "[::1]:7600");
-            Row { zone: Register { value: Arc::clone(&zone), ..row.zone }, ..row }
-        };
-        let rows: Rows = (0..NODES_MAX).map(wide).collect();
-        let row = |row: &Row| LayoutRow { node: row.node, incarnation: 1, zone: Arc::clone(&zone), weight: 1 };
-        let owners = vec![0; 3 * 32_768];
-        let layout = Layout::of(1, Wanted { n: 3, r: 2, w: 2 }, rows.iter().map(row).collect(), owners);
-        let up = rows.iter().map(|row| row.node).collect();
-        let layout = Some(Arc::new(layout));
-        let letter = Letter::Compare(Box::new(Knowledge { rows, up, layout, ..knowledge() }));
-        assert!(spelt(&letter).len() <= MESSAGE_BYTES_MAX);
-    }
-
-    #[test]
     fn the_bytes_never_change() {
         let mut durable_bytes = BytesMut::new();
         put_durable(&mut durable_bytes, &durable());
@@ -428,14 +368,14 @@ mod tests {
 
     const GOLDEN: [&str; 4] = [
         concat!(
-            "78010000000700000000000000000000000000000002000200000006006e6f64652d61010000000200000000000000000000",
+            "80010000000700000000000000000000000000000002000200000006006e6f64652d61010000000200000000000000000000",
             "0000000000020103000000000000000900000000000000010061040000000000000009000000000000000500000006000000",
             "000000000700000000000000047f000001b01d047f000001b01d0800090000000000000006006e6f64652d62010000000200",
             "0000000000000000000000000000020103000000000000000900000000000000010061040000000000000009000000000000",
             "0005000000060000000000000007000000000000000600000000000000000000000000000001b01d06000000000000000000",
-            "00000000000001b01d0800090000000000000001000000010000000000000001030000000000000003020202000000010000",
-            "0000000000020000000000000000000000000000000100000001007a02000000000000000200000000000000000000000000",
-            "00000100000001007a040000000000010001000000020000000000000001",
+            "00000000000001b01d0800090000000000000001000000010000000000000001020000000000000071e98134461b0bec0302",
+            "02020000000100000000000000020000000000000000000000000000000100000001007a0200000000000000020000000000",
+            "000000000000000000000100000001007a040000000100000000000100020000000000000001",
         ),
         "2500000000000000000000000000000000000000000000000000000000000000000000000000000000",
         "110000000104000000000000000500000000000000",
@@ -445,9 +385,9 @@ mod tests {
             "000000000000000700000000000000047f000001b01d047f000001b01d0800090000000000000006006e6f64652d62010000",
             "0002000000000000000000000000000000020103000000000000000900000000000000010061040000000000000009000000",
             "0000000005000000060000000000000007000000000000000600000000000000000000000000000001b01d06000000000000",
-            "00000000000000000001b01d0800090000000000000001030000000000000003020202000000010000000000000002000000",
-            "0000000000000000000000000100000001007a0200000000000000020000000000000000000000000000000100000001007a",
-            "040000000000010001000000",
+            "00000000000000000001b01d0800090000000000000001020000000000000071e98134461b0bec0302020200000001000000",
+            "00000000020000000000000000000000000000000100000001007a0200000000000000020000000000000000000000000000",
+            "000100000001007a040000000100000000000100",
         ),
     ];
 

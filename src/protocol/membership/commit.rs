@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::io::{Answer, Effect, Letter, LetterId, Note, Round};
 use super::{Alarm, Membership, RowState, Sent, layout_row};
 use crate::protocol::config::NODES_MAX;
-use crate::protocol::ring::{Layout, LayoutRow};
+use crate::protocol::ring::LayoutRow;
 use crate::protocol::types::{Instant, NodeId};
 
 /// Time for more nodes to join: one layout for several.
@@ -143,8 +143,7 @@ impl Membership {
             let mut rows: Vec<LayoutRow> = self.layout.rows().iter().map(|row| self.present(row)).collect();
             let room = NODES_MAX - rows.len();
             rows.extend(self.joined().take(room));
-            rows.sort_unstable_by_key(|row| row.node);
-            self.candidate = Some(Arc::new(next_layout(&self.layout, rows)));
+            self.candidate = Some(Arc::new(self.layout.next(rows, self.layout.wanted())));
             self.is_dirty = true;
             self.commit = Commit::Writing;
         }
@@ -316,26 +315,5 @@ impl Membership {
             self.answer_frozen(Some(letter), false, effects);
         }
         effects.push(Effect::Thaw);
-    }
-}
-
-/// The layout after this one, with these rows.
-pub(super) fn next_layout(before: &Layout, rows: Vec<LayoutRow>) -> Layout {
-    let (wanted, nodes) = (before.wanted(), rows.len());
-    let copies = nodes.min(usize::from(wanted.n));
-    let owners = (0..usize::from(before.partitions())).flat_map(|partition| {
-        (0..copies).map(move |copy| u16::try_from((partition + copy) % nodes).expect("a thousand nodes at most"))
-    });
-    Layout::of(before.stamp().number + 1, wanted, rows, owners.collect())
-}
-
-/// Whether a layout of another member keeps the rules.
-pub(super) fn check(layout: &Layout, before: Option<&Arc<Layout>>, partitions: u16) -> Result<(), String> {
-    if layout.partitions() != partitions {
-        return Err(format!("it has {} partitions, the cluster has {partitions}", layout.partitions()));
-    }
-    match before {
-        Some(before) if before.wanted() != layout.wanted() => Err("it changes the number of copies".to_owned()),
-        _ => Ok(()),
     }
 }

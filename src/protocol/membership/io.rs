@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::past::Refusal;
 use super::rows::Rows;
-use crate::protocol::ring::{Layout, LayoutStamp, Liveness, View};
+use crate::protocol::ring::{Layout, LayoutStamp, Liveness, Unruly, View};
 use crate::protocol::types::{ClusterId, NodeId};
 
 /// One exchange on its way to a member and back.
@@ -223,7 +223,7 @@ pub enum Note {
         /// Which.
         stamp: LayoutStamp,
         /// The rule.
-        reason: String,
+        rule: Unruly,
     },
     /// A joined node waits, because members hold data.
     HeldByData,

@@ -397,12 +397,14 @@ impl Membership {
         let number = layout.stamp().number;
         let before = [Some(&self.layout), self.previous.as_ref()];
         let before = before.into_iter().flatten().find(|before| before.stamp().number + 1 == number);
-        match commit::check(layout, before, self.partitions) {
+        // Where this node has missed some, the rules are all that it can be judged by.
+        let before = before.map_or_else(|| (layout.partitions() != self.partitions).then_some(&self.layout), Some);
+        match layout.check(before.map(|before| &**before)) {
             Ok(()) => {
                 self.candidate = Some(Arc::clone(layout));
                 self.is_dirty = true;
             }
-            Err(reason) => effects.push(Effect::Note(Note::Unruly { stamp: layout.stamp(), reason })),
+            Err(rule) => effects.push(Effect::Note(Note::Unruly { stamp: layout.stamp(), rule })),
         }
     }
 

@@ -89,7 +89,7 @@ impl Layout {
         Ok(layout)
     }
 
-    pub(crate) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
+    pub(super) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
         let hash = hash(number, wanted, &rows, &owners);
         Layout { stamp: LayoutStamp { number, hash }, wanted, rows, owners }
     }
@@ -140,11 +140,6 @@ impl Layout {
         let mut loads = vec![0; self.rows.len()];
         self.owners.iter().for_each(|row| loads[usize::from(*row)] += 1);
         loads
-    }
-
-    /// Indices of rows, as many for each partition as it has copies, partition after partition.
-    pub fn owner_indices(&self) -> &[u16] {
-        &self.owners
     }
 
     /// Whether the node owns the partition.

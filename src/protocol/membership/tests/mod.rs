@@ -5,7 +5,6 @@ mod world;
 use std::time::Duration;
 
 use self::world::{CLUSTER, World};
-use super::commit::next_layout;
 use super::{Input, Knowledge, Letter, Note, Past, Refusal, Round, RowState};
 use crate::protocol::ring::{LayoutRow, Liveness};
 use crate::protocol::types::{ClusterId, NodeId};
@@ -341,7 +340,7 @@ fn of_two_layouts_with_one_number_the_lower_hash_wins_and_the_rest_comes_next() 
             let mut rows = base.rows().to_vec();
             rows.push(row);
             rows.sort_by_key(|row| row.node);
-            std::sync::Arc::new(next_layout(&base, rows))
+            std::sync::Arc::new(base.next(rows, base.wanted()))
         };
         let (one, other) = (with(c), with(d));
         assert_eq!(one.stamp().number, other.stamp().number);

@@ -14,17 +14,21 @@ use tokio::sync::oneshot;
 use super::config::Config;
 use super::{Failed, Said, logs, say};
 use crate::control::acceptor::Acceptor;
+use crate::control::dialer::Dialer;
 use crate::control::guard::Guard;
 use crate::control::http::{self, server};
 use crate::control::listener;
 use crate::control::metrics::Metrics;
 use crate::control::node::Node as Shown;
 use crate::control::notify::Notify;
+use crate::control::shake::Party;
+use crate::protocol::types::NodeId;
 use crate::runtime::node::Node;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
 use crate::runtime::start::NodeConfig;
 use crate::runtime::trees;
+use crate::wire::proof::Secret;
 
 /// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
 const BLOCKING_THREADS_MAX: usize = 2;
@@ -44,6 +48,7 @@ pub fn run(config: Config) -> Result<Said, Failed> {
     let shown = shown(&config, &node, binary.local_addr()?, Arc::clone(&metrics));
     let slots = Slots::new(config.cores, config.connections_max);
     let acceptor = Acceptor::new(shown.clone(), slots);
+    let (dialer, wishes) = (Dialer::new(&shown), node.wishes());
     let (name, data_dir) = (&config.name, absolute(&config.data_dir)?);
     let ready = format!(
         "sloop {} \"{name}\" is ready: clients on {}, http on http://{}, {} cores, data in {}\n",
@@ -62,13 +67,14 @@ pub fn run(config: Config) -> Result<Said, Failed> {
         let serving = async {
             tokio::join!(
                 acceptor.serve(binary),
+                dialer.serve(wishes),
                 server::serve(web, http::router(shown.clone())),
                 metrics.upkeep(),
                 notify.watch(Arc::clone(&shown.hearts)),
             )
         };
         tokio::select! {
-            (accepted, served, ..) = serving => { accepted?; served? }
+            (accepted, (), served, ..) = serving => { accepted?; served? }
             () = either(&mut terminate, &mut interrupt) => {}
         }
         notify.stopping();
@@ -106,6 +112,12 @@ fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>
         hearts: node.hearts(),
         metrics,
         guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
+        // What guards a node against clients guards it against nodes as well.
+        party: Party {
+            node: NodeId::of(&config.name),
+            cluster: Some(node.info().cluster),
+            secret: Secret::new(config.token.as_ref().map_or("", |token| token.reveal()).as_bytes()),
+        },
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
         trees: Arc::new(move |range| trees::begin(&tree, range)),
     }

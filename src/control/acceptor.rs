@@ -1,8 +1,8 @@
-//! The door of the binary port: strangers become clients here, or go.
+//! The door of the binary port: strangers become clients or peers here, or go.
 //!
 //! A stranger is slow, silent or wrong at the cost of this thread and of a few hundred bytes, never of a data core. Who
 //! says hello as it should, with the token, is welcomed, and the socket goes to a core with whatever was read behind
-//! the hello.
+//! the hello. A core of another node proves the cluster's secret in place of the token.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,18 +16,24 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::node::Node;
+use super::shake::{self, ShakeError};
 use crate::protocol::message::Failure;
-use crate::runtime::connection::CALLS_MAX;
-use crate::runtime::mail::Arrival;
+use crate::runtime::connection::{ASKS_MAX, CALLS_MAX};
+use crate::runtime::mail::{Arrival, Caller};
 use crate::runtime::slots::{Slot, Slots};
 use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::hello::{
     Features, Greeting, HELLO_BYTES_MAX, Hello, Kind, Limits, VERSIONS, Welcome, encode_greeting,
 };
+use crate::wire::peer::PEER_BYTES_MAX;
 
 /// Strangers at the door. Who comes when so many stand there takes the place of whoever has stood there longest: a
 /// crowd that says nothing must not keep out who says hello.
 const STRANGERS_MAX: usize = 256;
+
+/// Connections of other nodes: 1,000 nodes of 16 cores to each of 4, and they never take the place of a client. Who has
+/// the secret is not a stranger, so this bounds mistakes.
+const PEERS_MAX: u32 = 65_536;
 
 /// Nobody loses the place before this: a hello comes right behind the connection, or behind one lost packet.
 const HELLO_TIME_MIN: Duration = Duration::from_millis(100);
@@ -47,6 +53,8 @@ enum Turned {
     Deaf,
     #[error(transparent)]
     Refused(#[from] Failure),
+    #[error(transparent)]
+    Unproven(#[from] ShakeError),
 }
 
 /// Somebody who was accepted and has not become a client yet, as far as we know.
@@ -60,12 +68,14 @@ struct Stranger {
 pub struct Acceptor {
     node: Node,
     slots: Slots,
+    peers: Slots,
 }
 
 impl Acceptor {
     /// An acceptor with that many places for clients.
     pub fn new(node: Node, slots: Slots) -> Acceptor {
-        Acceptor { node, slots }
+        let peers = Slots::new(node.cores.count, PEERS_MAX);
+        Acceptor { node, slots, peers }
     }
 
     /// Accepts until the future is dropped. Polled on the control thread.
@@ -127,11 +137,11 @@ impl Acceptor {
         };
         match judged {
             Ok((hello, slot)) => {
-                say(&mut socket, &Ok(self.welcome(&hello, &slot))).await?;
+                let caller = self.let_in(&mut socket, &mut read, &hello, &slot).await?;
                 let socket = socket.into_std()?;
                 socket.set_nonblocking(false)?;
                 socket.set_nodelay(true)?;
-                Ok(self.node.door.hand_over(Arrival { socket, leftover: read.freeze(), peer, slot })?)
+                Ok(self.node.door.hand_over(Arrival { socket, leftover: read.freeze(), peer, slot, caller })?)
             }
             Err(Turned::Refused(failure)) => {
                 say(&mut socket, &Err(failure.clone())).await?;
@@ -145,23 +155,51 @@ impl Acceptor {
     /// Reads the hello and finds a place for who said it. The token is looked at before anything else that it says.
     async fn judge(&self, socket: &mut TcpStream, read: &mut BytesMut) -> Result<(Hello, Slot), Turned> {
         let hello = hear(socket, read).await?;
-        if !self.node.guard.admits(hello.token.as_bytes()) {
+        if hello.kind == Kind::Client && !self.node.guard.admits(hello.token.as_bytes()) {
             return Err(Failure::Unauthorized.into());
         }
         if VERSIONS.common(hello.versions).is_none() {
             return Err(Failure::Version { min: VERSIONS.min, max: VERSIONS.max }.into());
         }
-        if hello.kind != Kind::Client {
-            return Err(malformed("nodes do not connect to each other in this version").into());
-        }
-        match self.slots.take(hello.core) {
+        let slots = match hello.kind {
+            Kind::Client => &self.slots,
+            Kind::Peer => &self.peers,
+            Kind::Members => {
+                return Err(malformed("nodes do not compare members in this version").into());
+            }
+        };
+        match slots.take(hello.core) {
             Ok(slot) => Ok((hello, slot)),
-            Err(open) => Err(Failure::Connections { open, max: self.slots.max() }.into()),
+            Err(open) => Err(Failure::Connections { open, max: slots.max() }.into()),
+        }
+    }
+
+    /// Welcomes who was judged, and says who it is. A peer is welcomed when it has proven the secret.
+    async fn let_in(
+        &self,
+        socket: &mut TcpStream,
+        read: &mut BytesMut,
+        hello: &Hello,
+        slot: &Slot,
+    ) -> Result<Caller, Turned> {
+        let welcome = self.welcome(hello, slot);
+        if hello.kind == Kind::Client {
+            say(socket, &Ok(welcome)).await?;
+            return Ok(Caller::Client);
+        }
+        let proven = shake::accept(socket, read, hello, &self.node.party, welcome).await?;
+        match proven.cluster {
+            Some(_) => Ok(Caller::Peer(proven.node)),
+            None => Err(malformed("a node without a cluster asks for nothing").into()),
         }
     }
 
     fn welcome(&self, hello: &Hello, slot: &Slot) -> Welcome {
         let bytes = |max: usize| u32::try_from(max).expect("a frame is far below 4 GiB");
+        let (request_bytes, in_flight) = match hello.kind {
+            Kind::Client => (CALL_BYTES_MAX, CALLS_MAX),
+            Kind::Peer | Kind::Members => (PEER_BYTES_MAX, ASKS_MAX),
+        };
         Welcome {
             version: VERSIONS.common(hello.versions).expect("it was judged"),
             features: hello.features.common(Features::default()),
@@ -171,9 +209,9 @@ impl Acceptor {
             salt: self.node.cores.salt,
             partitions: self.node.ring.partitions(),
             limits: Limits {
-                request_bytes: bytes(CALL_BYTES_MAX),
+                request_bytes: bytes(request_bytes),
                 answer_bytes: bytes(ANSWER_BYTES_MAX),
-                in_flight: bytes(CALLS_MAX),
+                in_flight: bytes(in_flight),
             },
             node: self.node.name.to_string(),
         }
@@ -321,8 +359,8 @@ mod tests {
         let newer = Hello { versions: Versions { min: 7, max: 9 }, ..hello() };
         assert_eq!(port.refusal(&spelt(&newer)).await, Failure::Version { min: 1, max: 1 });
 
-        let peer = Hello { kind: Kind::Peer, ..hello() };
-        assert!(matches!(port.refusal(&spelt(&peer)).await, Failure::Malformed { .. }));
+        let newer_peer = Hello { kind: Kind::Peer, ..newer };
+        assert_eq!(port.refusal(&spelt(&newer_peer)).await, Failure::Version { min: 1, max: 1 });
 
         let http = port.refusal(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert!(matches!(http, Failure::Malformed { .. }));

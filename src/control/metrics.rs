@@ -1,5 +1,6 @@
 //! The exporter: one recorder a node, read by `/metrics`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge, with_local_recorder};
@@ -13,7 +14,7 @@ const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// The node's metrics.
 pub struct Metrics {
-    recorder: PrometheusRecorder,
+    recorder: Arc<PrometheusRecorder>,
     uptime_seconds: Gauge,
     hellos_welcomed: Counter,
     hellos_refused: Counter,
@@ -28,9 +29,9 @@ impl Metrics {
                 .set_buckets_for_metric(Matcher::Full(name.to_owned()), &RECORDS_BUCKETS)
                 .expect("there are buckets");
         }
-        let recorder = builder.build_recorder();
-        describe(&recorder);
-        with_local_recorder(&recorder, || {
+        let recorder = Arc::new(builder.build_recorder());
+        describe(&*recorder);
+        with_local_recorder(&*recorder, || {
             metrics::describe_gauge!("sloop_build_info", "Always 1; the labels say what runs.");
             metrics::describe_gauge!("sloop_uptime_seconds", "Time since the node started.");
             metrics::describe_counter!("sloop_hellos_total", "Binary connections that said hello, or failed to.");
@@ -38,7 +39,7 @@ impl Metrics {
         });
         let hellos = |outcome| counter!("sloop_hellos_total", "outcome" => outcome);
         let (uptime_seconds, hellos_welcomed, hellos_refused) =
-            with_local_recorder(&recorder, || (gauge!("sloop_uptime_seconds"), hellos("welcomed"), hellos("refused")));
+            with_local_recorder(&*recorder, || (gauge!("sloop_uptime_seconds"), hellos("welcomed"), hellos("refused")));
         Metrics { recorder, uptime_seconds, hellos_welcomed, hellos_refused }
     }
 
@@ -50,7 +51,7 @@ impl Metrics {
 
     /// The handles of one core, to be handed to it.
     pub fn core(&self, core: CoreId) -> CoreMetrics {
-        CoreMetrics::new(&self.recorder, core)
+        CoreMetrics::new(Arc::clone(&self.recorder) as _, core)
     }
 
     /// The text that Prometheus reads.
@@ -89,6 +90,8 @@ mod tests {
         core.operation(siblings, &Err(Failure::DiskFull), Duration::from_millis(1));
         core.wal_batch_records.record(5.0);
         core.wal_sync_seconds.record(Duration::from_micros(100));
+        core.peer("node-b").asks_not_sent.increment(2);
+        core.peer("node-b").asks_not_sent.increment(1);
 
         let text = metrics.render(1_500);
 
@@ -97,6 +100,7 @@ mod tests {
         has(r#"sloop_operations_total{core="3",kind="put",outcome="ok"} 0"#);
         has(r#"sloop_wal_batch_records_bucket{core="3",le="8"} 1"#);
         has(r#"sloop_wal_sync_duration_seconds_bucket{core="3",le="0.00016"} 1"#);
+        has(r#"sloop_peer_asks_not_sent_total{core="3",peer="node-b"} 3"#);
         has("sloop_uptime_seconds 1.5");
         has(concat!(r#"sloop_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#));
         for sample in text.lines().filter(|line| line.starts_with("# TYPE")) {
@@ -109,7 +113,7 @@ mod tests {
     fn the_table_of_the_documents_names_every_metric() {
         let documented = include_str!("../../docs/METRICS.md");
         let metrics = Metrics::recording();
-        let _core = metrics.core(CoreId(0));
+        let _peer = metrics.core(CoreId(0)).peer("node-b");
         for line in metrics.render(0).lines().filter(|line| line.starts_with("# TYPE")) {
             let name = line.split(' ').nth(2).unwrap();
             assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/METRICS.md");

@@ -5,6 +5,7 @@ pub mod node;
 pub mod listener;
 pub mod shake;
 pub mod acceptor;
+pub mod dialer;
 pub mod guard;
 pub mod http;
 pub mod metrics;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::guard::Guard;
 use super::metrics::Metrics;
+use super::shake::Party;
 use crate::protocol::antientropy::{Range, Tree};
 use crate::protocol::message::Directory;
 use crate::protocol::ring::{Cores, Ring};
@@ -35,8 +36,10 @@ pub struct Node {
     pub hearts: Arc<Heartbeats>,
     /// What they count.
     pub metrics: Arc<Metrics>,
-    /// Who is let in.
+    /// Which client is let in.
     pub guard: Guard,
+    /// As what it meets other nodes, and which of them is let in.
+    pub party: Party,
     /// How a snapshot is begun.
     pub snapshots: SnapshotSource,
     /// How a hash tree is made.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::guard::Guard;
 use super::metrics::Metrics;
 use super::node::Node;
+use super::shake::Party;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
@@ -16,12 +17,14 @@ use crate::protocol::io::{Effect, Effects, Held, Input};
 use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
 use crate::protocol::ring::{Cores, Ring};
 use crate::protocol::shard::{Birth, Shard};
-use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, Now, RequestId, WallTime};
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, WallTime};
 use crate::runtime::door::Door;
 use crate::runtime::heartbeat::Heartbeats;
 use crate::runtime::mail::{Arrival, Knock, MAIL_MAX, Mail};
+use crate::wire::proof::Secret;
 
 pub(super) const CLUSTER: ClusterId = ClusterId(0xc1);
+pub(super) const SECRET: &[u8] = b"cluster";
 const CORES: Cores = Cores { count: 2, salt: 3 };
 const RING: u16 = 16;
 
@@ -47,6 +50,7 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         hearts: Arc::new(hearts),
         metrics: Arc::new(Metrics::recording()),
         guard: Guard::new(token),
+        party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
             made.send(Ok(Tree::new(range))).unwrap();
@@ -82,6 +86,7 @@ fn begin_core(core: u16, directory: Arc<Directory>, arrived: flume::Sender<Arriv
                     let _ = answer.send(fake.store.is_empty());
                 }
                 Mail::Knock(Knock::Thaw | Knock::View(_)) => {}
+                Mail::Dialed { .. } => {}
                 Mail::Connection(arrival) => {
                     let _ = arrived.send(arrival);
                 }

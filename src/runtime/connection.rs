@@ -1,32 +1,41 @@
-//! One client's connection on its core: bytes in, calls out; answers in, bytes out.
+//! One connection on its core, of a client or of a core of another node: bytes in, calls or asks out; answers in, bytes
+//! out.
 //!
 //! Nothing here waits: [`connections`](super::connections) calls in when the socket is ready. Bounds: calls under way,
 //! bytes of answers that wait, calls a turn (so that one busy client cannot keep the core), and the times after which a
-//! slow or silent one is dropped. A client that does not read is not read from.
+//! slow or silent one is dropped. Who does not read is not read from.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
-use super::mail::Arrival;
-use super::signal::Signal;
+use super::mail::{Arrival, Caller};
 use super::slots::Slot;
+use super::stream::{Ended, Stream};
+use super::wanting::Wanting;
 use crate::protocol::message::{Answer, Call, Failure};
-use crate::protocol::types::Instant;
+use crate::protocol::peer::{Ask, Told};
+use crate::protocol::types::{Instant, Key};
 use crate::wire::answer::encode_answer;
 use crate::wire::call::decode_call;
-use crate::wire::frame::{CALL_BYTES_MAX, CallId, frame_bytes, next_frame, reserve_rest};
+use crate::wire::frame::{CALL_BYTES_MAX, CallId};
+use crate::wire::peer::{PEER_BYTES_MAX, Question, decode_ask, encode_misunderstood, encode_told};
 
 /// Most calls of one connection under way: the welcome tells clients so.
 pub const CALLS_MAX: usize = 1_024;
 
-/// Answers that wait on one connection, in bytes; beyond it nothing more is read from it.
+/// Most asks of one core of a peer under way: a fifth of a second of 20,000 a second, which all clients of that core
+/// have together. An asker that goes beyond it is not read from.
+pub const ASKS_MAX: usize = 4_096;
+
+/// Answers that wait on one connection, in bytes; beyond it nothing more is read from it. A peer reads at once, and has
+/// room for what many clients of its own asked in one turn.
 const ANSWERS_BYTES_MAX: usize = 1024 * 1024;
+const TOLD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Calls of at most so many bytes are read without asking for room: one read brings all of them.
 const CALL_BYTES_SMALL: usize = 64 * 1024;
@@ -34,66 +43,32 @@ const CALL_BYTES_SMALL: usize = 64 * 1024;
 /// A frame must be complete this long after its first byte, and answers must be taken within it.
 pub const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// A frame of a peer goes on within this, however long it is: the room that it has is waited for by others.
+const PEER_STALL_MAX: Duration = Duration::from_secs(5);
+
 /// While a core's room for answers is taken, they must be taken within this: others wait for it.
 const UNREAD_CROWDED_MAX: Duration = Duration::from_secs(2);
 
 /// A buffer that once held more is given back when it is empty.
 const KEPT_BYTES: usize = 16 * 1024;
 
-/// The connections of a core that want to be served in its next turn.
-#[derive(Debug, Default)]
-pub struct Wanting {
-    queue: RefCell<VecDeque<Rc<Connection>>>,
-    /// Raised when there is one.
-    pub signal: Signal,
-}
-
-impl Wanting {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.queue.borrow().is_empty()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.queue.borrow().len()
-    }
-
-    /// The one that has waited longest.
-    pub fn pop(&self) -> Option<Rc<Connection>> {
-        let connection = self.queue.borrow_mut().pop_front()?;
-        connection.wanting.set(false);
-        Some(connection)
-    }
-}
-
 /// What a connection and its core know of each other.
 #[derive(Debug)]
 pub struct Connection {
     token: u64,
-    stream: TcpStream,
-    peer: SocketAddr,
-    /// Calls that have come in and were not taken yet, the last one in part, as a rule.
-    calls: RefCell<BytesMut>,
+    caller: Caller,
+    stream: Stream,
     /// Bytes of room that the call has which is coming in.
     room: Cell<usize>,
     /// Calls that were taken, and wait for room for their answers.
-    put_off: RefCell<VecDeque<(CallId, Call)>>,
-    /// Answers that are not sent yet.
-    answers: RefCell<BytesMut>,
-    /// There may be more to read from the socket; and the other end will send nothing more.
-    readable: Cell<bool>,
-    hung_up: Cell<bool>,
+    put_off: RefCell<VecDeque<(CallId, Said)>>,
     under_way: Cell<usize>,
     dirty: Cell<bool>,
     finishing: Cell<bool>,
-    closed: Cell<bool>,
     /// It waits for room before more is read from it.
     stalled: Cell<bool>,
     wanting: Cell<bool>,
     turns: Rc<Wanting>,
-    /// When bytes last came in.
-    read_at: Cell<Instant>,
     /// Since when a frame is incomplete, or answers wait.
     frame_since: Cell<Option<Instant>>,
     answers_since: Cell<Option<Instant>>,
@@ -111,8 +86,47 @@ pub enum End {
     Lost(std::io::Error),
 }
 
-/// What a call is, or why a frame is none. The stream is sound either way.
-pub type Spelt = Result<Call, Failure>;
+/// What a connection brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// By a client.
+    Call(Call),
+    /// By a peer.
+    Ask(Question),
+}
+
+/// What a frame says, or why it says nothing. The stream is sound either way.
+pub type Spelt = Result<Said, Failure>;
+
+impl Said {
+    /// The keys that it is about.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        let (call, ask) = match self {
+            Said::Call(call) => (Some(call), None),
+            Said::Ask(question) => (None, key_of(&question.ask)),
+        };
+        call.into_iter().flat_map(Call::keys).chain(ask)
+    }
+}
+
+/// The key that an ask is about: only a listing has none, and is not forwarded.
+pub fn key_of(ask: &Ask) -> Option<&Key> {
+    match ask {
+        Ask::Store(store) => Some(&store.key),
+        Ask::Merge(merge) => Some(&merge.key),
+        Ask::Fetch { key, .. } | Ask::Recall { key, .. } => Some(key),
+        Ask::Forward(request) => request.key(),
+    }
+}
+
+impl From<Ended> for End {
+    fn from(ended: Ended) -> End {
+        match ended {
+            Ended::Closed => End::Closed,
+            Ended::Lost(error) => End::Lost(error),
+        }
+    }
+}
 
 impl Connection {
     /// Takes over a socket that has said its hello. It is known by `token`, and served in the turns of `turns`.
@@ -120,27 +134,27 @@ impl Connection {
     /// # Errors
     /// What the kernel says of the socket.
     pub fn new(token: u64, now: Instant, arrival: Arrival, turns: Rc<Wanting>) -> std::io::Result<Rc<Connection>> {
-        let Arrival { socket, leftover, peer, slot } = arrival;
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
+        let Arrival { socket, leftover, peer, slot, caller } = arrival;
+        let frame_bytes_max = match caller {
+            Caller::Client => CALL_BYTES_MAX,
+            Caller::Peer(_) => PEER_BYTES_MAX,
+        };
+        let stream = Stream::new(now, (socket, &leftover, peer), frame_bytes_max, KEPT_BYTES)?;
+        if caller != Caller::Client {
+            stream.keep_alive()?;
+        }
         Ok(Rc::new(Connection {
             token,
-            stream: socket,
-            peer,
-            calls: RefCell::new(BytesMut::from(&leftover[..])),
+            caller,
+            stream,
             room: Cell::new(0),
             put_off: RefCell::default(),
-            answers: RefCell::default(),
-            readable: Cell::new(true),
-            hung_up: Cell::new(false),
             under_way: Cell::new(0),
             dirty: Cell::new(false),
             finishing: Cell::new(false),
-            closed: Cell::new(false),
             stalled: Cell::new(false),
             wanting: Cell::new(false),
             turns,
-            read_at: Cell::new(now),
             frame_since: Cell::new(None),
             answers_since: Cell::new(None),
             _slot: slot,
@@ -154,68 +168,53 @@ impl Connection {
 
     /// The socket, to be polled.
     pub fn socket(&self) -> &TcpStream {
-        &self.stream
+        self.stream.socket()
     }
 
     /// The other end.
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.stream.peer()
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> Caller {
+        self.caller
     }
 
     /// Wants to be served in the next turn.
     pub fn want_turn(self: &Rc<Self>) {
         if !self.wanting.replace(true) {
-            self.turns.queue.borrow_mut().push_back(Rc::clone(self));
-            self.turns.signal.raise();
+            self.turns.push(self);
         }
+    }
+
+    /// Has its turn, and may want another.
+    pub fn has_turn(&self) {
+        self.wanting.set(false);
     }
 
     /// The socket has something to be read.
     pub fn on_readable(self: &Rc<Self>, hung_up: bool) {
-        self.readable.set(true);
-        self.hung_up.set(self.hung_up.get() || hung_up);
+        self.stream.on_readable(hung_up);
         if !self.stalled.get() {
             self.want_turn();
         }
     }
 
-    /// Reads what has come in and says how many bytes that was; none when nothing has, for now. `scratch` is the
-    /// core's: what is left of a frame between two reads is kept, so that ten thousand silent connections hold no
-    /// buffers.
+    /// Reads what has come in ([`Stream::receive`]).
     ///
     /// # Errors
     /// [`End`] when nothing more will come.
     pub fn receive(&self, now: Instant, scratch: &mut [u8]) -> Result<usize, End> {
-        if !self.readable.get() || self.finishing.get() {
+        if self.finishing.get() {
             return Ok(0);
         }
-        loop {
-            match (&self.stream).read(scratch) {
-                Ok(0) => return Err(End::Closed),
-                Ok(bytes) => {
-                    // Less than would have fitted is all there was, and what comes later is told. The end may be told
-                    // of already.
-                    self.readable.set(bytes == scratch.len() || self.hung_up.get());
-                    self.read_at.set(now);
-                    let mut calls = self.calls.borrow_mut();
-                    reserve_rest(&mut calls, CALL_BYTES_MAX).expect("a length that cannot be has ended it");
-                    calls.extend_from_slice(&scratch[..bytes]);
-                    return Ok(bytes);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable.set(false);
-                    return Ok(0);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(End::Lost(error)),
-            }
-        }
+        Ok(self.stream.receive(now, scratch)?)
     }
 
     /// Bytes of the call that has come in part, when it is a large one.
     pub fn coming_bytes(&self) -> Option<usize> {
-        let bytes = frame_bytes(&self.calls.borrow(), CALL_BYTES_MAX).ok()??;
-        (CALL_BYTES_SMALL < bytes).then_some(bytes)
+        self.stream.coming_bytes().filter(|&bytes| CALL_BYTES_SMALL < bytes)
     }
 
     /// Sets the room that it has, and says how much it had.
@@ -229,8 +228,8 @@ impl Connection {
     }
 
     /// There is no room for its answer now: it is taken again, before all that came later, once there is.
-    pub fn put_off(&self, id: CallId, call: Call) {
-        self.put_off.borrow_mut().push_back((id, call));
+    pub fn put_off(&self, id: CallId, said: Said) {
+        self.put_off.borrow_mut().push_back((id, said));
         self.stall();
     }
 
@@ -240,7 +239,7 @@ impl Connection {
     }
 
     /// The calls that were put off, in the order in which they came.
-    pub fn take_put_off(&self) -> VecDeque<(CallId, Call)> {
+    pub fn take_put_off(&self) -> VecDeque<(CallId, Said)> {
         self.put_off.take()
     }
 
@@ -252,12 +251,13 @@ impl Connection {
         if self.finishing.get() {
             return Ok(None);
         }
-        let mut calls = self.calls.borrow_mut();
-        let spelt = next_frame(&mut calls, CALL_BYTES_MAX, |frame| (frame.id, decode_call(frame)));
-        let Some((id, call)) = spelt.map_err(|error| End::Refused(error.into()))? else {
-            let since = if calls.is_empty() { None } else { self.frame_since.get().or(Some(now)) };
+        let spelt = match self.caller {
+            Caller::Client => self.stream.next_frame(|frame| (frame.id, decode_call(frame).map(Said::Call))),
+            Caller::Peer(_) => self.stream.next_frame(|frame| (frame.id, decode_ask(frame).map(Said::Ask))),
+        };
+        let Some((id, said)) = spelt.map_err(|error| End::Refused(error.into()))? else {
+            let since = self.stream.has_begun().then(|| self.frame_since.get().unwrap_or(now));
             self.frame_since.set(since);
-            give_back(&mut calls);
             return Ok(None);
         };
         self.frame_since.set(None);
@@ -265,21 +265,32 @@ impl Connection {
             return Err(End::Refused(Failure::Malformed { reason: "id 0 belongs to no call".to_owned() }));
         }
         self.under_way.set(self.under_way.get() + 1);
-        Ok(Some((id, call.map_err(Failure::from))))
+        Ok(Some((id, said.map_err(Failure::from))))
     }
 
     /// Spells an answer behind those that wait, and says how many bytes that was. To a closed connection it is none.
     pub fn answer(&self, id: CallId, answer: &Answer) -> usize {
+        self.end(id, |out| encode_answer(out, id, answer))
+    }
+
+    /// Tells a peer what it asked, as [`answer`](Connection::answer) does.
+    pub fn tell(&self, id: CallId, told: &Told) -> usize {
+        self.end(id, |out| encode_told(out, id, told))
+    }
+
+    /// Says that a frame was not understood, as [`answer`](Connection::answer) does.
+    pub fn refuse(&self, id: CallId, failure: &Failure) -> usize {
+        match self.caller {
+            Caller::Client => self.answer(id, &Answer::One(Err(failure.clone()))),
+            Caller::Peer(_) => self.end(id, |out| encode_misunderstood(out, id, failure)),
+        }
+    }
+
+    fn end(&self, id: CallId, spell: impl FnOnce(&mut BytesMut)) -> usize {
         if id != CallId::NONE {
             self.under_way.set(self.under_way.get() - 1);
         }
-        if self.closed.get() {
-            return 0;
-        }
-        let mut answers = self.answers.borrow_mut();
-        let before = answers.len();
-        encode_answer(&mut answers, id, answer);
-        answers.len() - before
+        self.stream.put(spell)
     }
 
     /// Whether it has just become one that has something to send.
@@ -291,18 +302,19 @@ impl Connection {
     /// have sent is dropped.
     pub fn send(self: &Rc<Self>, now: Instant) -> usize {
         self.dirty.set(false);
-        let waited = self.answers.borrow().len();
-        if let Err(error) = self.send_waiting() {
-            tracing::debug!(peer = %self.peer, %error, "a connection was lost");
+        let waited = self.stream.waiting_bytes();
+        if let Err(error) = self.stream.send() {
+            tracing::debug!(peer = %self.peer(), %error, "a connection was lost");
             self.close();
         }
         if self.finishing.get() && self.is_answered() {
             self.close();
         }
-        if self.closed.get() {
-            *self.answers.borrow_mut() = BytesMut::new();
+        if self.is_closed() {
+            // What waits is dropped, and nothing is sent that could fail.
+            let _ = self.stream.send();
         }
-        let left = self.answers.borrow().len();
+        let left = self.stream.waiting_bytes();
         // A client that takes a large answer slowly but steadily is not stalled.
         if left < waited || self.answers_since.get().is_none() {
             self.answers_since.set((left != 0).then_some(now));
@@ -311,34 +323,16 @@ impl Connection {
         waited - left
     }
 
-    fn send_waiting(&self) -> std::io::Result<()> {
-        let mut answers = self.answers.borrow_mut();
-        while !answers.is_empty() && !self.closed.get() {
-            match (&self.stream).write(&answers) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(bytes) if bytes == answers.len() => answers.clear(),
-                Ok(bytes) => answers.advance(bytes),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        give_back(&mut answers);
-        Ok(())
-    }
-
     /// Drops it from outside.
     pub fn close(self: &Rc<Self>) {
-        if !self.closed.replace(true) {
-            // The socket may be gone already; then there is nothing left to shut down.
-            let _ = self.stream.shutdown(Shutdown::Both);
+        if self.stream.close() {
             self.want_turn();
         }
     }
 
     /// Whether it is closed: it waits for its last turn.
     pub fn is_closed(&self) -> bool {
-        self.closed.get()
+        self.stream.is_closed()
     }
 
     /// The client sends nothing more: the connection ends once everything that is under way is answered. What has come
@@ -346,7 +340,7 @@ impl Connection {
     pub fn finish(self: &Rc<Self>) {
         self.finishing.set(true);
         self.frame_since.set(None);
-        *self.calls.borrow_mut() = BytesMut::new();
+        self.stream.forget_incoming();
         if self.is_answered() {
             self.close();
         }
@@ -362,8 +356,13 @@ impl Connection {
     pub fn is_overdue(&self, now: Instant, idle_max: Duration, crowded: bool) -> bool {
         let stalled = |since: &Cell<Option<Instant>>, max| since.get().is_some_and(|since| now.since(since) > max);
         let unread_max = if crowded { UNREAD_CROWDED_MAX } else { STALL_MAX };
-        let idle = self.is_answered() && now.since(self.read_at.get()) > idle_max;
-        stalled(&self.frame_since, STALL_MAX) || stalled(&self.answers_since, unread_max) || idle
+        let silent = |max| now.since(self.stream.read_at()) > max;
+        let is_late = match self.caller {
+            Caller::Client => stalled(&self.frame_since, STALL_MAX) || (self.is_answered() && silent(idle_max)),
+            // Whether a silent peer is still there is for the kernel to find out.
+            Caller::Peer(_) => self.frame_since.get().is_some() && silent(PEER_STALL_MAX),
+        };
+        is_late || stalled(&self.answers_since, unread_max)
     }
 
     /// Nothing more is read from it until there is room. A frame that has come in part is not late meanwhile.
@@ -381,23 +380,25 @@ impl Connection {
 
     /// Whether answers wait that the client could take.
     pub fn has_answers(&self) -> bool {
-        !self.answers.borrow().is_empty()
+        self.stream.waiting_bytes() != 0
     }
 
     /// Whether more answers wait than one connection may leave unread.
     pub fn is_behind(&self) -> bool {
-        self.answers.borrow().len() > ANSWERS_BYTES_MAX
+        let max = match self.caller {
+            Caller::Client => ANSWERS_BYTES_MAX,
+            Caller::Peer(_) => TOLD_BYTES_MAX,
+        };
+        self.stream.waiting_bytes() > max
     }
 
     /// Whether no more is read from it for its own sake: too much is under way, or unread.
     pub fn is_full(&self) -> bool {
-        self.under_way.get() >= CALLS_MAX || self.is_behind()
-    }
-}
-
-fn give_back(buffer: &mut BytesMut) {
-    if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
-        *buffer = BytesMut::new();
+        let max = match self.caller {
+            Caller::Client => CALLS_MAX,
+            Caller::Peer(_) => ASKS_MAX,
+        };
+        self.under_way.get() >= max || self.is_behind()
     }
 }
 

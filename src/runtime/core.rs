@@ -15,19 +15,22 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
-use super::connection::Connection;
+use super::connection::{Connection, Said};
 use super::door::GRACE;
+use super::entropy;
 use super::gather::{self, Gather};
-use super::mail::{Errand, Finished, Job, Knock};
+use super::link::Question;
+use super::links::Links;
+use super::mail::{Errand, Finished, Job, Knock, Notice, Wish};
 use super::metrics::{CoreMetrics, OperationKind};
 use super::pages;
-use super::pending::{Origin, Pending, Requests};
+use super::pending::{Origin, Pending, Requests, Tickets};
 use super::signal::Signal;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::DEADLINE_DEFAULT;
 use crate::protocol::io::{Effect, Effects, Held, Input, Unreadable};
 use crate::protocol::message::{Answer, Call, Failure, NodeInfo, Outcome, Reply, Request};
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, LayoutStamp, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, Now, RequestId};
 use crate::store::home::Left;
@@ -75,6 +78,12 @@ pub struct Parts {
     pub metrics: CoreMetrics,
     /// Bytes of replies that may wait for slow clients.
     pub replies_bytes_max: usize,
+    /// Bytes of asks that may wait for slow peers.
+    pub asks_bytes_max: usize,
+    /// The dialer.
+    pub wishes: flume::Sender<Wish>,
+    /// What the control thread is told unasked; bounded, and what finds no room is not told.
+    pub notices: flume::Sender<Notice>,
 }
 
 /// One core at work.
@@ -89,6 +98,10 @@ pub struct Core {
     effects: Effects,
     inputs: VecDeque<Input>,
     pending: Requests,
+    tickets: Tickets,
+    links: Links,
+    /// The layout that was last compared, and when.
+    compared: (LayoutStamp, Instant),
     gathers: BTreeMap<u64, Gather>,
     gathers_begun: u64,
     /// Loads by the key that the store thread is fetching for them.
@@ -105,11 +118,15 @@ pub struct Core {
     /// Something was appended in this turn.
     appended: bool,
     phase: Phase,
+    /// What concerns peers goes here in place of the shard.
+    #[cfg(test)]
+    pub(super) spy: Option<Vec<Input>>,
 }
 
 impl Core {
     /// A core at rest.
     pub fn new(parts: Parts, log: Rc<Signal>, segments: Rc<Signal>) -> Core {
+        let links = Links::new(parts.id, parts.wishes.clone(), parts.asks_bytes_max, entropy::word());
         Core {
             now: parts.clock.now(),
             parts,
@@ -118,6 +135,9 @@ impl Core {
             effects: Effects::new(),
             inputs: VecDeque::new(),
             pending: Requests::default(),
+            tickets: Tickets::default(),
+            links,
+            compared: Default::default(),
             gathers: BTreeMap::new(),
             gathers_begun: 0,
             fetching: BTreeMap::new(),
@@ -129,6 +149,8 @@ impl Core {
             replies_bytes: 0,
             appended: false,
             phase: Phase::Serving,
+            #[cfg(test)]
+            spy: None,
         }
     }
 
@@ -137,9 +159,17 @@ impl Core {
         self.now = self.parts.clock.now();
     }
 
-    /// These calls come next. Of a batch, only the first keys are worth it: the others would push them out again.
-    pub fn foresee<'a>(&self, calls: impl Iterator<Item = &'a Call>) {
-        self.parts.engine.foresee(calls.flat_map(Call::keys).take(FORESEEN_MAX));
+    /// This comes next. Of a batch, only the first keys are worth it: the others would push them out again.
+    pub fn foresee<'a>(&self, said: impl Iterator<Item = &'a Said>) {
+        self.parts.engine.foresee(said.flat_map(Said::keys).take(FORESEEN_MAX));
+    }
+
+    /// What a connection brings.
+    pub fn on_said(&mut self, connection: &Rc<Connection>, id: CallId, said: Said) {
+        match said {
+            Said::Call(call) => self.on_call(connection, id, call),
+            Said::Ask(question) => self.on_ask(connection, id, question),
+        }
     }
 
     /// A client calls on a connection.
@@ -168,15 +198,15 @@ impl Core {
     }
 
     /// A frame came in that is no call. The stream is sound, so only this call fails.
-    pub fn on_malformed(&mut self, connection: &Rc<Connection>, id: CallId, failure: Failure) {
+    pub fn on_malformed(&mut self, connection: &Rc<Connection>, id: CallId, failure: &Failure) {
         self.parts.metrics.frames_refused.increment(1);
-        self.send(connection, id, &Answer::One(Err(failure)));
+        self.replies_bytes += connection.refuse(id, failure);
+        self.becomes_dirty(connection);
     }
 
     /// The stream can be read no further: says why, under the id of no call.
-    pub fn farewell(&mut self, connection: &Rc<Connection>, answer: &Answer) {
-        self.parts.metrics.frames_refused.increment(1);
-        self.send(connection, CallId::NONE, answer);
+    pub fn farewell(&mut self, connection: &Rc<Connection>, failure: &Failure) {
+        self.on_malformed(connection, CallId::NONE, failure);
         self.flush();
     }
 
@@ -204,7 +234,7 @@ impl Core {
                 self.frozen = false;
                 self.freezes.clear();
             }
-            Knock::View(view) => self.feed(Input::View(view)),
+            Knock::View(view) => self.on_view(view),
         }
     }
 
@@ -275,6 +305,7 @@ impl Core {
         self.begin_turn();
         self.feed(Input::Tick);
         self.give_up();
+        self.links.on_tick(self.now.instant);
         self.tell_frozen();
         self.begin_chunk();
         self.segments.raise();
@@ -288,7 +319,8 @@ impl Core {
 
     /// Whether anything is under way.
     pub fn is_busy(&self) -> bool {
-        !self.pending.is_empty() || !self.gathers.is_empty() || self.parts.engine.stats().queue_records > 0
+        let asked = !self.pending.is_empty() || !self.gathers.is_empty() || !self.tickets.is_empty();
+        asked || self.parts.engine.stats().queue_records > 0
     }
 
     /// What the core was told to do.
@@ -313,12 +345,13 @@ impl Core {
         for connection in self.dirty.drain(..) {
             self.replies_bytes -= connection.send(self.now.instant);
         }
+        self.links.flush();
         woke_log
     }
 
-    /// Whether answers wait to be sent at the end of a turn.
+    /// Whether answers or asks wait to be sent at the end of a turn.
     pub fn has_answers(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.links.has_asks()
     }
 
     /// Sends what waits on a connection, as far as it goes.
@@ -437,6 +470,8 @@ impl Core {
     fn feed(&mut self, input: Input) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
+            #[cfg(test)]
+            let Some(input) = self.spied(input) else { continue };
             let mut effects = std::mem::take(&mut self.effects);
             self.parts.shard.handle(self.now, input, &mut effects);
             for effect in effects.drain(..) {
@@ -448,7 +483,11 @@ impl Core {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => unreachable!("a node alone asks nobody"),
+            Effect::Ask { to, partition, id, stamp, ask, deadline } => {
+                self.ask_peer((to, partition), &Question { id, stamp, deadline, ask: &ask });
+            }
+            Effect::Tell { ticket, told } => self.tell(ticket, &told),
+            Effect::Compare(stamp) => self.compare(stamp),
             Effect::Load { load, key } => self.load(load, key),
             Effect::Append(append) => {
                 self.parts.engine.append(append);
@@ -573,6 +612,10 @@ impl Core {
         let cramped = self.replies_are_full() && (connection.is_behind() || VALUES_BYTES_SMALL < value_bytes(answer));
         self.replies_bytes +=
             if cramped { connection.answer(id, &refused_values(answer)) } else { connection.answer(id, answer) };
+        self.becomes_dirty(connection);
+    }
+
+    fn becomes_dirty(&mut self, connection: &Rc<Connection>) {
         if connection.becomes_dirty() {
             self.dirty.push(Rc::clone(connection));
         }
@@ -621,5 +664,6 @@ fn unreadable_store() -> Failure {
     Failure::Unreadable { reason: "the chunk could not be ingested: see the log of the node".to_owned() }
 }
 
+mod peers;
 #[cfg(test)]
 mod tests;

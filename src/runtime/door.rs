@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::mail::{Arrival, Knock, Mail};
+use super::mail::{Arrival, Knock, Line, Mail, Wish};
 use super::pages;
 use crate::protocol::config::DEADLINE_DEFAULT;
 use crate::protocol::message::{Failure, Keys, Outcome, Reply, Request};
@@ -121,6 +121,15 @@ impl Door {
     /// [`Failure::Overloaded`] when that core takes no mail; the connection is closed.
     pub fn hand_over(&self, arrival: Arrival) -> Result<(), Failure> {
         self.post(arrival.slot.core(), Mail::Connection(arrival))
+    }
+
+    /// Answers a wish of a core, with a connection or without.
+    ///
+    /// # Errors
+    /// [`Failure::Overloaded`] when that core takes no mail; the connection is closed.
+    pub fn answer_wish(&self, wish: &Wish, line: Option<Line>) -> Result<(), Failure> {
+        let Wish { from, attempt, node, core, .. } = *wish;
+        self.post(from, Mail::Dialed { node, core, attempt, line })
     }
 
     /// The core that owns a key.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use glommio::timer::sleep;
 
-use super::connection::{Connection, Wanting};
+use super::connection::Connection;
 use super::connections::Connections;
 use super::core::{Core, Parts, Phase};
 use super::entropy;
@@ -21,6 +21,7 @@ use super::heartbeat::Heartbeats;
 use super::mail::{Arrival, Errand, Mail};
 use super::poller::{Poller, Watch};
 use super::signal::Signal;
+use super::wanting::Wanting;
 use crate::protocol::types::{ActorId, CoreId, Instant};
 use crate::store::home::Left;
 use crate::store::wal::writer::{Writer, prepare};
@@ -122,6 +123,9 @@ impl Shared {
                 match letter {
                     Mail::Knock(knock) => core.on_knock(knock),
                     Mail::Connection(arrival) => self.welcome(&mut core, arrival),
+                    Mail::Dialed { node, core: of, attempt, line } => {
+                        self.connections.borrow_mut().on_dialed(&mut core, (node, of), attempt, line);
+                    }
                 }
             }
             core.flush();

@@ -12,13 +12,16 @@ use super::slots::Slot;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Unreadable;
 use crate::protocol::message::{Failure, Keys, Outcome, Page, Request};
-use crate::protocol::ring::View;
-use crate::protocol::types::{CoreId, Instant, Key, RequestId};
+use crate::protocol::ring::{Cores, LayoutStamp, View};
+use crate::protocol::types::{CoreId, Instant, Key, NodeId, RequestId};
 use crate::store::{Chunk, Place};
 
 /// Most letters in one mailbox. A core empties its box once a turn of its loop; a box that is full belongs to a core
 /// that has stopped turning, and whoever writes to it is told so at once instead of waiting behind it.
 pub const MAIL_MAX: usize = 4_096;
+
+/// Most notices that wait for the control thread.
+pub const NOTICES_MAX: usize = 64;
 
 /// One letter.
 #[derive(Debug)]
@@ -27,6 +30,63 @@ pub enum Mail {
     Knock(Knock),
     /// The acceptor hands over a connection whose hello it has answered.
     Connection(Arrival),
+    /// The dialer has done what a [`Wish`] asked for, or could not.
+    Dialed {
+        /// The node.
+        node: NodeId,
+        /// Its core.
+        core: CoreId,
+        /// The attempt that the wish named.
+        attempt: u64,
+        /// The connection, past its handshake; none when there is none to be had.
+        line: Option<Line>,
+    },
+}
+
+/// A core wants a connection to a core of another node. Answered by [`Mail::Dialed`], as a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The core that wants it.
+    pub from: CoreId,
+    /// Counts the wishes of that core, so that a late answer is known as one.
+    pub attempt: u64,
+    /// The node.
+    pub node: NodeId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its cores, as they are expected.
+    pub cores: Cores,
+    /// The core that is wanted.
+    pub core: CoreId,
+    /// Wishes for it that came to nothing, one after the other.
+    pub failures: u32,
+}
+
+/// What a core tells the control thread unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A peer goes by this layout: compare with it.
+    Compare(LayoutStamp),
+}
+
+/// A connection to a core of another node, past its handshake.
+#[derive(Debug)]
+pub struct Line {
+    /// The socket, in blocking mode: what was read of it stands in `leftover`.
+    pub socket: TcpStream,
+    /// Bytes that came behind the welcome.
+    pub leftover: Bytes,
+    /// Asks that may be under way, as the welcome says.
+    pub asks_max: u32,
+}
+
+/// Who speaks first on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A client: it sends calls.
+    Client,
+    /// A core of this node: it sends asks.
+    Peer(NodeId),
 }
 
 /// What the control thread asks. Whoever drops `answer` or `done` unanswered says that the core is gone.
@@ -66,6 +126,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// The connection's place among those that are open; dropped when it closes.
     pub slot: Slot,
+    /// Who speaks first on it.
+    pub caller: Caller,
 }
 
 /// What other cores and the store thread put into a core's inbox. Unbounded, because everything in it was asked for by

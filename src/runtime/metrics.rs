@@ -1,7 +1,8 @@
 //! What a core counts. Handles are made once a core, so that counting costs nanoseconds; docs/METRICS.md is the table.
 //!
-//! Labels are bounded: a core, a kind of operation, an outcome. Never a key, never a peer.
+//! Labels are bounded: a core, a kind of operation, an outcome, a node of the cluster. Never a key, never a client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
@@ -10,7 +11,7 @@ use crate::protocol::message::{Failure, Outcome, Request};
 use crate::protocol::types::CoreId;
 
 /// Every metric of a core: name, type, help. The one place where a name is spelt for the exporter's `# HELP`.
-const TABLE: [(&str, Kind, &str); 28] = [
+const TABLE: [(&str, Kind, &str); 34] = [
     (OPERATIONS, Kind::Counter, "Requests that ended, by kind and outcome."),
     (OPERATION_SECONDS, Kind::Histogram, "Time from a request's arrival at its core to its reply, by kind."),
     (WAL_SYNCS, Kind::Counter, "Group commits: durable writes to the log."),
@@ -39,6 +40,12 @@ const TABLE: [(&str, Kind, &str); 28] = [
     (CONNECTIONS_OPENED, Kind::Counter, "Binary connections that the core was given."),
     (CONNECTIONS_DROPPED, Kind::Counter, "Binary connections that were closed for being too slow or silent."),
     (FRAMES_REFUSED, Kind::Counter, "Frames that were no call: answered with a failure, or the end."),
+    (PEER_LINKS, Kind::Gauge, "Connections to cores of the peer that are up."),
+    (PEER_LINKS_LOST, Kind::Counter, "Connections to cores of the peer that ended."),
+    (PEER_ASKS, Kind::Gauge, "Asks of the peer under way."),
+    (PEER_QUEUED_BYTES, Kind::Gauge, "Bytes of asks that wait to be sent to the peer."),
+    (PEER_ASKS_NOT_SENT, Kind::Counter, "Asks of the peer that were dropped for want of a connection or of room."),
+    (PEER_ROUND_TRIP_SECONDS, Kind::Histogram, "Time from an ask of the peer to what it told."),
 ];
 
 const OPERATIONS: &str = "sloop_operations_total";
@@ -69,6 +76,12 @@ const CONNECTIONS: &str = "sloop_connections";
 const CONNECTIONS_OPENED: &str = "sloop_connections_opened_total";
 const CONNECTIONS_DROPPED: &str = "sloop_connections_dropped_total";
 const FRAMES_REFUSED: &str = "sloop_frames_refused_total";
+const PEER_LINKS: &str = "sloop_peer_links";
+const PEER_LINKS_LOST: &str = "sloop_peer_links_lost_total";
+const PEER_ASKS: &str = "sloop_peer_asks_under_way";
+const PEER_QUEUED_BYTES: &str = "sloop_peer_queued_bytes";
+const PEER_ASKS_NOT_SENT: &str = "sloop_peer_asks_not_sent_total";
+const PEER_ROUND_TRIP_SECONDS: &str = "sloop_peer_round_trip_seconds";
 
 /// Upper bounds of the buckets for times: 20 us, doubling, to 10 s.
 pub const SECONDS_BUCKETS: [f64; 20] = [
@@ -125,15 +138,46 @@ pub struct CoreMetrics {
     pub connections_opened: Counter,
     pub connections_dropped: Counter,
     pub frames_refused: Counter,
+    core: String,
+    recorder: SharedRecorder,
+}
+
+/// Where metrics go; shared by all cores, which meet peers at any time.
+pub type SharedRecorder = Arc<dyn Recorder + Send + Sync>;
+
+/// What a core counts of one peer.
+#[expect(missing_docs, reason = "each field's help stands in the table above")]
+pub struct PeerMetrics {
+    pub links: Gauge,
+    pub links_lost: Counter,
+    pub asks: Gauge,
+    pub queued_bytes: Gauge,
+    pub asks_not_sent: Counter,
+    pub round_trip_seconds: Histogram,
 }
 
 impl CoreMetrics {
     /// Makes the handles of one core. All of them stand in the exporter's answer from now on, at zero.
-    pub fn new(recorder: &dyn Recorder, core: CoreId) -> CoreMetrics {
-        with_local_recorder(recorder, || CoreMetrics::registered(&core.to_string()))
+    pub fn new(recorder: SharedRecorder, core: CoreId) -> CoreMetrics {
+        with_local_recorder(&Arc::clone(&recorder), || CoreMetrics::registered(&core.to_string(), recorder))
     }
 
-    fn registered(core: &str) -> CoreMetrics {
+    /// Makes the handles of a peer, or finds those that were made before.
+    pub fn peer(&self, name: &str) -> PeerMetrics {
+        with_local_recorder(&self.recorder, || {
+            let (core, peer) = (|| self.core.clone(), || name.to_owned());
+            PeerMetrics {
+                links: gauge!(PEER_LINKS, "core" => core(), "peer" => peer()),
+                links_lost: counter!(PEER_LINKS_LOST, "core" => core(), "peer" => peer()),
+                asks: gauge!(PEER_ASKS, "core" => core(), "peer" => peer()),
+                queued_bytes: gauge!(PEER_QUEUED_BYTES, "core" => core(), "peer" => peer()),
+                asks_not_sent: counter!(PEER_ASKS_NOT_SENT, "core" => core(), "peer" => peer()),
+                round_trip_seconds: histogram!(PEER_ROUND_TRIP_SECONDS, "core" => core(), "peer" => peer()),
+            }
+        })
+    }
+
+    fn registered(core: &str, recorder: SharedRecorder) -> CoreMetrics {
         let counter = |name| counter!(name, "core" => core.to_owned());
         let gauge = |name| gauge!(name, "core" => core.to_owned());
         let histogram = |name| histogram!(name, "core" => core.to_owned());
@@ -171,6 +215,8 @@ impl CoreMetrics {
             connections_opened: counter(CONNECTIONS_OPENED),
             connections_dropped: counter(CONNECTIONS_DROPPED),
             frames_refused: counter(FRAMES_REFUSED),
+            core: core.to_owned(),
+            recorder,
         }
     }
 

@@ -17,7 +17,7 @@ use super::entropy;
 use super::executor::{DRAIN_MAX, Rest, Setup};
 use super::heartbeat::Heartbeats;
 use super::launch::start_executor;
-use super::mail::{Errand, Job, MAIL_MAX, Mail};
+use super::mail::{Errand, Job, MAIL_MAX, Mail, NOTICES_MAX, Notice, Wish};
 use super::memory::{Memory, OVERLAY_AGE_MAX};
 use super::metrics::CoreMetrics;
 use super::opening::{Opened, open};
@@ -51,6 +51,8 @@ pub struct Node {
     rests: flume::Receiver<Rest>,
     jobs: Vec<flume::Sender<Job>>,
     storekeepers: Vec<std::thread::JoinHandle<()>>,
+    wishes: flume::Receiver<Wish>,
+    notices: flume::Receiver<Notice>,
 }
 
 impl Node {
@@ -83,6 +85,9 @@ impl Node {
         let numbers = Arc::new(AtomicU32::new(segment_last));
         let start = identity.starts;
         let (rest, rests) = flume::unbounded();
+        // One wish for each line that is down, and what is given up is wished for again.
+        let (wish, wishes) = flume::unbounded();
+        let (notice, notices) = flume::bounded(NOTICES_MAX);
         let wal = home.wal();
         let mut node = Node {
             lsm,
@@ -97,6 +102,8 @@ impl Node {
             rests,
             jobs: Vec::new(),
             storekeepers: Vec::new(),
+            wishes,
+            notices,
             home,
         };
         for (((id, mail), inbox), (actor, counter)) in (0..).map(CoreId).zip(letters).zip(errands).zip(actors) {
@@ -126,6 +133,9 @@ impl Node {
                 store: jobs,
                 metrics: metrics(id),
                 replies_bytes_max: usize::try_from(memory.replies_bytes_max).unwrap_or(usize::MAX),
+                asks_bytes_max: usize::try_from(memory.replies_bytes_max).unwrap_or(usize::MAX),
+                wishes: wish.clone(),
+                notices: notice.clone(),
             };
             let setup = Setup {
                 parts,
@@ -146,6 +156,16 @@ impl Node {
     /// The control thread's door.
     pub fn door(&self) -> Door {
         Door::new(self.ring, self.cores, self.mailboxes.clone())
+    }
+
+    /// The connections to other nodes that its cores want, for the dialer.
+    pub fn wishes(&self) -> flume::Receiver<Wish> {
+        self.wishes.clone()
+    }
+
+    /// What its cores tell unasked.
+    pub fn notices(&self) -> flume::Receiver<Notice> {
+        self.notices.clone()
     }
 
     /// Who it is. The core named is core 0.

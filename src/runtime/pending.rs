@@ -1,4 +1,5 @@
-//! The requests under way on one core, here or forwarded: whom each is for, and when a forwarded one is given up.
+//! The requests and asks under way on one core, here or forwarded: whom each is for, and when a forwarded request is
+//! given up.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use tokio::sync::oneshot;
 use super::connection::Connection;
 use super::metrics::OperationKind;
 use crate::protocol::message::Outcome;
-use crate::protocol::types::{CoreId, Instant, RequestId};
+use crate::protocol::types::{CoreId, Instant, RequestId, TicketId};
 use crate::wire::frame::CallId;
 
 /// Whom a request came from.
@@ -90,6 +91,32 @@ impl Requests {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+}
+
+/// The asks of peers under way on one core: whom to tell.
+#[derive(Debug, Default)]
+pub struct Tickets {
+    open: SlotMap<DefaultKey, (Rc<Connection>, CallId)>,
+}
+
+impl Tickets {
+    /// Takes one in, under a number that none has or had.
+    pub fn begin(&mut self, connection: Rc<Connection>, id: CallId) -> TicketId {
+        TicketId(self.open.insert((connection, id)).data().as_ffi())
+    }
+
+    /// Ends one.
+    ///
+    /// # Panics
+    /// When it has ended, or never begun.
+    pub fn end(&mut self, ticket: TicketId) -> (Rc<Connection>, CallId) {
+        self.open.remove(KeyData::from_ffi(ticket.0).into()).expect("an ask is told once")
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
     }
 }
 

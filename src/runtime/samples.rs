@@ -1,6 +1,6 @@
 //! A core without an executor, for the tests of what stands around it.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,28 @@ use metrics::NoopRecorder;
 
 use super::clock::Clock;
 use super::core::{Core, Parts};
-use super::mail::{Arrival, Errand, Job};
+use super::mail::{Arrival, Caller, Errand, Job, NOTICES_MAX, Notice, Wish};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
 use crate::protocol::coordinator::quorum::Copies;
 use crate::protocol::message::NodeInfo;
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
-use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId};
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId, NodeId};
 use crate::store::wal::log::LogConfig;
 use crate::store::{Engine, EngineConfig};
 
 const MIB: u64 = 1024 * 1024;
 
-const CORES: Cores = Cores { count: 2, salt: 1 };
+pub(super) const CORES: Cores = Cores { count: 2, salt: 1 };
 
 /// Core 0 of two, of which the other one never turns, and neither does a store thread.
 pub(super) struct World {
     pub(super) core: Core,
     pub(super) other: flume::Receiver<Errand>,
     pub(super) jobs: flume::Receiver<Job>,
+    pub(super) wishes: flume::Receiver<Wish>,
+    pub(super) notices: flume::Receiver<Notice>,
     _own: flume::Receiver<Errand>,
 }
 
@@ -40,6 +42,8 @@ impl World {
         let (own_inbox, own) = flume::unbounded();
         let (other_inbox, other) = flume::unbounded();
         let (store, jobs) = flume::unbounded();
+        let (wish, wishes) = flume::unbounded();
+        let (notice, notices) = flume::bounded(NOTICES_MAX);
         let info = NodeInfo {
             name: "node-a".to_owned(),
             version: String::new(),
@@ -60,14 +64,36 @@ impl World {
             info,
             mesh: vec![own_inbox, other_inbox],
             store,
-            metrics: CoreMetrics::new(&NoopRecorder, id),
+            metrics: CoreMetrics::new(Arc::new(NoopRecorder), id),
             replies_bytes_max: 65_536,
+            asks_bytes_max: 1024 * 1024,
+            wishes: wish,
+            notices: notice,
         };
-        World { core: Core::new(parts, Rc::default(), Rc::default()), other, jobs, _own: own }
+        World { core: Core::new(parts, Rc::default(), Rc::default()), other, jobs, wishes, notices, _own: own }
     }
 }
 
-fn ring() -> Ring {
+/// A view of this node, and of others: their names and cores.
+pub(super) fn view(others: &[(&str, SocketAddr, Cores)]) -> Arc<View> {
+    let member = |name: &str, address, cores| Member {
+        node: NodeId::of(name),
+        name: name.into(),
+        address,
+        http: address,
+        cores,
+        liveness: Liveness::Up,
+    };
+    let here = member("node-a", ([127, 0, 0, 1], 1).into(), CORES);
+    let mut members: Vec<Member> = others.iter().map(|(name, address, cores)| member(name, *address, *cores)).collect();
+    members.push(here);
+    members.sort_unstable_by_key(|member| member.node);
+    let row = LayoutRow { node: NodeId::of("node-a"), incarnation: 1, zone: "a".into(), weight: 1 };
+    let layout = Arc::new(Layout::founding(ring().partitions(), Wanted { n: 3, r: 2, w: 2 }, row));
+    Arc::new(View { me: NodeId::of("node-a"), epoch: 1, layout, members })
+}
+
+pub(super) fn ring() -> Ring {
     Ring::new(16)
 }
 
@@ -121,5 +147,5 @@ pub(super) fn arrival() -> (TcpStream, Arrival) {
     client.set_nodelay(true).unwrap();
     let (socket, peer) = listener.accept().unwrap();
     let slot = Slots::new(1, 1).take(None).unwrap();
-    (client, Arrival { socket, leftover: Bytes::new(), peer, slot })
+    (client, Arrival { socket, leftover: Bytes::new(), peer, slot, caller: Caller::Client })
 }

@@ -81,7 +81,7 @@ fn put_many(out: &mut BytesMut, outcomes: &[Outcome]) {
 }
 
 /// The outcome, or the failure in the place of a reply that finds no room, and the bytes that it takes.
-fn fitting(outcome: &Outcome, room: usize) -> (Cow<'_, Outcome>, usize) {
+pub(super) fn fitting(outcome: &Outcome, room: usize) -> (Cow<'_, Outcome>, usize) {
     let bytes = outcome_bytes(outcome);
     if outcome.is_err() || bytes <= room {
         return (Cow::Borrowed(outcome), bytes);
@@ -91,7 +91,7 @@ fn fitting(outcome: &Outcome, room: usize) -> (Cow<'_, Outcome>, usize) {
 }
 
 /// Bytes of a reply, exactly; of a failure, at most.
-fn outcome_bytes(outcome: &Outcome) -> usize {
+pub(super) fn outcome_bytes(outcome: &Outcome) -> usize {
     match outcome {
         Ok(Reply::Found(found)) => {
             let siblings = found.siblings.iter().map(|sibling| SIBLING_BYTES_MIN + sibling.value.len());
@@ -115,7 +115,7 @@ fn copy_bytes(copy: &Copy) -> usize {
     COPY_BYTES_MIN + node + operation + copy.value.as_ref().map_or(0, |value| 4 + value.len())
 }
 
-fn outcome_kind(outcome: &Outcome) -> u8 {
+pub(super) fn outcome_kind(outcome: &Outcome) -> u8 {
     match outcome {
         Ok(Reply::Found(_)) => FOUND,
         Ok(Reply::Written(_)) => WRITTEN,
@@ -125,7 +125,7 @@ fn outcome_kind(outcome: &Outcome) -> u8 {
     }
 }
 
-fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
+pub(super) fn put_outcome(out: &mut BytesMut, outcome: &Outcome) {
     match outcome {
         Ok(Reply::Found(found)) => put_found(out, found),
         Ok(Reply::Written(written)) => put_written(out, written),
@@ -159,7 +159,7 @@ fn get_batched(from: &mut Reader) -> Result<Outcome> {
     get_outcome(from, kind)
 }
 
-fn get_outcome(from: &mut Reader, kind: u8) -> Result<Outcome> {
+pub(super) fn get_outcome(from: &mut Reader, kind: u8) -> Result<Outcome> {
     Ok(match kind {
         FOUND => Ok(Reply::Found(get_found(from)?)),
         WRITTEN => Ok(Reply::Written(get_written(from)?)),

@@ -123,7 +123,7 @@ fn call_bytes(call: &Call) -> usize {
     }
 }
 
-fn request_kind(request: &Request) -> u8 {
+pub(super) fn request_kind(request: &Request) -> u8 {
     match request {
         Request::Get(_) => GET,
         Request::Put(_) => PUT,
@@ -133,7 +133,7 @@ fn request_kind(request: &Request) -> u8 {
     }
 }
 
-fn put_request(out: &mut BytesMut, request: &Request) {
+pub(super) fn put_request(out: &mut BytesMut, request: &Request) {
     match request {
         Request::Get(get) => {
             put_bytes16(out, get.key.as_bytes());
@@ -187,7 +187,7 @@ fn get_batched(from: &mut Reader) -> Result<Request> {
     }
 }
 
-fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
+pub(super) fn get_request(from: &mut Reader, kind: u8) -> Result<Request> {
     Ok(match kind {
         GET => Request::Get(Get { key: get_key(from)?, terms: get_terms(from)? }),
         PUT => Request::Put(Put {

@@ -15,6 +15,7 @@ pub mod gossip;
 pub mod members;
 pub mod call;
 pub mod answer;
+pub mod peer;
 pub mod glance;
 pub mod failure;
 #[cfg(test)]

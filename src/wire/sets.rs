@@ -148,6 +148,44 @@ pub fn get_dots(from: &mut Reader, max: usize) -> Result<SmallVec<[Dot; 1]>> {
     (0..count).map(|_| get_dot(from)).collect()
 }
 
+/// Bytes that [`put_set`] writes.
+pub(super) fn set_bytes(set: &Siblings) -> usize {
+    vector_bytes(set.vector()) + 4 + set.versions().iter().map(version_bytes).sum::<usize>()
+}
+
+/// Bytes that [`put_update`] writes.
+pub(super) fn update_bytes(update: UpdateRef<'_>) -> usize {
+    let seen = match update.supersedes {
+        Supersedes::Held | Supersedes::Nothing => 0,
+        Supersedes::Seen(context) => context_bytes(context),
+    };
+    version_bytes(update.version) + vector_bytes(update.upon) + 1 + seen
+}
+
+/// Bytes that [`put_remembered`] writes.
+pub(super) fn remembered_bytes(remembered: &Remembered) -> usize {
+    let superseded = 4 + DOT_BYTES * remembered.superseded.len();
+    operation_bytes(&remembered.operation) + DOT_BYTES + 8 + superseded + context_bytes(&remembered.context)
+}
+
+fn version_bytes(version: &Version) -> usize {
+    let expires_at = version.expires_at.map_or(0, |_| 8);
+    let operation = version.operation.as_ref().map_or(0, |operation| operation_bytes(operation));
+    VERSION_BYTES_MIN + expires_at + operation + version.value.as_ref().map_or(0, |value| 4 + value.len())
+}
+
+fn operation_bytes(operation: &Operation) -> usize {
+    2 + operation.id.as_bytes().len() + 8
+}
+
+fn context_bytes(context: &Context) -> usize {
+    vector_bytes(context.vector()) + 4 + DOT_BYTES * context.dots().len()
+}
+
+fn vector_bytes(vector: &VersionVector) -> usize {
+    4 + DOT_BYTES * vector.len()
+}
+
 fn put_version(out: &mut impl BufMut, version: &Version) {
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     put_dot(out, version.dot);
@@ -189,12 +227,12 @@ fn get_value(from: &mut Reader) -> Result<Value> {
     Ok(Value::new(from.kept(value))?)
 }
 
-fn put_operation(out: &mut impl BufMut, operation: &Operation) {
+pub(super) fn put_operation(out: &mut impl BufMut, operation: &Operation) {
     put_bytes16(out, operation.id.as_bytes());
     out.put_u64_le(operation.digest);
 }
 
-fn get_operation(from: &mut Reader) -> Result<Operation> {
+pub(super) fn get_operation(from: &mut Reader) -> Result<Operation> {
     let id = from.bytes16("operation id", OPERATION_ID_BYTES_MAX)?;
     Ok(Operation { id: OperationId::new(id)?, digest: from.u64("operation digest")? })
 }

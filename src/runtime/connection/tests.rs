@@ -1,5 +1,8 @@
 //! One connection and its client's socket, over the loopback.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
@@ -8,7 +11,7 @@ use crate::protocol::types::{ActorId, Dot, Value, WallTime};
 use crate::runtime::poller::Poller;
 use crate::runtime::samples::arrival;
 use crate::wire::frame::ANSWER_BYTES_MAX;
-use crate::wire::{decode_answer, encode_call};
+use crate::wire::{decode_answer, encode_call, next_frame};
 
 const BEGIN: Instant = Instant(0);
 const IDLE_MAX: Duration = Duration::from_secs(600);
@@ -37,7 +40,7 @@ fn hear(connection: &Connection, now: Instant) -> (Vec<u64>, Option<End>) {
     let end = loop {
         match connection.next_call(now) {
             Ok(Some((id, call))) => {
-                assert_eq!(call, Ok(Call::Ping));
+                assert_eq!(call, Ok(Said::Call(Call::Ping)));
                 ids.push(id.0);
             }
             Ok(None) => match connection.receive(now, &mut scratch) {
@@ -100,7 +103,7 @@ fn who_sends_nothing_more_is_answered_first_and_calls_that_were_put_off_too() {
     connection.on_readable(true);
     let (ids, _end) = hear(&connection, BEGIN);
 
-    ids[1..].iter().for_each(|&id| connection.put_off(CallId(id), Call::Ping));
+    ids[1..].iter().for_each(|&id| connection.put_off(CallId(id), Said::Call(Call::Ping)));
     connection.finish();
     connection.answer(CallId(1), &Answer::Pong);
     connection.send(BEGIN);
@@ -108,7 +111,7 @@ fn who_sends_nothing_more_is_answered_first_and_calls_that_were_put_off_too() {
     assert_eq!(turns.len(), 1, "it looks for room");
 
     for (id, call) in connection.take_put_off() {
-        assert_eq!(call, Call::Ping);
+        assert_eq!(call, Said::Call(Call::Ping));
         connection.answer(id, &Answer::Pong);
     }
     connection.send(BEGIN);

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 
 use super::*;
 use crate::protocol::causality::{Siblings, Supersedes, Write as Written};
-use crate::protocol::message::{Causality, Get, Put, Reply, Request, Terms};
+use crate::protocol::message::{Answer, Call, Causality, Get, Put, Reply, Request, Terms};
 use crate::protocol::types::{ActorId, CoreId, Dot, Value, WallTime};
 use crate::runtime::mail::{Errand, Finished, Job};
 use crate::runtime::samples::{World, arrival, key_of};

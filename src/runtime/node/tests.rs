@@ -32,7 +32,7 @@ fn config(data_dir: &Path, cores: u16) -> NodeConfig {
 }
 
 fn start(data_dir: &Path, cores: u16) -> Node {
-    Node::start(&config(data_dir, cores), |core| CoreMetrics::new(&NoopRecorder, core)).unwrap()
+    Node::start(&config(data_dir, cores), |core| CoreMetrics::new(Arc::new(NoopRecorder), core)).unwrap()
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -274,7 +274,7 @@ fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_fo
     let dir = tempfile::tempdir().unwrap();
     let small = || {
         let config = NodeConfig { memory: 96 * 1024 * 1024, ..config(dir.path(), 1) };
-        Node::start(&config, |core| CoreMetrics::new(&NoopRecorder, core)).unwrap()
+        Node::start(&config, |core| CoreMetrics::new(Arc::new(NoopRecorder), core)).unwrap()
     };
     let names: Vec<String> = (0..8).map(|n| format!("large {n}")).collect();
     let value = "x".repeat(8 * 1024 * 1024);
@@ -310,7 +310,7 @@ fn cold_reads_that_come_in_together_hold_no_more_replies_than_there_is_memory_fo
 fn clients_that_do_not_read_hold_up_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let config = NodeConfig { memory: 96 * 1024 * 1024, ..config(dir.path(), 1) };
-    let node = Node::start(&config, |core| CoreMetrics::new(&NoopRecorder, core)).unwrap();
+    let node = Node::start(&config, |core| CoreMetrics::new(Arc::new(NoopRecorder), core)).unwrap();
     put(&node, "large", &"x".repeat(10 * 1024 * 1024));
     put(&node, "small", "x");
     let get = |name: &str| Call::One(Request::Get(Get { key: key(name), terms: Terms::default() }));

@@ -1,5 +1,7 @@
 //! Any message, for properties.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use smallvec::SmallVec;
@@ -11,10 +13,13 @@ use crate::protocol::message::{
     Answer, Call, Causality, Copies, Copy, Delete, Failure, Found, Get, Keys, Level, NodeInfo, Outcome, Page, Put,
     Reply, Request, Sibling, Terms, Written,
 };
+use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
 use crate::protocol::replica::Remembered;
-use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, OperationId, Value, WallTime};
+use crate::protocol::ring::LayoutStamp;
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, NodeId, OperationId, Value, WallTime};
 use crate::wire::call::PAGE_LIMIT_MAX;
 use crate::wire::hello::{Features, Greeting, Hello, Kind, Limits, Token, Versions, Welcome};
+use crate::wire::peer::Question;
 
 fn bytes(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), length).prop_map(Bytes::from)
@@ -281,5 +286,66 @@ fn plain_failure() -> impl Strategy<Value = Failure> {
         any::<(u16, u16)>().prop_map(|(min, max)| Failure::Version { min, max }),
         any::<(u32, u32)>().prop_map(|(open, max)| Failure::Connections { open, max }),
         other.prop_map(|(code, (first, second), text)| Failure::Other { code, first, second, text }),
+    ]
+}
+
+fn stamp() -> impl Strategy<Value = LayoutStamp> {
+    any::<(u64, u64)>().prop_map(|(number, hash)| LayoutStamp { number, hash })
+}
+
+fn stands_for() -> impl Strategy<Value = Option<NodeId>> {
+    prop::option::of(any::<u64>().prop_map(NodeId))
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let store = (key(), update(), prop::option::of(remembered().prop_map(Box::new)), stands_for())
+        .prop_map(|(key, update, remember, stands_for)| Store { key, update, remember, stands_for });
+    let merge = (key(), set().prop_map(Arc::new), stands_for()).prop_map(|(key, set, stands_for)| Merge {
+        key,
+        set,
+        stands_for,
+    });
+    let forwarded = prop_oneof![get(), put(), delete(), key().prop_map(Request::Siblings)];
+    prop_oneof![
+        store.prop_map(|store| Ask::Store(Box::new(store))),
+        merge.prop_map(Ask::Merge),
+        (key(), any::<Option<u64>>()).prop_map(|(key, known)| Ask::Fetch { key, known }),
+        (key(), operation()).prop_map(|(key, operation)| Ask::Recall { key, operation }),
+        forwarded.prop_map(|request| Ask::Forward(Box::new(request))),
+    ]
+}
+
+pub(super) fn question() -> impl Strategy<Value = Question> {
+    (stamp(), any::<u32>(), ask()).prop_map(|(stamp, deadline_ms, ask)| Question { stamp, deadline_ms, ask })
+}
+
+fn refused() -> impl Strategy<Value = Refused> {
+    prop_oneof![
+        stamp().prop_map(Refused::Layout),
+        Just(Refused::Overloaded),
+        Just(Refused::DiskFull),
+        Just(Refused::WritesStopped),
+        Just(Refused::HintsFull),
+        Just(Refused::Unreadable),
+        Just(Refused::Stopping),
+        Just(Refused::TooLate),
+    ]
+}
+
+pub(super) fn told() -> impl Strategy<Value = Told> {
+    let known = prop_oneof![
+        Just(Known::Unknown),
+        remembered().prop_map(|remembered| Known::Minted(Box::new(remembered))),
+        Just(Known::Reused),
+    ];
+    let some_set = || prop::option::of(set().prop_map(Arc::new));
+    prop_oneof![
+        Just(Told::Stored),
+        Just(Told::Behind),
+        Just(Told::Same),
+        some_set().prop_map(Told::Set),
+        (known, some_set()).prop_map(|(known, set)| Told::Recalled(Box::new(Recalled { known, set }))),
+        outcome().prop_map(|outcome| Told::Outcome(Box::new(outcome))),
+        refused().prop_map(Told::Refused),
     ]
 }

@@ -11,9 +11,12 @@ use crate::protocol::causality::{
     Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
 };
 use crate::protocol::message::{Copies, Copy, Delete, Keys, NodeInfo, Page, Written};
+use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
 use crate::protocol::replica::Remembered;
-use crate::protocol::types::{ClusterId, CoreId, LengthError, OperationId};
+use crate::protocol::ring::LayoutStamp;
+use crate::protocol::types::{ClusterId, CoreId, LengthError, NodeId, OperationId};
 use crate::wire::hello::{Features, Greeting, Kind, Limits, Token, VERSIONS, Welcome};
+use crate::wire::peer::{PEER_BYTES_MAX, Question, decode_ask, decode_told, encode_misunderstood, encode_told};
 
 /// What became of some bytes.
 #[derive(Debug, PartialEq)]
@@ -70,6 +73,30 @@ impl Sample {
             let heard = next_frame(&mut BytesMut::from(bytes), ANSWER_BYTES_MAX, decode_answer)?;
             Ok(heard.transpose()?.map(|heard| heard == answer))
         })
+    }
+
+    fn ask(name: &str, ask: Ask) -> Sample {
+        let question = Question { stamp: LayoutStamp { number: 3, hash: 0x5eed }, deadline_ms: 1_500, ask };
+        Sample::new(format!("ask/{name}"), ask_frame(&question), move |bytes| {
+            let heard = next_frame(&mut BytesMut::from(bytes), PEER_BYTES_MAX, decode_ask)?;
+            Ok(heard.transpose()?.map(|heard| heard == question))
+        })
+    }
+
+    fn told(name: &str, told: std::result::Result<Told, Failure>) -> Sample {
+        let mut out = BytesMut::new();
+        match &told {
+            Ok(told) => encode_told(&mut out, CallId(7), told),
+            Err(failure) => encode_misunderstood(&mut out, CallId(7), failure),
+        }
+        Sample::new(format!("told/{name}"), out, move |bytes| {
+            let heard = next_frame(&mut BytesMut::from(bytes), PEER_BYTES_MAX, decode_told)?;
+            Ok(heard.transpose()?.map(|heard| heard == told))
+        })
+    }
+
+    fn is_frame(&self) -> bool {
+        ["call/", "answer/", "ask/", "told/"].iter().any(|kind| self.name.starts_with(kind))
     }
 
     fn part<T: PartialEq + 'static>(
@@ -255,8 +282,84 @@ fn failures() -> Vec<Sample> {
     all.into_iter().map(sample).collect()
 }
 
+fn operation() -> Operation {
+    Operation { id: id().unwrap(), digest: 0x1122_3344_5566_7788 }
+}
+
+fn two_versions() -> Siblings {
+    let version = |dot, value, operation| Version {
+        dot,
+        value,
+        written_at: WallTime(1_728_000_000_000),
+        expires_at: None,
+        operation,
+    };
+    let versions =
+        [version(dot(0xa, 7), Some(text("two apples")), Some(Box::new(operation()))), version(dot(0xb, 1), None, None)];
+    Siblings::new([dot(0xa, 9), dot(0xb, 1)].into_iter().collect(), versions).unwrap()
+}
+
+fn remembers() -> Box<Remembered> {
+    Box::new(Remembered {
+        operation: operation(),
+        dot: dot(0xa, 7),
+        written_at: WallTime(1_728_000_000_000),
+        superseded: smallvec![dot(0xa, 3)],
+        context: Context::from_parts([dot(0xa, 9)].into_iter().collect(), [dot(0xc, 4)]),
+    })
+}
+
+fn asks() -> Vec<Sample> {
+    let version = two_versions().version(dot(0xa, 7)).unwrap().clone();
+    let upon: VersionVector = [dot(0xa, 6)].into_iter().collect();
+    let store = |remember, stands_for| {
+        let update = Update { version: version.clone(), upon: upon.clone(), supersedes: Supersedes::Held };
+        Ask::Store(Box::new(Store { key: key("cart:17"), update, remember, stands_for }))
+    };
+    let merge =
+        |stands_for| Ask::Merge(Merge { key: key("cart:17"), set: std::sync::Arc::new(two_versions()), stands_for });
+    let fetch = |known| Ask::Fetch { key: key("cart:17"), known };
+    let get = Request::Get(Get { key: key("cart:17"), terms: terms() });
+    vec![
+        Sample::ask("store", store(None, None)),
+        Sample::ask("store-remember-stands-for", store(Some(remembers()), Some(NodeId(0xd)))),
+        Sample::ask("merge", merge(None)),
+        Sample::ask("merge-stands-for", merge(Some(NodeId(0xd)))),
+        Sample::ask("fetch", fetch(None)),
+        Sample::ask("fetch-known", fetch(Some(0x1234))),
+        Sample::ask("recall", Ask::Recall { key: key("cart:17"), operation: operation() }),
+        Sample::ask("forward", Ask::Forward(Box::new(get))),
+    ]
+}
+
+fn told() -> Vec<Sample> {
+    let set = || Some(std::sync::Arc::new(two_versions()));
+    let recalled = |known, set| Ok(Told::Recalled(Box::new(Recalled { known, set })));
+    let refused = |name: &str, refused| Sample::told(&format!("refused-{name}"), Ok(Told::Refused(refused)));
+    vec![
+        Sample::told("stored", Ok(Told::Stored)),
+        Sample::told("behind", Ok(Told::Behind)),
+        Sample::told("same", Ok(Told::Same)),
+        Sample::told("set", Ok(Told::Set(set()))),
+        Sample::told("set-none", Ok(Told::Set(None))),
+        Sample::told("recalled-unknown", recalled(Known::Unknown, None)),
+        Sample::told("recalled-minted", recalled(Known::Minted(remembers()), set())),
+        Sample::told("recalled-reused", recalled(Known::Reused, set())),
+        Sample::told("outcome", Ok(Told::Outcome(Box::new(Err(Failure::DiskFull))))),
+        refused("layout", Refused::Layout(LayoutStamp { number: 4, hash: 0xfeed })),
+        refused("overloaded", Refused::Overloaded),
+        refused("disk-full", Refused::DiskFull),
+        refused("writes-stopped", Refused::WritesStopped),
+        refused("hints-full", Refused::HintsFull),
+        refused("unreadable", Refused::Unreadable),
+        refused("stopping", Refused::Stopping),
+        refused("too-late", Refused::TooLate),
+        Sample::told("misunderstood", Err(Failure::Malformed { reason: "kind of ask: unknown tag 47".to_owned() })),
+    ]
+}
+
 fn stored() -> Vec<Sample> {
-    let operation = Operation { id: id().unwrap(), digest: 0x1122_3344_5566_7788 };
+    let operation = operation();
     let version = |dot, value, expires_at, operation| Version {
         dot,
         value,
@@ -296,7 +399,7 @@ fn stored() -> Vec<Sample> {
 }
 
 fn samples() -> Vec<Sample> {
-    [handshakes(), calls(), answers(), failures(), stored()].into_iter().flatten().collect()
+    [handshakes(), calls(), answers(), failures(), asks(), told(), stored()].into_iter().flatten().collect()
 }
 
 #[test]
@@ -335,10 +438,7 @@ fn what_is_cut_at_any_byte_is_refused_or_waits_for_more() {
 /// A frame that is whole by its length, but whose body ends too early.
 #[test]
 fn a_body_that_is_cut_at_any_byte_is_refused() {
-    for sample in samples() {
-        if !sample.name.starts_with("call/") && !sample.name.starts_with("answer/") {
-            continue;
-        }
+    for sample in samples().into_iter().filter(Sample::is_frame) {
         for length in 13..sample.bytes.len() {
             let mut cut = BytesMut::from(&sample.bytes[..length]);
             cut[..4].copy_from_slice(&u32::try_from(length - 4).unwrap().to_le_bytes());
@@ -349,10 +449,7 @@ fn a_body_that_is_cut_at_any_byte_is_refused() {
 
 #[test]
 fn a_byte_too_many_is_refused() {
-    for sample in samples() {
-        if !sample.name.starts_with("call/") && !sample.name.starts_with("answer/") {
-            continue;
-        }
+    for sample in samples().into_iter().filter(Sample::is_frame) {
         let mut longer = BytesMut::from(&sample.bytes[..]);
         longer.extend_from_slice(&[0]);
         let length = u32::try_from(longer.len() - 4).unwrap();

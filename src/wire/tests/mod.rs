@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod golden;
+mod peers;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
@@ -12,6 +13,7 @@ use super::call::{decode_call, encode_call};
 use super::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX, CallId, Frame, frame_bytes, next_frame, put_frame, reserve_rest};
 use super::glance::{Glance, glance};
 use super::hello::{GREETING_BYTES_MAX, HELLO_BYTES_MAX, Hello, decode_greeting, encode_greeting};
+use super::peer::{Question, encode_ask};
 use super::reader::{Reader, Result, WireError};
 use super::sets::{decode_set, encode_set, get_remembered, get_set, get_update, put_remembered, put_set, put_update};
 use crate::protocol::message::{
@@ -55,6 +57,12 @@ fn call_frame(call: &Call) -> BytesMut {
 fn answer_frame(answer: &Answer) -> BytesMut {
     let mut out = BytesMut::new();
     encode_answer(&mut out, CallId(7), answer);
+    out
+}
+
+fn ask_frame(question: &Question) -> BytesMut {
+    let mut out = BytesMut::new();
+    encode_ask(&mut out, CallId(7), question.stamp, question.deadline_ms, &question.ask).unwrap();
     out
 }
 

@@ -19,9 +19,10 @@ use crate::control::guard::Guard;
 use crate::control::http::{self, server};
 use crate::control::listener;
 use crate::control::metrics::Metrics;
-use crate::control::node::Node as Shown;
+use crate::control::node::{MembersShown, Node as Shown};
 use crate::control::notify::Notify;
 use crate::control::shake::Party;
+use crate::protocol::ring::View;
 use crate::protocol::types::NodeId;
 use crate::runtime::node::Node;
 use crate::runtime::slots::Slots;
@@ -101,6 +102,7 @@ fn node_config(config: &Config) -> NodeConfig {
 /// What the control thread knows of the node.
 fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>) -> Shown {
     let (lsm, tree, ring) = (node.lsm(), node.lsm(), node.ring());
+    let view = Arc::new(View::alone(&config.name, node.cores(), ring.partitions()));
     Shown {
         name: config.name.as_str().into(),
         cluster: node.info().cluster,
@@ -118,6 +120,8 @@ fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>
             cluster: Some(node.info().cluster),
             secret: Secret::new(config.token.as_ref().map_or("", |token| token.reveal()).as_bytes()),
         },
+        members: Arc::new(move || MembersShown { view: Arc::clone(&view), rows: Arc::default() }),
+        holdings: Arc::new(node.holdings()),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
         trees: Arc::new(move |range| trees::begin(&tree, range)),
     }

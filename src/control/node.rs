@@ -9,11 +9,13 @@ use super::guard::Guard;
 use super::metrics::Metrics;
 use super::shake::Party;
 use crate::protocol::antientropy::{Range, Tree};
+use crate::protocol::membership::Rows;
 use crate::protocol::message::Directory;
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::types::ClusterId;
 use crate::runtime::door::Door;
 use crate::runtime::heartbeat::Heartbeats;
+use crate::runtime::holdings::Holding;
 
 /// Everything that HTTP and the acceptor show or need; filled once at the start.
 #[derive(Clone)]
@@ -40,11 +42,30 @@ pub struct Node {
     pub guard: Guard,
     /// As what it meets other nodes, and which of them is let in.
     pub party: Party,
+    /// The cluster as this node sees it now.
+    pub members: MembersSource,
+    /// How much the node holds.
+    pub holdings: HoldingsSource,
     /// How a snapshot is begun.
     pub snapshots: SnapshotSource,
     /// How a hash tree is made.
     pub trees: TreeSource,
 }
+
+/// What is shown of the cluster.
+#[derive(Clone, Debug)]
+pub struct MembersShown {
+    /// Who owns what, and who answers.
+    pub view: Arc<View>,
+    /// What members know of each other. A node that founds its cluster may not stand there yet.
+    pub rows: Arc<Rows>,
+}
+
+/// Tells how the cluster is seen now. Never waits.
+pub type MembersSource = Arc<dyn Fn() -> MembersShown + Send + Sync>;
+
+/// Tells how much the node holds now. Calls into the LSM tree, which may take a while.
+pub type HoldingsSource = Arc<dyn Fn() -> Holding + Send + Sync>;
 
 /// Begins a snapshot of what the LSM tree holds now, on a thread of its own, and gives its bytes as they come
 /// (`store::snapshot`). The channel is bounded; dropping the receiver ends the thread. A checkpoint has gone before it.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::guard::Guard;
 use super::metrics::Metrics;
-use super::node::Node;
+use super::node::{MembersShown, Node};
 use super::shake::Party;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
@@ -19,6 +19,7 @@ use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, WallTime};
 use crate::runtime::door::Door;
 use crate::runtime::heartbeat::Heartbeats;
+use crate::runtime::holdings::Holding;
 use crate::runtime::mail::{Arrival, Knock, MAIL_MAX, Mail};
 use crate::wire::proof::Secret;
 
@@ -50,6 +51,11 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         metrics: Arc::new(Metrics::recording()),
         guard: Guard::new(token),
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
+        members: Arc::new(move || MembersShown {
+            view: Arc::new(View::alone("node-a", CORES, RING)),
+            rows: Arc::default(),
+        }),
+        holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7 }),
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
             made.send(Ok(Tree::new(range))).unwrap();

@@ -238,12 +238,7 @@ impl Gossip {
     }
 
     fn show(&mut self, view: Arc<View>) {
-        let count = |liveness| view.members.iter().filter(|member| member.liveness == liveness).count();
-        self.parts.metrics.view(
-            view.epoch,
-            view.layout.stamp().number,
-            [Liveness::Up, Liveness::Suspect, Liveness::Down].map(count),
-        );
+        self.parts.metrics.view(&view);
         self.unshown = Some(view);
     }
 

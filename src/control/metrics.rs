@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::protocol::ring::{Liveness, View};
 use crate::protocol::types::CoreId;
 use crate::runtime::metrics::{CoreMetrics, RECORDS_BUCKETS, RECORDS_HISTOGRAMS, SECONDS_BUCKETS, describe};
 use crate::wire::gossip::Dropped;
@@ -21,6 +22,7 @@ pub struct Metrics {
     hellos_refused: Counter,
     view_epoch: Gauge,
     layout_number: Gauge,
+    layout_nodes: Gauge,
     members: [Gauge; 3],
     packets_taken: Counter,
     packets_dropped: [Counter; 4],
@@ -54,6 +56,7 @@ impl Metrics {
         with_local_recorder(&*recorder, || {
             metrics::describe_gauge!("sloop_view_epoch", "Views of the cluster that this node had, counted.");
             metrics::describe_gauge!("sloop_layout_number", "The number of the layout in force here.");
+            metrics::describe_gauge!("sloop_layout_nodes", "Nodes in that layout.");
             metrics::describe_gauge!("sloop_members", "Members of the cluster, by whether they answer.");
             metrics::describe_counter!("sloop_gossip_packets_total", "Packets of gossip that came, by what was done.");
         });
@@ -69,6 +72,7 @@ impl Metrics {
             hellos_refused,
             view_epoch: gauge!("sloop_view_epoch"),
             layout_number: gauge!("sloop_layout_number"),
+            layout_nodes: gauge!("sloop_layout_nodes"),
             members: ["up", "suspect", "down"].map(members),
             packets_taken: packets("taken"),
             packets_dropped: DROPPED.map(|(_, outcome)| packets(outcome)),
@@ -92,12 +96,15 @@ impl Metrics {
         }
     }
 
-    /// Shows a view: its epoch, its layout, and how many members are up, suspect and down.
+    /// Shows the cluster as it is seen now.
     #[expect(clippy::cast_precision_loss, reason = "gauges; exact up to 2^53")]
-    pub fn view(&self, epoch: u64, layout: u64, members: [usize; 3]) {
-        self.view_epoch.set(epoch as f64);
-        self.layout_number.set(layout as f64);
-        self.members.iter().zip(members).for_each(|(gauge, count)| gauge.set(count as f64));
+    pub fn view(&self, view: &View) {
+        self.view_epoch.set(view.epoch as f64);
+        self.layout_number.set(view.layout.stamp().number as f64);
+        self.layout_nodes.set(view.layout.rows().len() as f64);
+        for (gauge, liveness) in self.members.iter().zip([Liveness::Up, Liveness::Suspect, Liveness::Down]) {
+            gauge.set(view.members.iter().filter(|member| member.liveness == liveness).count() as f64);
+        }
     }
 
     /// The handles of one core, to be handed to it.

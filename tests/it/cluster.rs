@@ -13,7 +13,7 @@ fn secret() -> String {
 /// A node of a cluster of one core each; `join` is where it looks for members.
 fn start(home: &Home, name: &str, listen: &str, join: &str) -> Node {
     let secret = secret();
-    let mut flags = vec!["--cores", "1", "--pin", "false", "--memory", "96MiB", "--name", name, "--listen", listen];
+    let mut flags = vec!["--cores", "1", "--memory", "96MiB", "--name", name, "--listen", listen];
     flags.extend(["--cluster-secret", &secret]);
     if !join.is_empty() {
         flags.extend(["--join", join]);
@@ -21,31 +21,47 @@ fn start(home: &Home, name: &str, listen: &str, join: &str) -> Node {
     home.start_with(&flags)
 }
 
-/// Layout number and members that are up, as a node sees it.
-fn seen(node: &Node) -> (f64, f64) {
-    let metrics = Metrics::of(node.http).expect("the node answers");
-    (metrics.sum("sloop_layout_number"), metrics.sum_where("sloop_members", "liveness=\"up\""))
+/// How a node sees its cluster.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Seen {
+    /// The number of the layout.
+    layout: f64,
+    /// Nodes in it.
+    nodes: f64,
+    /// Members that are up.
+    up: f64,
 }
 
-fn agree(nodes: &[Node], members: f64) -> bool {
-    let seen: Vec<(f64, f64)> = nodes.iter().map(seen).collect();
-    seen.iter().all(|(layout, up)| *layout == seen[0].0 && *layout > 1.0 && *up == members)
+fn seen(node: &Node) -> Seen {
+    let metrics = Metrics::of(node.http).expect("the node answers");
+    let sum = |name| metrics.sum(name);
+    let up = metrics.sum_where("sloop_members", "liveness=\"up\"");
+    Seen { layout: sum("sloop_layout_number"), nodes: sum("sloop_layout_nodes"), up }
+}
+
+/// Whether all of them go by one layout with so many nodes, all of them up.
+fn agree(nodes: &[&Node], members: f64) -> bool {
+    let seen: Vec<Seen> = nodes.iter().map(|node| seen(node)).collect();
+    seen.iter().all(|one| *one == seen[0] && one.nodes == members && one.up == members)
+}
+
+/// A cluster of three.
+fn three(homes: &[Home; 3]) -> [Node; 3] {
+    let first = start(&homes[0], "n0", "127.0.0.1:0", "");
+    let seed = first.binary.to_string();
+    let (second, third) = (start(&homes[1], "n1", "127.0.0.1:0", &seed), start(&homes[2], "n2", "127.0.0.1:0", &seed));
+    let nodes = [first, second, third];
+    eventually("all agree", || agree(&nodes.each_ref(), 3.0));
+    nodes
 }
 
 #[test]
 fn three_nodes_become_one_cluster_and_find_it_again_after_all_were_stopped() {
     let homes = [Home::new(), Home::new(), Home::new()];
-    let first = start(&homes[0], "n0", "127.0.0.1:0", "");
-    let seed = first.binary.to_string();
-    let mut nodes = vec![first];
-    for (home, name) in homes[1..].iter().zip(["n1", "n2"]) {
-        nodes.push(start(home, name, "127.0.0.1:0", &seed));
-    }
-    eventually("all agree", || agree(&nodes, 3.0));
-    eventually("the layout has all of them", || nodes.iter().all(|node| has_all(node, &["n0", "n1", "n2"])));
-    let layout = seen(&nodes[0]).0;
+    let nodes = three(&homes);
+    let layout = seen(&nodes[0]).layout;
 
-    let addresses: Vec<String> = nodes.iter().map(|node| node.binary.to_string()).collect();
+    let addresses = nodes.each_ref().map(|node| node.binary.to_string());
     for node in nodes {
         assert_eq!(node.terminate().status.code(), Some(0));
     }
@@ -53,31 +69,19 @@ fn three_nodes_become_one_cluster_and_find_it_again_after_all_were_stopped() {
     let again = homes.iter().zip(names).zip(&addresses).map(|((home, name), address)| start(home, name, address, ""));
     let nodes: Vec<Node> = again.collect();
 
-    eventually("all agree again", || agree(&nodes, 3.0));
-    assert_eq!(seen(&nodes[1]).0, layout, "the layout is the same");
-}
-
-/// Whether the file of a node's cluster names all of these, once they are in a layout.
-fn has_all(node: &Node, names: &[&str]) -> bool {
-    let info = Metrics::of(node.http).expect("the node answers");
-    info.sum("sloop_members") == names.len() as f64
+    eventually("all agree again", || agree(&nodes.iter().collect::<Vec<_>>(), 3.0));
+    assert_eq!(seen(&nodes[1]).layout, layout, "the layout is the same");
 }
 
 #[test]
 fn a_silent_node_is_known_down_and_up_again_when_it_goes_on() {
     let homes = [Home::new(), Home::new(), Home::new()];
-    let first = start(&homes[0], "n0", "127.0.0.1:0", "");
-    let seed = first.binary.to_string();
-    let mut nodes = vec![first];
-    for (home, name) in homes[1..].iter().zip(["n1", "n2"]) {
-        nodes.push(start(home, name, "127.0.0.1:0", &seed));
-    }
-    eventually("all agree", || agree(&nodes, 3.0));
+    let nodes = three(&homes);
 
     nodes[2].signal(rustix::process::Signal::STOP);
-    eventually("the others know", || nodes[..2].iter().all(|node| seen(node).1 == 2.0));
+    eventually("the others know", || nodes[..2].iter().all(|node| seen(node).up == 2.0));
     nodes[2].signal(rustix::process::Signal::CONT);
-    eventually("all agree again", || agree(&nodes, 3.0));
+    eventually("all agree again", || agree(&nodes.each_ref(), 3.0));
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn an_old_image_and_a_taken_name_are_refused_and_left_alone() {
     let node = start(&home, "n0", "127.0.0.1:0", "");
     let seed = node.binary.to_string();
     let member = start(&joined, "n1", "127.0.0.1:0", &seed);
-    eventually("both agree", || seen(&node).1 == 2.0 && seen(&node) == seen(&member) && seen(&node).0 > 1.0);
+    eventually("both agree", || agree(&[&node, &member], 2.0));
 
     let secret = secret();
     let taken = image.refused(&["--name", "n1", "--join", &seed, "--cluster-secret", &secret]);
@@ -115,9 +119,9 @@ fn an_old_image_and_a_taken_name_are_refused_and_left_alone() {
     member.terminate();
     copy(&joined.data_dir(), &image.data_dir());
     let member = start(&joined, "n1", "127.0.0.1:0", "");
-    eventually("both agree", || seen(&node).1 == 2.0);
+    eventually("both agree", || agree(&[&node, &member], 2.0));
     member.terminate();
-    eventually("it is known to be down", || seen(&node).1 == 1.0);
+    eventually("it is known to be down", || seen(&node).up == 1.0);
 
     let refused = image.refused(&["--name", "n1", "--cluster-secret", &secret]);
     assert_eq!(refused.status.code(), Some(1));
@@ -129,6 +133,6 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.path().is_dir() { copy(&entry.path(), &target) } else { fs::copy(entry.path(), target).map(|_| ()).unwrap() }
     }
 }

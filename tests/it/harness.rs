@@ -257,7 +257,8 @@ impl Metrics {
 
     /// The same, over the lines with this label.
     pub(crate) fn sum_where(&self, name: &str, label: &str) -> f64 {
-        let lines: String = self.0.lines().filter(|line| line.contains(label)).map(|line| format!("{line}\n")).collect();
+        let lines: String =
+            self.0.lines().filter(|line| line.contains(label)).map(|line| format!("{line}\n")).collect();
         Metrics(lines).sum(name)
     }
 }

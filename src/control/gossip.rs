@@ -268,7 +268,7 @@ fn log(note: Note) {
             tracing::info!(number = stamp.number, hash = format!("{:016x}", stamp.hash), nodes, "a layout is in force");
         }
         Note::Unruly { stamp, rule } => {
-            tracing::error!(number = stamp.number, %rule, "a layout of another member breaks the rules: it is not taken");
+            tracing::error!(number = stamp.number, %rule, "a member's layout breaks the rules: it is not taken");
         }
         Note::HeldByData => {
             tracing::warn!("nodes have joined and stay staged: the cluster holds data, and data is not moved yet");

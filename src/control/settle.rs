@@ -73,7 +73,8 @@ pub enum SettleError {
     Refused(#[from] Refusal),
     /// The directory is another node's.
     #[error(
-        "{path} belongs to node \"{owner}\", not to \"{name}\": start it with --name {owner}, or choose another --data-dir"
+        "{path} belongs to node \"{owner}\", not to \"{name}\": start it with --name {owner}, or choose another \
+         --data-dir"
     )]
     OtherName {
         /// The directory.

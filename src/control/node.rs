@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::guard::Guard;
+use super::members::Letters;
 use super::metrics::Metrics;
 use super::shake::Party;
 use crate::protocol::antientropy::{Range, Tree};
@@ -42,8 +44,10 @@ pub struct Node {
     pub guard: Guard,
     /// As what it meets other nodes, and which of them is let in.
     pub party: Party,
+    /// Where letters of other members go.
+    pub letters: Letters,
     /// The cluster as this node sees it now.
-    pub members: MembersSource,
+    pub members: watch::Receiver<MembersShown>,
     /// How much the node holds.
     pub holdings: HoldingsSource,
     /// How a snapshot is begun.
@@ -53,16 +57,13 @@ pub struct Node {
 }
 
 /// What is shown of the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MembersShown {
-    /// Who owns what, and who answers.
-    pub view: Arc<View>,
-    /// What members know of each other. A node that founds its cluster may not stand there yet.
+    /// Who owns what, and who answers; none before the membership has begun.
+    pub view: Option<Arc<View>>,
+    /// What members know of each other.
     pub rows: Arc<Rows>,
 }
-
-/// Tells how the cluster is seen now. Never waits.
-pub type MembersSource = Arc<dyn Fn() -> MembersShown + Send + Sync>;
 
 /// Tells how much the node holds now. Calls into the LSM tree, which may take a while.
 pub type HoldingsSource = Arc<dyn Fn() -> Holding + Send + Sync>;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::guard::Guard;
 use super::metrics::Metrics;
@@ -51,10 +52,8 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         metrics: Arc::new(Metrics::recording()),
         guard: Guard::new(token),
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
-        members: Arc::new(move || MembersShown {
-            view: Arc::new(View::alone("node-a", CORES, RING)),
-            rows: Arc::default(),
-        }),
+        letters: super::members::letters().0,
+        members: members(Arc::new(View::alone("node-a", CORES, RING))),
         holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7 }),
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
@@ -69,6 +68,11 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         }),
     };
     (node, arrivals)
+}
+
+/// Where a view is shown that never changes.
+pub(super) fn members(view: Arc<View>) -> watch::Receiver<MembersShown> {
+    watch::channel(MembersShown { view: Some(view), rows: Arc::default() }).1
 }
 
 fn actor(core: u16) -> ActorId {

@@ -103,9 +103,9 @@ struct PlaceJson<'a> {
 pub(super) async fn cluster(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Refusal> {
     request::no_query(&uri)?;
     let node = &api.node;
-    let shown = (node.members)();
-    let numbers = numbers_of_all(node, &shown.view).await;
-    let MembersShown { view, rows } = &shown;
+    let MembersShown { view, rows } = node.members.borrow().clone();
+    let view = view.ok_or(Refusal::Starting)?;
+    let numbers = numbers_of_all(node, &view).await;
     let (layout, wanted, loads) = (&view.layout, view.layout.wanted(), view.layout.loads());
     let copies = f64::from(layout.partitions()) * copies_f64(layout.copies());
     let in_layout = |id| {
@@ -162,7 +162,7 @@ pub(super) async fn numbers(State(api): State<Arc<Api>>, uri: Uri) -> Result<Res
 
 pub(super) async fn ring(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Refusal> {
     let key = request::key_or_hex(&uri, "/admin/ring/")?;
-    let view = (api.node.members)().view;
+    let view = api.node.members.borrow().view.clone().ok_or(Refusal::Starting)?;
     let partition = api.node.ring.partition(&key);
     let place = |node: NodeId| view.member(node).map(|member| PlaceJson::of(member, partition));
     let body = RingJson {

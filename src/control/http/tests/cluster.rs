@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::control::node::MembersShown;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, View, Wanted};
 use crate::protocol::types::{Key, NodeId};
 use crate::runtime::holdings::Holding;
@@ -24,8 +23,7 @@ fn view(mut members: Vec<Member>) -> Arc<View> {
 }
 
 fn node_with(view: Arc<View>, token: Option<&'static str>) -> Node {
-    let members = Arc::new(move || MembersShown { view: Arc::clone(&view), rows: Arc::default() });
-    Node { members, ..testing::node(token).0 }
+    Node { members: testing::members(view), ..testing::node(token).0 }
 }
 
 #[tokio::test]
@@ -41,6 +39,17 @@ async fn a_node_alone_is_a_cluster_of_one() {
     assert_eq!((&node["name"], &node["state"], &node["liveness"]), (&json!("node-a"), &json!("member"), &json!("up")));
     assert_eq!((&node["partitions"], &node["share"]), (&json!(16), &json!(1.0)));
     assert_eq!((&node["keys"], &node["bytes"], &node["hints"]), (&json!(5), &json!(600), &json!(7)));
+}
+
+#[tokio::test]
+async fn a_node_that_has_not_met_its_cluster_yet_says_so() {
+    let node = Node { members: tokio::sync::watch::channel(Default::default()).1, ..testing::node(None).0 };
+    let site = Site::of(node, None);
+    for path in ["/admin/cluster", "/admin/ring/k"] {
+        let told = site.get(path).await;
+        assert_eq!(told.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(told.error().contains("starting"), "{path}: {}", told.error());
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use self::nodes::Nodes;
+use self::nodes::{Ended, Nodes};
 use self::plan::{Plan, Planned};
 use super::cluster::Cluster;
 use super::http::{PATIENCE, Site};
@@ -60,7 +60,7 @@ pub struct Dev {
 /// What ends the wait for a cluster that starts.
 enum Start {
     Ready(Box<Cluster>),
-    Ended(usize, String),
+    Ended(Ended),
     Signalled,
 }
 
@@ -119,21 +119,22 @@ impl Supervisor {
         let mut nodes = Nodes::start(&self.plan)?;
         let start = tokio::select! {
             ready = self.ready() => Start::Ready(Box::new(ready?)),
-            (at, how) = nodes.next_end() => Start::Ended(at, how),
+            ended = nodes.next_end() => Start::Ended(ended),
             () = stop.comes() => Start::Signalled,
         };
         match start {
             Start::Ready(cluster) => say(words::ready(&self.plan, &cluster, &nodes).as_bytes())?,
             Start::Signalled => return self.stop(nodes, stop).await,
-            Start::Ended(at, how) => {
+            Start::Ended(Ended { at, how, .. }) => {
                 let name = self.plan.nodes[at].name.clone();
-                self.stop(nodes, stop).await?;
+                // What comes of the others follows from this.
+                let _ = self.stop(nodes, stop).await;
                 return Err(Failed::refused(format!("{name} did not start ({how}): what it said stands above")));
             }
         }
         loop {
             tokio::select! {
-                (at, how) = nodes.next_end() => {
+                Ended { at, how, .. } = nodes.next_end() => {
                     say(words::ended(&self.plan, at, &how).as_bytes())?;
                     if nodes.running() == 0 {
                         return Err(Failed::refused("all nodes have ended"));
@@ -198,8 +199,8 @@ impl Supervisor {
         let mut unclean = vec![];
         while 0 < nodes.running() {
             tokio::select! {
-                (at, how) = nodes.next_end() => {
-                    if how != nodes::CLEAN {
+                Ended { at, how, is_clean } = nodes.next_end() => {
+                    if !is_clean {
                         unclean.push(format!("{} ({how})", self.plan.nodes[at].name));
                     }
                 }

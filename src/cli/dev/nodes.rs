@@ -1,8 +1,10 @@
 //! The processes of the nodes, and what they say.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
@@ -11,11 +13,18 @@ use tokio::task::JoinSet;
 use super::plan::{Plan, VARIABLES_DROPPED};
 use crate::cli::Failed;
 
-/// How a node ended that was stopped and had no trouble with it.
-pub(super) const CLEAN: &str = "exit status: 0";
-
 /// Colours of names on a terminal, in turn: none is read as a warning.
 const COLOURS: [u8; 5] = [36, 32, 35, 34, 96];
+
+/// How a node has ended.
+pub(super) struct Ended {
+    /// Which, in the order of the plan.
+    pub(super) at: usize,
+    /// Its exit status in words.
+    pub(super) how: String,
+    /// Whether it ended as one that was told to stop. Before it serves, SIGTERM ends it by itself.
+    pub(super) is_clean: bool,
+}
 
 /// Nodes that were started.
 pub(super) struct Nodes {
@@ -72,13 +81,16 @@ impl Nodes {
     }
 
     /// The next node that ends, and how. Waits for ever where none is left.
-    pub(super) async fn next_end(&mut self) -> (usize, String) {
-        match self.ends.join_next().await {
-            Some(ended) => {
-                let (at, status) = ended.expect("no task here panics");
-                (at, status.map_or_else(|error| error.to_string(), |status| status.to_string()))
+    pub(super) async fn next_end(&mut self) -> Ended {
+        let Some(ended) = self.ends.join_next().await else {
+            return std::future::pending().await;
+        };
+        match ended.expect("no task here panics") {
+            (at, Ok(status)) => {
+                let is_clean = status.success() || status.signal() == Some(Signal::TERM.as_raw());
+                Ended { at, how: status.to_string(), is_clean }
             }
-            None => std::future::pending().await,
+            (at, Err(error)) => Ended { at, how: error.to_string(), is_clean: false },
         }
     }
 

@@ -211,6 +211,9 @@ impl Shard {
             Input::Request { id, request, held, deadline } => {
                 self.on_request(now, Asker { whom: Whom::Client(id), deadline }, request, held, effects);
             }
+            Input::Elsewhere { id, request, failure, deadline } => {
+                self.hand_on(now, Asker { whom: Whom::Client(id), deadline }, request, Some(failure), effects);
+            }
             Input::Asked { ticket, stamp, ask, held, deadline } => {
                 self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stamp, ask, held, effects);
             }

@@ -447,7 +447,12 @@ impl Core {
         if request.is_write()
             && let Err(refusal) = self.parts.engine.admit()
         {
-            return self.on_outcome(id, Err(self.refused(refusal)));
+            let failure = self.refused(refusal);
+            return match refusal {
+                Refusal::Overloaded { .. } => self.on_outcome(id, Err(failure)),
+                // Another owner's disk may take it.
+                Refusal::DiskFull | Refusal::Stopped => self.feed(Input::Elsewhere { id, request, failure, deadline }),
+            };
         }
         let held = request.key().map_or(Held::Unknown, |key| self.parts.engine.held(key));
         self.feed(Input::Request { id, request, held, deadline });

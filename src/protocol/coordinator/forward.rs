@@ -44,17 +44,32 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
-        let owns = self.owns(partition);
-        if owns && !(self.stopped && request.is_write() && 1 < self.copies.n) {
-            return self.coordinate(now, asker, Role::Owner, request, held, effects);
+        match self.owns(partition) {
+            // An owner that writes no more says so where nobody else can.
+            true if self.stopped && request.is_write() => {
+                let stopped = Failure::WritesStopped { core: self.core };
+                self.hand_on(now, asker, request, Some(stopped), effects);
+            }
+            true => self.coordinate(now, asker, Role::Owner, request, held, effects),
+            false => self.hand_on(now, asker, request, None, effects),
         }
+    }
+
+    /// Hands a request to another node. Where none can coordinate it, `refused` is the answer.
+    pub(in crate::protocol) fn hand_on(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        request: Request,
+        refused: Option<Failure>,
+        effects: &mut Effects,
+    ) {
         if !self.has_room() {
             return self.finish(asker.whom, Err(Failure::overloaded()), effects);
         }
+        let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
         let left = self.coordinators(now, partition, &request);
         let request = self.named(request);
-        // An owner that writes no more says so where nobody else can.
-        let refused = owns.then_some(Failure::WritesStopped { core: self.core });
         let needed = self.needed(&request);
         let forwarding = Forwarding { needed, request, partition, left, under_way: 0, asked: false, refused };
         self.stats.forwarded += 1;

@@ -104,10 +104,13 @@ fn fault_07_reads_go_on_at_once_when_one_of_three_is_dead_or_silent() {
          get k at c ms=50 -> 1
          restart b
          pause b
+         # Each finds out once; from then on nobody waits for b.
          get k at a ms=60 -> 1
          get k at c ms=60 -> 1
-         get k at a ms=60 -> 1
-         get k at c ms=60 -> 1",
+         get k at a ms=15 -> 1
+         get k at c ms=15 -> 1
+         get k at a ms=15 -> 1
+         get k at c ms=15 -> 1",
     );
 }
 

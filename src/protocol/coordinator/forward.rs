@@ -151,9 +151,13 @@ impl Shard {
             Ok(Told::Outcome(outcome)) if !is_of_one_node(&outcome) => self.answer(whom, *outcome, effects),
             Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
             other => {
-                if let Ok(Told::Outcome(outcome)) = other {
-                    forwarding.refused = outcome.err();
-                }
+                let refused = match other {
+                    Ok(Told::Outcome(outcome)) => outcome.err(),
+                    Ok(Told::Refused(Refused::Overloaded)) => Some(Failure::overloaded()),
+                    Ok(Told::Refused(Refused::DiskFull)) => Some(Failure::DiskFull),
+                    _ => None,
+                };
+                forwarding.refused = refused.or(forwarding.refused.take());
                 self.forward_on(now, whom, effects);
             }
         }

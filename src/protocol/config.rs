@@ -37,6 +37,25 @@ pub const PAGE_KEYS_MAX: usize = 1_000;
 /// Equal partitions of the ring, fixed when the cluster is founded. 1,024 gives a 100-node cluster ten for each node.
 pub const PARTITIONS: u16 = 1_024;
 
+/// Most partitions: 32 for each of [`NODES_MAX`] nodes.
+pub const PARTITIONS_MAX: u16 = 32_768;
+
+/// Most nodes of a cluster, in its layout or not. A layout of so many at 3 copies of 1,024 partitions has 70 KB, their
+/// rows stay below 1 MiB, and each core links to every core of every node.
+pub const NODES_MAX: usize = 1_000;
+
+/// Most copies of a key. Beyond a handful they serve tests and odd wishes only, and a reply counts them in a byte.
+pub const COPIES_MAX: u8 = 32;
+
+/// Longest name of a node: what DNS allows, so that a host's name is one.
+pub const NODE_NAME_BYTES_MAX: usize = 255;
+
+/// Longest name of a zone: `eu-central-1a` and a rack. It travels in every row.
+pub const ZONE_BYTES_MAX: usize = 64;
+
+/// Largest weight: enough to say a disk's size in GiB.
+pub const WEIGHT_MAX: u32 = 1_000_000;
+
 /// Default copies of a key, and the default quorums, where the layout says nothing else.
 pub const N_DEFAULT: u8 = 3;
 
@@ -72,5 +91,6 @@ pub const LISTINGS_MAX: usize = 16;
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < SET_BYTES_MAX);
-const _: () = assert!(PARTITIONS.is_power_of_two());
+const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS_MAX.is_power_of_two());
+const _: () = assert!(PARTITIONS <= PARTITIONS_MAX && N_DEFAULT <= COPIES_MAX && NODES_MAX <= u16::MAX as usize);
 const _: () = assert!(CLOCK_ENTRIES_MAX < CLOCK_ENTRIES_DECODED_MAX && SIBLINGS_MAX < SIBLINGS_DECODED_MAX);

@@ -16,3 +16,4 @@ pub mod shard;
 pub mod coordinator;
 pub mod replica;
 pub mod antientropy;
+pub mod membership;

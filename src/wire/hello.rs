@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::failure::{get_failure, put_failure};
 use super::reader::{Reader, Result, WireError, put_bytes16, put_text};
+use crate::protocol::config::NODE_NAME_BYTES_MAX;
 use crate::protocol::message::Failure;
 use crate::protocol::types::{ClusterId, CoreId, LengthError};
 
@@ -33,7 +34,7 @@ pub const GREETING_BYTES_MAX: usize = 1_024;
 pub const TOKEN_BYTES_MAX: usize = 256;
 
 /// Longest name of a node.
-pub const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = NODE_NAME_BYTES_MAX;
 
 const CORE_ANY: u16 = u16::MAX;
 

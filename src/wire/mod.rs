@@ -6,10 +6,13 @@
 
 pub mod reader;
 pub mod sets;
+pub mod layout;
 pub mod frame;
 pub mod hello;
 pub mod proof;
 pub mod greet;
+pub mod gossip;
+pub mod members;
 pub mod call;
 pub mod answer;
 pub mod peer;

@@ -59,6 +59,9 @@ pub enum WireError {
     /// A sibling set that breaks its own invariants.
     #[error("sibling set: {0}")]
     Unsound(#[from] crate::protocol::causality::Unsound),
+    /// A layout that breaks its rules.
+    #[error("layout: {0}")]
+    Unruly(#[from] crate::protocol::ring::Unruly),
 }
 
 /// What a decoder returns.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Partition;
+use super::{Partition, Unruly};
 use crate::protocol::types::NodeId;
 
 /// A layout's name: its number, and the hash of all that it says.
@@ -60,8 +60,33 @@ pub struct Layout {
 
 impl Layout {
     /// The layout of a cluster that was just founded: one node owns everything.
+    ///
+    /// # Panics
+    /// When the row or what is wanted are out of their bounds, or the partitions are not a power of two: our own
+    /// configuration was checked before.
     pub fn founding(partitions: u16, wanted: Wanted, row: LayoutRow) -> Layout {
-        Layout::of(1, wanted, vec![row], vec![0; usize::from(partitions)])
+        let layout = Layout::of(1, wanted, vec![row], vec![0; usize::from(partitions)]);
+        assert_eq!(layout.check(None), Ok(()), "a cluster is founded within the rules");
+        layout
+    }
+
+    /// A layout from what was sent or kept: its structure is sound, and the hash is that of its contents. Whether it
+    /// keeps the rules says [`Layout::check`].
+    ///
+    /// # Errors
+    /// [`Unruly`]; nothing was made.
+    pub fn from_parts(
+        stamp: LayoutStamp,
+        wanted: Wanted,
+        rows: Vec<LayoutRow>,
+        owners: Vec<u16>,
+    ) -> Result<Layout, Unruly> {
+        let layout = Layout::of(stamp.number, wanted, rows, owners);
+        layout.check_structure()?;
+        if layout.stamp != stamp {
+            return Err(Unruly::Hash { said: stamp.hash, found: layout.stamp.hash });
+        }
+        Ok(layout)
     }
 
     pub(super) fn of(number: u64, wanted: Wanted, rows: Vec<LayoutRow>, owners: Vec<u16>) -> Layout {
@@ -94,11 +119,27 @@ impl Layout {
         u16::try_from(self.owners.len() / self.copies()).expect("a layout is of at most 32,768 partitions")
     }
 
-    /// The owners of a partition.
+    /// The owners of a partition, the one that usually coordinates first.
     pub fn owners(&self, partition: Partition) -> impl ExactSizeIterator<Item = NodeId> + Clone {
+        self.owner_rows(partition).iter().map(|row| self.rows[usize::from(*row)].node)
+    }
+
+    /// The owners of a partition, as indices of rows.
+    pub fn owner_rows(&self, partition: Partition) -> &[u16] {
         let copies = self.copies();
-        let first = usize::from(partition.0) * copies;
-        self.owners[first..first + copies].iter().map(|row| self.rows[usize::from(*row)].node)
+        &self.owners[usize::from(partition.0) * copies..][..copies]
+    }
+
+    /// The owners of all partitions, as indices of rows, partition after partition.
+    pub fn all_owners(&self) -> &[u16] {
+        &self.owners
+    }
+
+    /// How many partitions each row owns.
+    pub fn loads(&self) -> Vec<u32> {
+        let mut loads = vec![0; self.rows.len()];
+        self.owners.iter().for_each(|row| loads[usize::from(*row)] += 1);
+        loads
     }
 
     /// Whether the node owns the partition.
@@ -108,9 +149,10 @@ impl Layout {
 }
 
 fn hash(number: u64, wanted: Wanted, rows: &[LayoutRow], owners: &[u16]) -> u64 {
-    let mut bytes = Vec::with_capacity(16 + 48 * rows.len() + 2 * owners.len());
+    let mut bytes = Vec::with_capacity(27 + 64 * rows.len() + 2 * owners.len());
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&[wanted.n, wanted.r, wanted.w]);
+    bytes.extend_from_slice(&(rows.len() as u64).to_le_bytes());
     for row in rows {
         bytes.extend_from_slice(&row.node.0.to_le_bytes());
         bytes.extend_from_slice(&row.incarnation.to_le_bytes());

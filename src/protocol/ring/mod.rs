@@ -5,11 +5,16 @@
 //! core of every replica (DESIGN sections 3 and 7). Integers only: nodes must agree on this for ever.
 
 mod layout;
+mod placement;
+mod rules;
 mod view;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
 pub use layout::{Layout, LayoutRow, LayoutStamp, Wanted};
+pub use rules::Unruly;
 pub use view::{Liveness, Member, View};
 
 use super::types::{CoreId, Key};
@@ -74,40 +79,5 @@ impl Cores {
         bytes[8..].copy_from_slice(&partition.0.to_le_bytes());
         let core = seahash::hash(&bytes) % u64::from(self.count);
         CoreId(u16::try_from(core).expect("less than the number of cores"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(n: u32) -> Key {
-        Key::new(n.to_le_bytes()).unwrap()
-    }
-
-    #[test]
-    fn partitions_are_nearly_equal() {
-        let ring = Ring::new(16);
-        let mut counts = [0; 16];
-        (0..16_000).for_each(|n| counts[usize::from(ring.partition(&key(n)).0)] += 1);
-        assert!(counts.iter().all(|&keys| (850..1_150).contains(&keys)), "{counts:?}");
-    }
-
-    #[test]
-    fn a_ring_of_one_partition_holds_every_key() {
-        assert_eq!(Ring::new(1).partition(&key(7)), Partition(0));
-    }
-
-    #[test]
-    fn the_place_of_a_key_never_changes() {
-        assert_eq!(hash(&Key::new("cart:17").unwrap()), 0x7920_2bf2_4fa6_9069);
-        assert_eq!(Cores { count: 7, salt: 42 }.of(Partition(900)), CoreId(3));
-    }
-
-    #[test]
-    fn salts_spread_a_partition_over_different_cores() {
-        let on = |salt| Cores { count: 8, salt }.of(Partition(3));
-        let cores: std::collections::BTreeSet<_> = (0..64).map(on).collect();
-        assert_eq!(cores.len(), 8);
     }
 }

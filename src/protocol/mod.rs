@@ -22,3 +22,4 @@ pub mod replica;
 pub mod antientropy;
 
 pub use stats::Stats;
+pub mod membership;

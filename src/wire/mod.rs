@@ -11,6 +11,8 @@ pub mod frame;
 pub mod hello;
 pub mod proof;
 pub mod greet;
+pub mod gossip;
+pub mod members;
 pub mod call;
 pub mod answer;
 pub mod peer;

@@ -1,0 +1,244 @@
+//! What comes into a membership and what goes out of it; and what members say to each other.
+
+use core::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::past::Refusal;
+use super::rows::Rows;
+use crate::protocol::ring::{Layout, LayoutStamp, Liveness, Unruly, View};
+use crate::protocol::types::{ClusterId, NodeId};
+
+/// One exchange on its way to a member and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeId(pub u64);
+
+/// One letter of a member that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LetterId(pub u64);
+
+/// What one packet of gossip says, beside whose cluster's it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Who sent it.
+    pub sender: NodeId,
+    /// The layout that the sender goes by.
+    pub layout: LayoutStamp,
+    /// The digest of the sender's rows.
+    pub rows: u64,
+    /// What SWIM says; at most [`PAYLOAD_BYTES_MAX`](super::PAYLOAD_BYTES_MAX).
+    pub payload: Bytes,
+}
+
+/// All that a member knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knowledge {
+    /// Its cluster; `None` for one that joins.
+    pub cluster: Option<ClusterId>,
+    /// Partitions of the cluster's ring; 0 for one that joins.
+    pub partitions: u16,
+    /// Its rows.
+    pub rows: Rows,
+    /// Who answers, as far as it knows, itself among them.
+    pub up: Vec<NodeId>,
+    /// Its layout.
+    pub layout: Option<Arc<Layout>>,
+    /// The last round that it began to make a layout.
+    pub round: Round,
+}
+
+impl Knowledge {
+    /// What one knows that belongs to no cluster yet.
+    pub fn nothing() -> Knowledge {
+        let round = Round { count: 0, is_open: false };
+        Knowledge { cluster: None, partitions: 0, rows: Rows::default(), up: Vec::new(), layout: None, round }
+    }
+}
+
+/// A round of asking every member to freeze, so that the layout after the present one can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Counts the rounds of one start of one node.
+    pub count: u64,
+    /// Whether it is under way.
+    pub is_open: bool,
+}
+
+/// What a member says to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Letter {
+    /// What I know. Answered by [`Answer::Knowledge`].
+    Compare(Box<Knowledge>),
+    /// Take no client's write until there is a layout with this number or my round is over, and say whether you hold
+    /// anything. Answered by [`Answer::Frozen`].
+    Freeze {
+        /// The number of the layout that is to be made.
+        number: u64,
+        /// Which of the sender's rounds this is.
+        round: u64,
+    },
+}
+
+/// What a member answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// What the other knows, from before it heard.
+    Knowledge(Box<Knowledge>),
+    /// It takes no writes and holds nothing; or it does not do that.
+    Frozen {
+        /// Which.
+        is_empty: bool,
+    },
+}
+
+/// Why an exchange did not come to an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Nobody answers there, or not in time.
+    Silent,
+    /// A node of another cluster answers there.
+    Foreign {
+        /// Its cluster.
+        theirs: ClusterId,
+    },
+}
+
+/// What may come in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A packet that proved the secret.
+    Packet {
+        /// Where it came from.
+        from: SocketAddr,
+        /// What it says.
+        packet: Packet,
+    },
+    /// A letter from a node that proved the secret. Answered by one [`Effect::Answer`].
+    Letter {
+        /// Which.
+        letter: LetterId,
+        /// Whose it is.
+        from: NodeId,
+        /// What it says.
+        says: Letter,
+    },
+    /// Ends [`Effect::Exchange`].
+    Answered {
+        /// Which.
+        exchange: ExchangeId,
+        /// What the other said.
+        answer: Result<Answer, Unanswered>,
+    },
+    /// Ends [`Effect::Persist`]: whether it is durable now.
+    Persisted(bool),
+    /// Ends [`Effect::Freeze`]: whether nothing is held; `None` when that could not be found out.
+    Frozen(Option<bool>),
+    /// Time has gone by ([`Membership::wakes_at`](super::Membership::wakes_at)).
+    Tick,
+}
+
+/// What may go out.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send a packet. It may be lost.
+    Send {
+        /// Where to.
+        to: SocketAddr,
+        /// What it says.
+        packet: Packet,
+    },
+    /// Say something to a member and hear what it answers. Ended by [`Input::Answered`].
+    Exchange {
+        /// Which.
+        id: ExchangeId,
+        /// The node that is to answer; `None` for whoever is there.
+        to: Option<NodeId>,
+        /// Where it is.
+        address: SocketAddr,
+        /// What to say.
+        says: Letter,
+    },
+    /// Answer a letter. Nothing comes back.
+    Answer {
+        /// Which.
+        letter: LetterId,
+        /// What to say.
+        answer: Answer,
+    },
+    /// Make this durable. Ended by [`Input::Persisted`]; there is one at a time.
+    Persist(Box<Durable>),
+    /// Let no core take a client's write. Ended by [`Input::Frozen`].
+    Freeze,
+    /// Let the cores take writes again. Nothing comes back.
+    Thaw,
+    /// Show this to the cores. Nothing comes back.
+    View(Arc<View>),
+    /// The node must end. Nothing comes back.
+    Refuse(Refusal),
+    /// Worth a line in the log.
+    Note(Note),
+}
+
+/// What a member keeps on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Partitions of its ring.
+    pub partitions: u16,
+    /// This node.
+    pub me: NodeId,
+    /// The rows.
+    pub rows: Rows,
+    /// The layout; `None` in a directory whose node has joined and was never started.
+    pub layout: Option<Arc<Layout>>,
+}
+
+/// What people may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A member is seen otherwise than before.
+    Liveness {
+        /// Its name.
+        name: Arc<str>,
+        /// How.
+        liveness: Liveness,
+    },
+    /// A node has joined and waits for a layout with it.
+    Staged {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A layout is in force.
+    Layout {
+        /// Which.
+        stamp: LayoutStamp,
+        /// Its nodes.
+        nodes: usize,
+    },
+    /// A layout of another member breaks the rules, and is not taken.
+    Unruly {
+        /// Which.
+        stamp: LayoutStamp,
+        /// The rule.
+        rule: Unruly,
+    },
+    /// A joined node waits, because members hold data.
+    HeldByData,
+    /// A node of another cluster answers where a member was expected.
+    Foreign {
+        /// Where.
+        address: SocketAddr,
+        /// Its cluster.
+        theirs: ClusterId,
+    },
+    /// This node's own loop was late: it condemns nobody for that long.
+    Late {
+        /// How late.
+        late: Duration,
+    },
+    /// What must be durable could not be written. It is tried again.
+    NotPersisted,
+}

@@ -12,6 +12,7 @@ pub mod hello;
 pub mod proof;
 pub mod call;
 pub mod answer;
+pub mod ring;
 pub mod glance;
 pub mod failure;
 #[cfg(test)]

@@ -48,7 +48,7 @@ fn cluster(nodes: u64, zones: u64) -> Layout {
     Layout::founding(PARTITIONS, WANTED, first).next(rows(nodes, zones), WANTED)
 }
 
-/// What does it cost to compute the layout with one node more, at N 3, with all nodes in one zone, in 5, each in its own?
+/// What does it cost to compute the layout with one node more, at N 3, with all in one zone, in 5, each in its own?
 #[divan::bench(args = [(3, 1), (10, 1), (100, 1), (500, 1), (500, 5), (500, 500)])]
 fn next_with_one_more(bencher: Bencher<'_, '_>, (nodes, zones): (u64, u64)) {
     let (layout, grown) = (cluster(nodes - 1, zones), rows(nodes, zones));

@@ -57,7 +57,7 @@ impl Client {
     fn time(&self, call: &mut Call) -> Duration {
         let own = match call {
             Call::One(request) => terms(request).map_or(0, |terms| terms.deadline_ms),
-            Call::Many(_) | Call::Ping | Call::Info => 0,
+            Call::Many(_) | Call::Ping | Call::Info | Call::Ring { .. } => 0,
         };
         let time = match own {
             0 => self.shared.options.deadline,
@@ -94,7 +94,7 @@ fn is_repeatable(call: &Call) -> bool {
     match call {
         Call::One(request) => repeatable(request),
         Call::Many(requests) => requests.iter().all(repeatable),
-        Call::Ping | Call::Info => true,
+        Call::Ping | Call::Info | Call::Ring { .. } => true,
     }
 }
 
@@ -111,7 +111,7 @@ fn set_terms(call: &mut Call, left: Duration, retry: bool) {
     match call {
         Call::One(request) => set(request),
         Call::Many(requests) => requests.iter_mut().for_each(set),
-        Call::Ping | Call::Info => {}
+        Call::Ping | Call::Info | Call::Ring { .. } => {}
     }
 }
 

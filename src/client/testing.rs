@@ -270,6 +270,7 @@ impl State {
             Call::Many(requests) => Answer::Many(requests.into_iter().map(|request| self.decide(request)).collect()),
             Call::Ping => Answer::Pong,
             Call::Info => Answer::Info(self.info()),
+            Call::Ring { known } => Answer::Ring(self.info().ring_alone(known)),
         }
     }
 

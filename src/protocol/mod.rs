@@ -20,6 +20,6 @@ pub mod shard;
 pub mod coordinator;
 pub mod replica;
 pub mod antientropy;
+pub mod membership;
 
 pub use stats::Stats;
-pub mod membership;

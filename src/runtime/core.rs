@@ -180,6 +180,10 @@ impl Core {
                 let info = self.info();
                 self.send(connection, id, &Answer::Info(info));
             }
+            Call::Ring { known } => {
+                let map = self.parts.info.ring_alone(known);
+                self.send(connection, id, &Answer::Ring(map));
+            }
             Call::One(Request::Keys(keys)) => {
                 let gather = Gather::pages(Rc::clone(connection), id, self.parts.ring, &keys, self.parts.mesh.len());
                 let every_core = (0..self.parts.cores.count).map(|core| (CoreId(core), Request::Keys(keys.clone())));
@@ -649,7 +653,7 @@ fn value_bytes(answer: &Answer) -> usize {
     match answer {
         Answer::One(outcome) => gather::value_bytes(outcome),
         Answer::Many(outcomes) => outcomes.iter().map(gather::value_bytes).sum(),
-        Answer::Pong | Answer::Info(_) => 0,
+        Answer::Pong | Answer::Info(_) | Answer::Ring(_) => 0,
     }
 }
 

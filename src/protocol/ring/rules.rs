@@ -1,6 +1,7 @@
 //! The rules of layouts, by which every member judges one that somebody else computed.
 //!
-//! 1. Rows ascend by node, 1 to [`NODES_MAX`]; a weight is 1 to [`WEIGHT_MAX`], a zone at most [`ZONE_BYTES_MAX`] bytes.
+//! 1. Rows ascend by node, 1 to [`NODES_MAX`]; a weight is 1 to [`WEIGHT_MAX`], a zone at most [`ZONE_BYTES_MAX`]
+//!    bytes.
 //! 2. N is 1 to [`COPIES_MAX`], R and W are 1 to N; partitions are a power of two up to [`PARTITIONS_MAX`].
 //! 3. Each partition has K owners, the fewer of N and the rows, all distinct.
 //! 4. They stand in min(Z, K) zones, where Z zones have rows: in distinct ones, or, where zones are scarce, in all.
@@ -109,6 +110,12 @@ pub enum Unruly {
         least: u32,
         /// Its share, rounded up.
         most: u32,
+    },
+    /// A node without cores.
+    #[error("node {node} has no cores")]
+    Cores {
+        /// The node.
+        node: NodeId,
     },
     /// A number that does not follow.
     #[error("layout {found} does not follow layout {before}")]

@@ -10,10 +10,10 @@
 //!      └─────▶ spare ─────┘                                 └────▶ bonus ───▶ out, as often as floors leave copies
 //! ```
 //!
-//! Copies that can stay within the bounds come first, at no cost. Then the others flow along the cheapest paths that are
-//! left, each of which may move copies that were placed before it: so no other placement of as many copies costs less
-//! (the successive shortest paths of the textbooks), and it ends with all of them. In a round all that are equally cheap
-//! and short go at once, as in Dinic's algorithm. Edges are not kept: they follow from who holds what.
+//! Copies that can stay within the bounds come first, at no cost. Then the others flow along the cheapest paths that
+//! are left, each of which may move copies that were placed before it: so no other placement of as many copies costs
+//! less (the successive shortest paths of the textbooks), and it ends with all of them. In a round all that are equally
+//! cheap and short go at once, as in Dinic's algorithm. Edges are not kept: they follow from who holds what.
 
 use std::collections::VecDeque;
 

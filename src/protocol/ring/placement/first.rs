@@ -1,5 +1,5 @@
-//! The order of owners: the first of a partition coordinates its requests in the usual case, so that every node shall be
-//! the first of its part of what it owns. Nothing moves for that.
+//! The order of owners: the first of a partition coordinates its requests in the usual case, so that every node shall
+//! be the first of its part of what it owns. Nothing moves for that.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,4 +1,5 @@
-//! The next layout, from the one before it by the fewest moves, in integers: every node that computes it finds the same.
+//! The next layout, from the one before it by the fewest moves, in integers: every node that computes it finds the
+//! same.
 //!
 //! No layout that keeps the rules of [`Layout::check`] leaves more copies where they are.
 

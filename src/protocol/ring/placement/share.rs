@@ -1,12 +1,13 @@
 //! What each node is to own: its weight's part of all copies, as far as distinct nodes and zones leave it.
 //!
 //! With K copies of P partitions on nodes in Z zones, each partition stands in min(Z, K) zones. So a zone has at most
-//! K - min(Z, K) + 1 copies of one partition, and, where zones are scarce, at least one. The K * P copies are spread over
-//! the zones by their weights within these bounds; what a bound takes or leaves is spread over the others. A zone's part
-//! is spread over its nodes likewise, each of which holds a partition once. A node's load is its share, rounded down or up.
+//! K - min(Z, K) + 1 copies of one partition, and, where zones are scarce, at least one. The K * P copies are spread
+//! over the zones by their weights within these bounds; what a bound takes or leaves is spread over the others. A
+//! zone's part is spread over its nodes likewise, each of which holds a partition once. A node's load is its share,
+//! rounded down or up.
 //!
-//! Such loads can always be had: give every node share / P of each partition. That keeps every bound, and bounds in whole
-//! numbers that a flow of fractions keeps are kept by one of whole numbers.
+//! Such loads can always be had: give every node share / P of each partition. That keeps every bound, and bounds in
+//! whole numbers that a flow of fractions keeps are kept by one of whole numbers.
 
 use crate::protocol::ring::LayoutRow;
 

@@ -9,25 +9,33 @@ use std::sync::Arc;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::config::Config;
 use super::{Failed, Said, logs, say};
 use crate::control::acceptor::Acceptor;
 use crate::control::dialer::Dialer;
+use crate::control::gossip::{self, Gossip};
 use crate::control::guard::Guard;
 use crate::control::http::{self, server};
 use crate::control::listener;
+use crate::control::members::{self, Letters};
 use crate::control::metrics::Metrics;
 use crate::control::node::Node as Shown;
 use crate::control::notify::Notify;
+use crate::control::settle::{Settled, Wants, settle};
 use crate::control::shake::Party;
+use crate::protocol::membership::{Birth, RowStart};
+use crate::protocol::ring::View;
 use crate::protocol::types::NodeId;
+use crate::runtime::entropy;
 use crate::runtime::node::Node;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
 use crate::runtime::start::NodeConfig;
 use crate::runtime::trees;
+use crate::store::cluster;
+use crate::store::home::Founding;
 use crate::wire::proof::Secret;
 
 /// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
@@ -43,12 +51,33 @@ pub fn run(config: Config) -> Result<Said, Failed> {
     listener::allow_descriptors(config.connections_max);
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     let (binary, web) = (listener::bind("listen", config.listen)?, listener::bind("http", config.http)?);
+    let packets = gossip::bind(binary.local_addr()?)?;
+    let wants = wants(&config, binary.local_addr()?, web.local_addr()?);
+    let settled = runtime.block_on(settle(&wants))?;
     let metrics = Arc::new(Metrics::recording());
-    let node = Node::start(&node_config(&config), |core| metrics.core(core))?;
-    let shown = shown(&config, &node, binary.local_addr()?, Arc::clone(&metrics));
+    let node = Node::start(&node_config(&config, settled.founding), |core| metrics.core(core))?;
+    let (letters, received) = members::letters();
+    let (show, views) = watch::channel(None);
+    let party =
+        Party { node: NodeId::of(&config.name), cluster: Some(node.info().cluster), secret: wants.secret.clone() };
+    let shown = shown(&config, &node, (binary.local_addr()?, Arc::clone(&metrics)), (party.clone(), letters, views));
     let slots = Slots::new(config.cores, config.connections_max);
     let acceptor = Acceptor::new(shown.clone(), slots);
     let (dialer, wishes) = (Dialer::new(&shown), node.wishes());
+    let (file, tree) = (node.data_dir().to_owned(), node.lsm());
+    let parts = gossip::Parts {
+        socket: packets,
+        party,
+        cluster: node.info().cluster,
+        door: node.door(),
+        notices: node.notices(),
+        letters: received,
+        writer: Arc::new(move |durable| cluster::write(&file, durable).map_err(|error| error.to_string())),
+        emptiness: Arc::new(move || tree.snapshot().next().is_none()),
+        metrics: Arc::clone(&metrics),
+        views: show,
+    };
+    let birth = birth(&config, &node, &wants, settled);
     let (name, data_dir) = (&config.name, absolute(&config.data_dir)?);
     let ready = format!(
         "sloop {} \"{name}\" is ready: clients on {}, http on http://{}, {} cores, data in {}\n",
@@ -61,6 +90,7 @@ pub fn run(config: Config) -> Result<Said, Failed> {
     let notify = Notify::here();
     runtime.block_on(async move {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let membership = Gossip::begin(parts, birth)?;
         // Only now would a signal end the node cleanly.
         say(ready.as_bytes())?;
         notify.ready();
@@ -73,24 +103,71 @@ pub fn run(config: Config) -> Result<Said, Failed> {
                 notify.watch(Arc::clone(&shown.hearts)),
             )
         };
-        tokio::select! {
-            (accepted, (), served, ..) = serving => { accepted?; served? }
-            () = either(&mut terminate, &mut interrupt) => {}
-        }
+        let refusal = tokio::select! {
+            (accepted, (), served, ..) = serving => {
+                accepted?;
+                served?;
+                None
+            }
+            refusal = membership.work() => Some(refusal),
+            () = either(&mut terminate, &mut interrupt) => None,
+        };
         notify.stopping();
         tracing::info!("stopping: ending what is under way; a second signal ends at once");
         tokio::select! {
             stopped = stop(node) => stopped,
             () = either(&mut terminate, &mut interrupt) => Err(Failed::refused("ended at once by a second signal")),
-        }
+        }?;
+        refusal.map_or(Ok(()), |refusal| Err(Failed::from(refusal)))
     })?;
     Ok(Said::default())
 }
 
-fn node_config(config: &Config) -> NodeConfig {
+/// As whom the node wants to start.
+fn wants(config: &Config, binary: SocketAddr, web: SocketAddr) -> Wants {
+    let address = config.advertise.unwrap_or(binary);
+    // Where HTTP listens on all addresses, it is on that one too.
+    let http = if web.ip().is_unspecified() { SocketAddr::new(address.ip(), web.port()) } else { web };
+    let secret = config.cluster_secret.as_ref().map_or("", |secret| secret.reveal());
+    Wants {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        join: config.join.clone(),
+        address,
+        http,
+        cores: config.cores,
+        secret: Secret::new(secret.as_bytes()),
+    }
+}
+
+fn birth(config: &Config, node: &Node, wants: &Wants, settled: Settled) -> Birth {
+    let identity = node.identity();
+    Birth {
+        cluster: identity.cluster,
+        partitions: identity.partitions,
+        name: config.name.as_str().into(),
+        incarnation: identity.incarnation,
+        start: RowStart {
+            count: identity.starts,
+            stamp: identity.stamp,
+            address: wants.address,
+            http: wants.http,
+            cores: node.cores(),
+        },
+        zone: config.zone.as_deref().map(Arc::from),
+        weight: config.weight,
+        known: settled.known,
+        wanted: config.wanted,
+        seeds: settled.seeds,
+        seed: entropy::word(),
+    }
+}
+
+fn node_config(config: &Config, founding: Founding) -> NodeConfig {
     NodeConfig {
         name: config.name.clone(),
         data_dir: config.data_dir.clone(),
+        founding,
         cores: config.cores,
         pin: config.pin,
         memory: config.memory,
@@ -99,7 +176,12 @@ fn node_config(config: &Config) -> NodeConfig {
 }
 
 /// What the control thread knows of the node.
-fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>) -> Shown {
+fn shown(
+    config: &Config,
+    node: &Node,
+    (listen, metrics): (SocketAddr, Arc<Metrics>),
+    (party, letters, views): (Party, Letters, watch::Receiver<Option<Arc<View>>>),
+) -> Shown {
     let (lsm, tree, ring) = (node.lsm(), node.lsm(), node.ring());
     Shown {
         name: config.name.as_str().into(),
@@ -112,12 +194,9 @@ fn shown(config: &Config, node: &Node, listen: SocketAddr, metrics: Arc<Metrics>
         hearts: node.hearts(),
         metrics,
         guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
-        // What guards a node against clients guards it against nodes as well.
-        party: Party {
-            node: NodeId::of(&config.name),
-            cluster: Some(node.info().cluster),
-            secret: Secret::new(config.token.as_ref().map_or("", |token| token.reveal()).as_bytes()),
-        },
+        party,
+        letters,
+        views,
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
         trees: Arc::new(move |range| trees::begin(&tree, range)),
     }

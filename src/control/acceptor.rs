@@ -2,7 +2,8 @@
 //!
 //! A stranger is slow, silent or wrong at the cost of this thread and of a few hundred bytes, never of a data core. Who
 //! says hello as it should, with the token, is welcomed, and the socket goes to a core with whatever was read behind
-//! the hello. A core of another node proves the cluster's secret in place of the token.
+//! the hello. A core of another node proves the cluster's secret in place of the token; a member that compares what it
+//! knows does so too, and is served here.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::members::{self, ExchangeError};
 use super::node::Node;
 use super::shake::{self, ShakeError};
 use crate::protocol::message::Failure;
@@ -55,6 +57,8 @@ enum Turned {
     Refused(#[from] Failure),
     #[error(transparent)]
     Unproven(#[from] ShakeError),
+    #[error(transparent)]
+    Unheard(#[from] ExchangeError),
 }
 
 /// Somebody who was accepted and has not become a client yet, as far as we know.
@@ -136,6 +140,11 @@ impl Acceptor {
             Err(_late) => Err(malformed(&format!("no whole hello within {} s", HELLO_TIME_MAX.as_secs())).into()),
         };
         match judged {
+            Ok((hello, slot)) if hello.kind == Kind::Members => {
+                let welcome = self.welcome(&hello, &slot);
+                let proven = shake::accept(&mut socket, &mut read, &hello, &self.node.party, welcome).await?;
+                Ok(members::serve(&mut socket, &mut read, proven.node, &self.node.letters).await?)
+            }
             Ok((hello, slot)) => {
                 let caller = self.let_in(&mut socket, &mut read, &hello, &slot).await?;
                 let socket = socket.into_std()?;
@@ -163,10 +172,7 @@ impl Acceptor {
         }
         let slots = match hello.kind {
             Kind::Client => &self.slots,
-            Kind::Peer => &self.peers,
-            Kind::Members => {
-                return Err(malformed("nodes do not compare members in this version").into());
-            }
+            Kind::Peer | Kind::Members => &self.peers,
         };
         match slots.take(hello.core) {
             Ok(slot) => Ok((hello, slot)),

@@ -227,6 +227,7 @@ mod tests {
             let config = NodeConfig {
                 name: name.to_owned(),
                 data_dir: dir.to_owned(),
+                founding: crate::runtime::opening::founding(),
                 cores: 2,
                 pin: false,
                 memory: 512 * 1024 * 1024,

@@ -59,12 +59,17 @@ pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, B
         rustix::net::listen(&listener, QUEUE_MAX)?;
         Ok(listener)
     });
-    bound.map_err(|cause| match cause.kind() {
+    bound.map_err(|cause| refused(setting, address, cause))
+}
+
+/// Why the port of `setting` could not be taken.
+pub(super) fn refused(setting: &'static str, address: SocketAddr, cause: io::Error) -> BindError {
+    match cause.kind() {
         io::ErrorKind::AddrInUse => BindError::Taken { address, setting },
         io::ErrorKind::PermissionDenied => BindError::Denied { address, setting },
         io::ErrorKind::AddrNotAvailable => BindError::Elsewhere { address, setting },
         _ => BindError::Other { address, cause },
-    })
+    }
 }
 
 /// Descriptors that are not connections of clients: the LSM tree's files, segments, rings, HTTP.

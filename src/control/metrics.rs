@@ -6,8 +6,10 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::protocol::ring::{Liveness, View};
 use crate::protocol::types::CoreId;
 use crate::runtime::metrics::{CoreMetrics, RECORDS_BUCKETS, RECORDS_HISTOGRAMS, SECONDS_BUCKETS, describe};
+use crate::wire::gossip::Dropped;
 
 /// Histograms hold raw samples until upkeep sorts them into buckets: every second, or memory grows with the load.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -18,7 +20,21 @@ pub struct Metrics {
     uptime_seconds: Gauge,
     hellos_welcomed: Counter,
     hellos_refused: Counter,
+    view_epoch: Gauge,
+    layout_number: Gauge,
+    layout_nodes: Gauge,
+    members: [Gauge; 3],
+    packets_taken: Counter,
+    packets_dropped: [Counter; 4],
 }
+
+/// Why packets of gossip are dropped, as the label says it.
+const DROPPED: [(Dropped, &str); 4] = [
+    (Dropped::Malformed, "malformed"),
+    (Dropped::Format, "format"),
+    (Dropped::Foreign, "foreign"),
+    (Dropped::Unproven, "unproven"),
+];
 
 impl Metrics {
     /// A recorder with every bucket set and every name explained.
@@ -37,16 +53,58 @@ impl Metrics {
             metrics::describe_counter!("sloop_hellos_total", "Binary connections that said hello, or failed to.");
             gauge!("sloop_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
         });
+        with_local_recorder(&*recorder, || {
+            metrics::describe_gauge!("sloop_view_epoch", "Views of the cluster that this node had, counted.");
+            metrics::describe_gauge!("sloop_layout_number", "The number of the layout in force here.");
+            metrics::describe_gauge!("sloop_layout_nodes", "Nodes in that layout.");
+            metrics::describe_gauge!("sloop_members", "Members of the cluster, by whether they answer.");
+            metrics::describe_counter!("sloop_gossip_packets_total", "Packets of gossip that came, by what was done.");
+        });
         let hellos = |outcome| counter!("sloop_hellos_total", "outcome" => outcome);
         let (uptime_seconds, hellos_welcomed, hellos_refused) =
             with_local_recorder(&*recorder, || (gauge!("sloop_uptime_seconds"), hellos("welcomed"), hellos("refused")));
-        Metrics { recorder, uptime_seconds, hellos_welcomed, hellos_refused }
+        let packets = |outcome| counter!("sloop_gossip_packets_total", "outcome" => outcome);
+        let members = |liveness| gauge!("sloop_members", "liveness" => liveness);
+        with_local_recorder(&*Arc::clone(&recorder), || Metrics {
+            recorder,
+            uptime_seconds,
+            hellos_welcomed,
+            hellos_refused,
+            view_epoch: gauge!("sloop_view_epoch"),
+            layout_number: gauge!("sloop_layout_number"),
+            layout_nodes: gauge!("sloop_layout_nodes"),
+            members: ["up", "suspect", "down"].map(members),
+            packets_taken: packets("taken"),
+            packets_dropped: DROPPED.map(|(_, outcome)| packets(outcome)),
+        })
     }
 
     /// Counts a stranger at the binary port who was welcomed, or was not.
     pub fn hello(&self, welcomed: bool) {
         let outcome = if welcomed { &self.hellos_welcomed } else { &self.hellos_refused };
         outcome.increment(1);
+    }
+
+    /// Counts a packet of gossip.
+    pub fn gossip(&self, outcome: Result<(), Dropped>) {
+        match outcome {
+            Ok(()) => self.packets_taken.increment(1),
+            Err(dropped) => {
+                let at = DROPPED.iter().position(|(reason, _)| *reason == dropped).expect("every reason has a label");
+                self.packets_dropped[at].increment(1);
+            }
+        }
+    }
+
+    /// Shows the cluster as it is seen now.
+    #[expect(clippy::cast_precision_loss, reason = "gauges; exact up to 2^53")]
+    pub fn view(&self, view: &View) {
+        self.view_epoch.set(view.epoch as f64);
+        self.layout_number.set(view.layout.stamp().number as f64);
+        self.layout_nodes.set(view.layout.rows().len() as f64);
+        for (gauge, liveness) in self.members.iter().zip([Liveness::Up, Liveness::Suspect, Liveness::Down]) {
+            gauge.set(view.members.iter().filter(|member| member.liveness == liveness).count() as f64);
+        }
     }
 
     /// The handles of one core, to be handed to it.

@@ -4,6 +4,9 @@
 pub mod node;
 pub mod listener;
 pub mod shake;
+pub mod members;
+pub mod gossip;
+pub mod settle;
 pub mod acceptor;
 pub mod dialer;
 pub mod guard;

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::guard::Guard;
+use super::members::Letters;
 use super::metrics::Metrics;
 use super::shake::Party;
 use crate::protocol::antientropy::{Range, Tree};
 use crate::protocol::message::Directory;
-use crate::protocol::ring::{Cores, Ring};
+use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::types::ClusterId;
 use crate::runtime::door::Door;
 use crate::runtime::heartbeat::Heartbeats;
@@ -40,6 +42,10 @@ pub struct Node {
     pub guard: Guard,
     /// As what it meets other nodes, and which of them is let in.
     pub party: Party,
+    /// Where letters of other members go.
+    pub letters: Letters,
+    /// The newest view of the cluster; none before the first.
+    pub views: watch::Receiver<Option<Arc<View>>>,
     /// How a snapshot is begun.
     pub snapshots: SnapshotSource,
     /// How a hash tree is made.

@@ -50,6 +50,8 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         metrics: Arc::new(Metrics::recording()),
         guard: Guard::new(token),
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
+        letters: super::members::letters().0,
+        views: tokio::sync::watch::channel(None).1,
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
             made.send(Ok(Tree::new(range))).unwrap();

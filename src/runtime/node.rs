@@ -4,6 +4,7 @@
 //! it, and only then let cores serve. Stop: take nothing new, end what is under way, mark the clean stop last of all.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::protocol::message::{Directory, NodeInfo};
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, CoreId, Key, LogId};
-use crate::store::home::Home;
+use crate::store::home::{Home, Identity};
 use crate::store::lsm::Lsm;
 use crate::store::wal::SpareSegment;
 use crate::store::wal::log::LogConfig;
@@ -173,6 +174,16 @@ impl Node {
     /// Who it is. The core named is core 0.
     pub fn info(&self) -> &NodeInfo {
         &self.info
+    }
+
+    /// Which data directory it is, and which start of it this is.
+    pub fn identity(&self) -> &Identity {
+        &self.home.identity
+    }
+
+    /// The data directory, as an absolute path.
+    pub fn data_dir(&self) -> &Path {
+        self.home.path()
     }
 
     /// The ring.

@@ -89,7 +89,7 @@ pub enum Torn {
 
 /// Opens the data directory and brings what its logs hold into the tree.
 pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError> {
-    let mut home = Home::open(&config.data_dir, founding())?;
+    let mut home = Home::open(&config.data_dir, config.founding)?;
     let lsm = with_nice_workers(|| Lsm::open(&home.lsm(), blocks_bytes)).map_err(StartError::Thread)??;
     let ring = Ring::new(home.identity.partitions);
     let known = lsm.known()?;
@@ -140,7 +140,7 @@ fn missing(home: &Home, known: &Known, replayed: &Replay) -> Option<Torn> {
     })
 }
 
-/// What a directory is founded as, if it is empty.
+/// What the directory of a new cluster is founded as.
 pub fn founding() -> Founding {
     Founding {
         cluster: ClusterId(entropy::wide()),

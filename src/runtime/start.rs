@@ -8,7 +8,7 @@ use super::memory::TooLittle;
 use super::opening::Torn;
 use super::probe::Refused;
 use crate::protocol::types::CoreId;
-use crate::store::home::HomeError;
+use crate::store::home::{Founding, HomeError};
 use crate::store::lsm::LsmError;
 use crate::store::recovery::RecoveryError;
 use crate::store::wal::ReplayError;
@@ -20,6 +20,8 @@ pub struct NodeConfig {
     pub name: String,
     /// Its data directory.
     pub data_dir: PathBuf,
+    /// What the directory is founded as, if it is empty.
+    pub founding: Founding,
     /// Data cores, from 1.
     pub cores: u16,
     /// Whether each core's thread is bound to a processor.

@@ -5,6 +5,7 @@
 //! node      who the directory is (below); replaced whole by rename, synced with its directory
 //! wal/      segments of the write-ahead logs
 //! lsm/      fjall
+//! cluster   what the node knows of its cluster (`cluster`); replaced as `node` is
 //!
 //! node:  "SLOOPNOD"  format u32  cluster u128  incarnation u128  partitions u16  salt u64
 //!        starts u64  stamp u64  place u64  clean u8  [count u32, (actor, counter, last record: u64) by core]
@@ -89,7 +90,7 @@ pub enum HomeError {
     },
 }
 
-fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> HomeError {
+pub(super) fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> HomeError {
     let hint = match cause.kind() {
         io::ErrorKind::PermissionDenied => " (run as the user who owns it, or choose another --data-dir)",
         io::ErrorKind::StorageFull => " (free some space first)",
@@ -229,6 +230,19 @@ impl Home {
         Ok(Home { path: path.to_owned(), identity, _lock: lock })
     }
 
+    /// Who a directory is, without opening it; `None` when it is no node's yet.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn peek(path: &Path) -> Result<Option<Identity>, HomeError> {
+        let file = path.join("node");
+        match fs::read(&file) {
+            Ok(bytes) => decode(&file, &bytes).map(Some),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(io_error("cannot read", &file, cause)),
+        }
+    }
+
     /// Opens a directory that must be empty, to be filled and then [founded](Home::found). Until then it is no node's.
     ///
     /// # Errors
@@ -246,6 +260,11 @@ impl Home {
     /// [`HomeError`].
     pub fn found(&self) -> Result<(), HomeError> {
         self.write()
+    }
+
+    /// The directory itself, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder of log segments.
@@ -280,7 +299,7 @@ impl Home {
 }
 
 /// Replaces a file whole: after a crash it is the old or the new one, and the new one once this returns.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     let fresh = path.with_extension("tmp");
     let write = || -> io::Result<()> {
         let mut file = File::create(&fresh)?;
@@ -310,7 +329,8 @@ fn is_empty(path: &Path) -> Result<bool, HomeError> {
     for entry in entries {
         let entry = entry.map_err(|cause| io_error("cannot list", path, cause))?;
         let name = entry.file_name();
-        if !["lock", "wal", "lsm", "node.tmp", "lost+found"].iter().any(|ours| name == *ours) {
+        if !["lock", "wal", "lsm", "node.tmp", "cluster", "cluster.tmp", "lost+found"].iter().any(|ours| name == *ours)
+        {
             return Ok(false);
         }
     }

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "daemon")]
 pub mod home;
+#[cfg(feature = "daemon")]
+pub mod cluster;
 pub mod layout;
 pub mod wal;
 pub mod chunk;

@@ -254,6 +254,13 @@ impl Metrics {
         let value = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
         self.0.lines().filter(is_it).filter_map(value).sum()
     }
+
+    /// The same, over the lines with this label.
+    pub(crate) fn sum_where(&self, name: &str, label: &str) -> f64 {
+        let lines: String =
+            self.0.lines().filter(|line| line.contains(label)).map(|line| format!("{line}\n")).collect();
+        Metrics(lines).sum(name)
+    }
 }
 
 impl Drop for Node {

@@ -7,6 +7,7 @@
 
 mod bench;
 mod clients;
+mod cluster;
 mod dice;
 mod faults;
 mod harness;

@@ -26,6 +26,33 @@ pub struct Serve {
     /// address of HTTP (127.0.0.1:7601)
     #[argh(option)]
     http: Option<String>,
+    /// address at which others reach the binary protocol and gossip (that of --listen)
+    #[argh(option)]
+    advertise: Option<String>,
+    /// addresses of members, with commas between them: join their cluster
+    #[argh(option)]
+    join: Option<String>,
+    /// what fails together with the node: copies stand in different zones
+    #[argh(option)]
+    zone: Option<String>,
+    /// the node's share of the data, beside the others' weights (1)
+    #[argh(option)]
+    weight: Option<String>,
+    /// copies of a key, in a cluster that this node founds (3)
+    #[argh(option)]
+    replicas: Option<String>,
+    /// copies that a read waits for, in a cluster that this node founds (a majority)
+    #[argh(option)]
+    read_quorum: Option<String>,
+    /// copies that a write waits for, in a cluster that this node founds (a majority)
+    #[argh(option)]
+    write_quorum: Option<String>,
+    /// what the nodes of the cluster prove to each other; better --cluster-secret-file
+    #[argh(option)]
+    cluster_secret: Option<String>,
+    /// a file that holds the cluster's secret
+    #[argh(option)]
+    cluster_secret_file: Option<String>,
     /// data cores (all)
     #[argh(option)]
     cores: Option<String>,
@@ -41,7 +68,7 @@ pub struct Serve {
     /// a file that holds the token
     #[argh(option)]
     token_file: Option<String>,
-    /// listen beyond this machine without a token
+    /// listen beyond this machine without a token or a cluster secret
     #[argh(switch)]
     insecure: bool,
     /// binary connections that may be open (4096)
@@ -70,6 +97,15 @@ impl Serve {
             ("data_dir", self.data_dir),
             ("listen", self.listen),
             ("http", self.http),
+            ("advertise", self.advertise),
+            ("join", self.join),
+            ("zone", self.zone),
+            ("weight", self.weight),
+            ("replicas", self.replicas),
+            ("read_quorum", self.read_quorum),
+            ("write_quorum", self.write_quorum),
+            ("cluster_secret", self.cluster_secret),
+            ("cluster_secret_file", self.cluster_secret_file),
             ("cores", self.cores),
             ("pin", self.pin),
             ("memory", self.memory),

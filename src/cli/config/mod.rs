@@ -24,21 +24,32 @@ pub use flags::Serve;
 pub use layers::{Given, Layers, Origin};
 pub use machine::Machine;
 
+use crate::protocol::config::{COPIES_MAX, N_DEFAULT, WEIGHT_MAX, ZONE_BYTES_MAX};
+use crate::protocol::ring::Wanted;
 use crate::runtime::memory::CORE_BYTES_MIN;
 use crate::wire::hello::TOKEN_BYTES_MAX;
 
 /// Every setting, in the order in which they are shown: its name, and what it means.
-pub const SETTINGS: [(&str, &str); 14] = [
+pub const SETTINGS: [(&str, &str); 23] = [
     ("name", "the node's name, as others see it"),
     ("data_dir", "where the node keeps its data"),
     ("listen", "address of the binary protocol"),
     ("http", "address of HTTP"),
+    ("advertise", "address at which others reach the node's binary protocol and gossip"),
+    ("join", "addresses of members, with commas between them: join their cluster"),
+    ("zone", "what fails together with the node: copies stand in different zones"),
+    ("weight", "the node's share of the data, beside the others' weights"),
+    ("replicas", "copies of a key, in a cluster that this node founds"),
+    ("read_quorum", "copies that a read waits for, in a cluster that this node founds"),
+    ("write_quorum", "copies that a write waits for, in a cluster that this node founds"),
+    ("cluster_secret", "what the nodes of the cluster prove to each other"),
+    ("cluster_secret_file", "a file that holds the cluster's secret"),
     ("cores", "data cores"),
     ("pin", "whether each data core stays on one CPU"),
     ("memory", "memory for caches, overlays, the LSM tree and queues together"),
     ("token", "what clients must show, on HTTP and in the hello"),
     ("token_file", "a file that holds the token"),
-    ("insecure", "listen beyond this machine without a token"),
+    ("insecure", "listen beyond this machine without a token or a cluster secret"),
     ("connections_max", "binary connections that may be open"),
     ("idle_timeout", "a binary connection that is silent for this long is closed"),
     ("log_format", "text or json"),
@@ -68,6 +79,18 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of HTTP.
     pub http: SocketAddr,
+    /// Address at which others reach the binary protocol and gossip, where that is not `listen`.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses of members of the cluster to join, as they were given; none for a node that founds one.
+    pub join: Vec<String>,
+    /// What fails together with the node.
+    pub zone: Option<String>,
+    /// The node's share of the data, beside the others' weights.
+    pub weight: Option<u32>,
+    /// Copies and quorums of a cluster that the node founds.
+    pub wanted: Wanted,
+    /// What the nodes of the cluster prove to each other.
+    pub cluster_secret: Option<Token>,
     /// Data cores, from 1.
     pub cores: u16,
     /// Whether each data core stays on one CPU.
@@ -161,6 +184,15 @@ pub enum ConfigError {
         /// Where it came from.
         origin: Origin,
     },
+    /// A listener that other nodes can reach, without a secret.
+    #[error(
+        "listen = \"{address}\" can be reached from other machines and no cluster secret is set: \
+         set cluster_secret_file, listen on 127.0.0.1, or say --insecure when the network is trusted"
+    )]
+    ExposedToNodes {
+        /// The address.
+        address: SocketAddr,
+    },
     /// A listener that others can reach, without a token.
     #[error(
         "{setting} = \"{address}\" can be reached from other machines and no token is set: \
@@ -192,10 +224,16 @@ impl Config {
             data_dir: layers.read("data_dir", path)?.unwrap_or_else(|| "./sloop-data".into()),
             listen: layers.read("listen", address)?.unwrap_or(([127, 0, 0, 1], 7600).into()),
             http: layers.read("http", address)?.unwrap_or(([127, 0, 0, 1], 7601).into()),
+            advertise: layers.read("advertise", address)?,
+            join: layers.read("join", addresses)?.unwrap_or_default(),
+            zone: layers.read("zone", zone)?,
+            weight: layers.read("weight", |text| whole(text, 1..=WEIGHT_MAX))?,
+            wanted: wanted(layers)?,
+            cluster_secret: secret_of(layers, "cluster_secret", "cluster_secret_file")?,
             cores,
             pin: layers.read("pin", yes_or_no)?.unwrap_or(true),
             memory,
-            token: token(layers)?,
+            token: secret_of(layers, "token", "token_file")?,
             insecure: layers.read("insecure", yes_or_no)?.unwrap_or(false),
             connections_max: layers.read("connections_max", |text| whole(text, 1..=65_536))?.unwrap_or(4_096),
             idle_timeout: layers.read("idle_timeout", time)?.unwrap_or(Duration::from_secs(600)),
@@ -206,6 +244,7 @@ impl Config {
         };
         config.enough(machine)?;
         config.apart()?;
+        config.reachable()?;
         config.closed_to_strangers()?;
         Ok(config)
     }
@@ -224,6 +263,13 @@ impl Config {
             "data_dir" => text(&self.data_dir.display()),
             "listen" => text(&self.listen),
             "http" => text(&self.http),
+            "advertise" => self.advertise.as_ref().and_then(|address| text(address)),
+            "join" => text(&self.join.join(",")),
+            "zone" => self.zone.as_ref().and_then(|zone| text(zone)),
+            "weight" => self.weight.map(|weight| weight.to_string()),
+            "replicas" => Some(self.wanted.n.to_string()),
+            "read_quorum" => Some(self.wanted.r.to_string()),
+            "write_quorum" => Some(self.wanted.w.to_string()),
             "cores" => Some(self.cores.to_string()),
             "pin" => Some(self.pin.to_string()),
             "memory" => text(&bytes_shown(self.memory)),
@@ -235,7 +281,7 @@ impl Config {
                 LogFormat::Json => "json",
             }),
             "log_level" => text(&self.log_level),
-            _token => None,
+            _secret => None,
         }
     }
 
@@ -266,12 +312,26 @@ impl Config {
         })
     }
 
+    /// Others cannot reach an address that stands for all of this machine's.
+    fn reachable(&self) -> Result<(), ConfigError> {
+        let (setting, address) = self.advertise.map_or(("listen", self.listen), |address| ("advertise", address));
+        if !address.ip().is_unspecified() {
+            return Ok(());
+        }
+        let reason = format!("{address} is no address that other nodes could reach: set advertise to one that is");
+        let origin = self.origins.get(setting).cloned().unwrap_or(Origin::Default);
+        Err(ConfigError::Unusable { setting, reason, origin })
+    }
+
     fn closed_to_strangers(&self) -> Result<(), ConfigError> {
         let listeners = [("listen", self.listen), ("http", self.http)];
         let exposed = listeners.into_iter().find(|(_, address)| !address.ip().is_loopback());
         match exposed {
             Some((setting, address)) if self.token.is_none() && !self.insecure => {
                 Err(ConfigError::Exposed { setting, address })
+            }
+            _ if !self.listen.ip().is_loopback() && self.cluster_secret.is_none() && !self.insecure => {
+                Err(ConfigError::ExposedToNodes { address: self.listen })
             }
             _ => Ok(()),
         }
@@ -298,6 +358,31 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let wrong = |why: &dyn fmt::Display| format!("\"{text}\" is not an address such as 127.0.0.1:7600: {why}");
     let mut found = text.to_socket_addrs().map_err(|error| wrong(&error))?;
     found.next().ok_or_else(|| wrong(&"the name has no address"))
+}
+
+/// Addresses that are looked up when they are needed: their names may not be known yet.
+fn addresses(text: &str) -> Result<Vec<String>, String> {
+    let part = |part: &str| {
+        let is_whole =
+            part.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if is_whole { Ok(part.to_owned()) } else { Err(format!("\"{part}\" is not an address such as 10.0.0.5:7600")) }
+    };
+    text.split(',').map(str::trim).filter(|address| !address.is_empty()).map(part).collect()
+}
+
+fn zone(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=ZONE_BYTES_MAX => Ok(text.to_owned()),
+        bytes => Err(format!("a zone has at most {ZONE_BYTES_MAX} bytes, not {bytes}")),
+    }
+}
+
+/// Copies and quorums. A quorum that is not given is the smallest that sees every write: a majority.
+fn wanted(layers: &Layers) -> Result<Wanted, ConfigError> {
+    let n = layers.read("replicas", |text| whole(text, 1..=COPIES_MAX))?.unwrap_or(N_DEFAULT);
+    let r = layers.read("read_quorum", |text| whole(text, 1..=n))?.unwrap_or(n / 2 + 1);
+    let w = layers.read("write_quorum", |text| whole(text, 1..=n))?.unwrap_or(n / 2 + 1);
+    Ok(Wanted { n, r, w })
 }
 
 fn whole<T>(text: &str, allowed: std::ops::RangeInclusive<T>) -> Result<T, String>
@@ -354,20 +439,20 @@ fn log_level(text: &str) -> Result<String, String> {
     }
 }
 
-/// The token from whichever of its two settings stands higher.
-fn token(layers: &Layers) -> Result<Option<Token>, ConfigError> {
+/// A secret from whichever of its two settings stands higher.
+fn secret_of(layers: &Layers, setting: &'static str, setting_file: &'static str) -> Result<Option<Token>, ConfigError> {
     let rank = |setting| layers.get(setting).map(|given| given.origin.rank());
-    match (rank("token"), rank("token_file")) {
+    match (rank(setting), rank(setting_file)) {
         (Some(text), Some(file)) if text == file => {
-            let given = layers.get("token").expect("it has a rank");
+            let given = layers.get(setting).expect("it has a rank");
             Err(ConfigError::Unusable {
-                setting: "token",
-                reason: "token and token_file are both given: give one".to_owned(),
+                setting,
+                reason: format!("{setting} and {setting_file} are both given: give one"),
                 origin: given.origin.clone(),
             })
         }
-        (text, file) if text > file => layers.read("token", secret),
-        _ => layers.read("token_file", |path| {
+        (text, file) if text > file => layers.read(setting, secret),
+        _ => layers.read(setting_file, |path| {
             let text = read_text(Path::new(path), TOKEN_FILE_BYTES_MAX).map_err(|error| format!("{path}: {error}"))?;
             secret(text.trim_end_matches(['\r', '\n']))
         }),

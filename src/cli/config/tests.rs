@@ -124,20 +124,46 @@ fn beyond_this_machine_a_node_wants_a_token_or_insecure() {
     let refused = refusal("http = '0.0.0.0:7601'");
     assert!(refused.contains("--insecure") && refused.contains("token_file"), "{refused}");
     assert!(from_file("http = '0.0.0.0:7601'\ninsecure = true").is_ok());
-    assert!(from_file("listen = '[::]:7600'\ntoken = 'secret'").is_ok());
+    let reached = "listen = '[::]:7600'\nadvertise = '10.0.0.5:7600'";
+    let refused = refusal(&format!("{reached}\ntoken = 'secret'"));
+    assert!(refused.contains("--insecure") && refused.contains("cluster_secret_file"), "{refused}");
+    assert!(from_file(&format!("{reached}\ntoken = 'secret'\ncluster_secret = 'x'")).is_ok());
+}
+
+#[test]
+fn others_are_told_an_address_that_they_can_reach() {
+    let refused = refusal("listen = '0.0.0.0:7600'\ninsecure = true");
+    assert!(refused.contains("advertise"), "{refused}");
+    assert!(refusal("advertise = '0.0.0.0:7600'").contains("no address that other nodes could reach"));
+    assert!(from_file("listen = '0.0.0.0:7600'\nadvertise = '10.0.0.5:7600'\ninsecure = true").is_ok());
+}
+
+#[test]
+fn members_to_join_are_addresses_with_commas_between_them() {
+    let config = from_file("join = 'a:7600, 10.0.0.5:7600,'").unwrap();
+    assert_eq!(config.join, ["a:7600", "10.0.0.5:7600"]);
+    assert!(refusal("join = 'a'").contains("is not an address"));
+    assert!(from_file("join = ''").unwrap().join.is_empty());
+}
+
+#[test]
+fn quorums_are_a_majority_of_the_replicas_unless_they_are_given() {
+    assert_eq!(from_file("").unwrap().wanted, Wanted { n: 3, r: 2, w: 2 });
+    assert_eq!(from_file("replicas = 5\nread_quorum = 1").unwrap().wanted, Wanted { n: 5, r: 1, w: 3 });
+    assert!(refusal("replicas = 2\nwrite_quorum = 3").contains("1 to 2"));
 }
 
 #[test]
 fn a_token_is_read_from_its_file_and_never_shown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
-    std::fs::write(&path, "secret\n").unwrap();
+    std::fs::write(&path, "sesame\n").unwrap();
 
     let config = from_file(&format!("token_file = '{}'", path.display())).unwrap();
 
-    assert_eq!(config.token.as_ref().unwrap().reveal(), "secret");
-    assert!(!format!("{config:?}").contains("secret"));
-    assert!(!format!("{:?}", config.shown()).contains("secret"));
+    assert_eq!(config.token.as_ref().unwrap().reveal(), "sesame");
+    assert!(!format!("{config:?}").contains("sesame"));
+    assert!(!format!("{:?}", config.shown()).contains("sesame"));
     assert!(refusal("token = 'a'\ntoken_file = 'b'").contains("give one"));
     assert!(refusal("token_file = '/nowhere/token'").contains("/nowhere/token: No such file"));
     assert!(refusal("token = 'two words'").contains("visible ASCII"));

@@ -135,6 +135,8 @@ pub enum Input {
     Persisted(bool),
     /// Ends [`Effect::Freeze`]: whether nothing is held; `None` when that could not be found out.
     Frozen(Option<bool>),
+    /// A core has heard from a peer that goes by this layout.
+    Differs(LayoutStamp),
     /// Time has gone by ([`Membership::wakes_at`](super::Membership::wakes_at)).
     Tick,
 }

@@ -39,7 +39,7 @@ pub use rows::Rows;
 
 use self::commit::{Commit, Frost};
 use self::swim::{Identity, PROBE_RTT, Session, Swim, Wanted as SwimWants};
-use super::ring::{Layout, LayoutRow, Liveness, Member, View, Wanted};
+use super::ring::{Layout, LayoutRow, LayoutStamp, Liveness, Member, View, Wanted};
 use super::types::{ClusterId, Instant, NodeId};
 
 /// Most bytes that SWIM puts into one packet: with what is around it a packet stays below 1,280 bytes, which every path
@@ -60,6 +60,9 @@ const PERSIST_RETRY: Duration = Duration::from_secs(1);
 
 /// Two nodes compare what they know no more often than this, on the word of packets.
 const COMPARE_PERIOD: Duration = Duration::from_millis(200);
+
+/// Members that are asked when a core has heard of another layout.
+const ASKED_MAX: usize = 3;
 
 /// What a membership begins with.
 #[derive(Clone, Debug)]
@@ -218,6 +221,7 @@ impl Membership {
             Input::Answered { exchange, answer } => self.on_answered(now, exchange, answer, effects),
             Input::Persisted(is_durable) => self.on_persisted(now, is_durable, effects),
             Input::Frozen(is_empty) => self.on_frozen(now, is_empty, effects),
+            Input::Differs(stamp) => self.on_differs(now, stamp, effects),
             Input::Tick => self.on_tick(now, effects),
         }
         self.follow(now, effects);
@@ -255,6 +259,18 @@ impl Membership {
         if packet.layout != self.layout.stamp() || packet.rows != self.digest {
             let address = self.rows.get(packet.sender).map_or(from, |row| row.start.address);
             self.compare_soon(now, packet.sender, address, effects);
+        }
+    }
+
+    /// Whose layout differs is not told: a few members are asked, and the others hear of it by gossip.
+    fn on_differs(&mut self, now: Instant, stamp: LayoutStamp, effects: &mut Vec<Effect>) {
+        if stamp == self.layout.stamp() {
+            return;
+        }
+        let others = self.rows.iter().filter(|row| row.node != self.me && self.answers(row.node));
+        let others: Vec<_> = others.map(|row| (row.node, row.start.address)).take(ASKED_MAX).collect();
+        for (node, address) in others {
+            self.compare_soon(now, node, address, effects);
         }
     }
 

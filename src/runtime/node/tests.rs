@@ -13,7 +13,7 @@ use crate::protocol::message::{
     Answer, Call, Causality, Delete, Failure, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms,
 };
 use crate::protocol::types::{OperationId, Value};
-use crate::runtime::opening::restore;
+use crate::runtime::opening::{founding, restore};
 use crate::runtime::samples::arrival;
 use crate::store::home::HomeError;
 use crate::wire::frame::ANSWER_BYTES_MAX;
@@ -24,6 +24,7 @@ fn config(data_dir: &Path, cores: u16) -> NodeConfig {
     NodeConfig {
         name: "node-a".to_owned(),
         data_dir: data_dir.to_owned(),
+        founding: founding(),
         cores,
         pin: false,
         memory: 512 * 1024 * 1024,

@@ -1,0 +1,292 @@
+//! The membership of this node at work: its packets, its exchanges, its timers and its file, on the control thread.
+//!
+//! Decides nothing: [`protocol::membership`](crate::protocol::membership) does. What takes time is a task or a blocking
+//! call of its own, and comes back as an input. Packets that have come are read before a timer is looked at.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep;
+
+use super::members::{Received, exchange};
+use super::metrics::Metrics;
+use super::shake::Party;
+use crate::protocol::membership::{
+    Answer, Birth, Durable, Effect, Input, LetterId, Membership, Note, Refusal, Unanswered,
+};
+use crate::protocol::ring::{Liveness, View};
+use crate::protocol::types::ClusterId;
+use crate::runtime::clock::Clock;
+use crate::runtime::door::Door;
+use crate::runtime::mail::Notice;
+use crate::wire::gossip::{PACKET_BYTES_MAX, decode_packet, encode_packet};
+
+/// Packets that are read before anything else gets its turn.
+const PACKETS_A_TURN: usize = 64;
+
+/// How soon the cores are told again what they had no room for.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Makes what the membership knows durable. Blocks.
+pub type Writer = Arc<dyn Fn(&Durable) -> Result<(), String> + Send + Sync>;
+
+/// Whether the LSM tree holds no key. Blocks.
+pub type Emptiness = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What a membership works with.
+pub struct Parts {
+    /// Where gossip is heard and from where it is sent.
+    pub socket: UdpSocket,
+    /// As what this node meets others.
+    pub party: Party,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The way to the cores.
+    pub door: Door,
+    /// What the cores tell.
+    pub notices: flume::Receiver<Notice>,
+    /// Letters of other members.
+    pub letters: mpsc::Receiver<Received>,
+    /// The file.
+    pub writer: Writer,
+    /// The tree.
+    pub emptiness: Emptiness,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Where the newest view is shown.
+    pub views: watch::Sender<Option<Arc<View>>>,
+}
+
+/// What tasks have brought to an end.
+type Ended = Input;
+
+/// A membership at work.
+pub struct Gossip {
+    parts: Parts,
+    socket: tokio::net::UdpSocket,
+    clock: Clock,
+    membership: Membership,
+    tasks: JoinSet<Ended>,
+    answers: BTreeMap<LetterId, oneshot::Sender<Answer>>,
+    letters: u64,
+    /// A view that some core may not have seen.
+    unshown: Option<Arc<View>>,
+    /// Freezes of the cores that have not ended; a thaw waits for them, or it would come before.
+    freezes: usize,
+    owes_thaw: bool,
+    refusal: Option<Refusal>,
+}
+
+impl Gossip {
+    /// Begins a membership. Polled on the control thread's runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub fn begin(parts: Parts, birth: Birth) -> io::Result<Gossip> {
+        parts.socket.set_nonblocking(true)?;
+        let socket = tokio::net::UdpSocket::from_std(parts.socket.try_clone()?)?;
+        let clock = Clock::start();
+        let mut effects = Vec::new();
+        let membership = Membership::begin(clock.instant(), birth, &mut effects);
+        let mut gossip = Gossip {
+            parts,
+            socket,
+            clock,
+            membership,
+            tasks: JoinSet::new(),
+            answers: BTreeMap::new(),
+            letters: 0,
+            unshown: None,
+            freezes: 0,
+            owes_thaw: false,
+            refusal: None,
+        };
+        gossip.perform(effects);
+        Ok(gossip)
+    }
+
+    /// Works until this node may not go on, and says why.
+    pub async fn work(mut self) -> Refusal {
+        loop {
+            if let Some(refusal) = self.refusal.take() {
+                return refusal;
+            }
+            self.settle();
+            let due = self.membership.wakes_at();
+            let now = self.clock.instant();
+            let owes = self.unshown.is_some() || (self.owes_thaw && self.freezes == 0);
+            let wait = due.map_or(Duration::from_secs(1), |due| due.since(now));
+            let wait = if owes { wait.min(RETRY) } else { wait };
+            tokio::select! {
+                biased;
+                ready = self.socket.readable() => {
+                    if ready.is_ok() {
+                        self.read_packets();
+                    }
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    let ended = ended.expect("a panic has ended the process already");
+                    self.freezes -= usize::from(matches!(ended, Input::Frozen(_)));
+                    self.handle(ended);
+                }
+                Some(received) = self.parts.letters.recv() => self.on_letter(received),
+                Ok(Notice::Compare(stamp)) = self.parts.notices.recv_async() => self.handle(Input::Differs(stamp)),
+                () = sleep(wait) => {}
+            }
+            if self.membership.wakes_at().is_some_and(|due| due <= self.clock.instant()) {
+                self.handle(Input::Tick);
+            }
+        }
+    }
+
+    fn read_packets(&mut self) {
+        let mut buffer = [0; PACKET_BYTES_MAX + 1];
+        for _ in 0..PACKETS_A_TURN {
+            // An error of a datagram socket tells of a packet that was sent earlier, and that may be lost anyway.
+            let Ok((bytes, from)) = self.socket.try_recv_from(&mut buffer) else {
+                return;
+            };
+            match decode_packet(self.parts.cluster, &buffer[..bytes], &self.parts.party.secret) {
+                Ok(packet) => {
+                    self.parts.metrics.gossip(Ok(()));
+                    self.handle(Input::Packet { from, packet });
+                }
+                Err(dropped) => self.parts.metrics.gossip(Err(dropped)),
+            }
+        }
+    }
+
+    fn on_letter(&mut self, received: Received) {
+        self.letters += 1;
+        let letter = LetterId(self.letters);
+        self.answers.insert(letter, received.answer);
+        self.handle(Input::Letter { letter, from: received.from, says: received.says });
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.membership.handle(self.clock.instant(), input, &mut effects);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, packet } => {
+                    let bytes = encode_packet(self.parts.cluster, &packet, &self.parts.party.secret);
+                    // Packets may be lost: here as anywhere.
+                    let _ = self.socket.try_send_to(&bytes, to);
+                }
+                Effect::Exchange { id, to, address, says } => {
+                    let party = self.parts.party.clone();
+                    self.tasks.spawn(async move {
+                        let answer = exchange(&party, to, address, &says).await.map_err(|error| {
+                            tracing::debug!(%address, %error, "an exchange came to nothing");
+                            let foreign = error.foreign().map(|theirs| Unanswered::Foreign { theirs });
+                            foreign.unwrap_or(Unanswered::Silent)
+                        });
+                        Input::Answered { exchange: id, answer }
+                    });
+                }
+                Effect::Answer { letter, answer } => {
+                    let waiting = self.answers.remove(&letter).expect("a letter is answered once");
+                    // Whoever asked may have gone away.
+                    let _ = waiting.send(answer);
+                }
+                Effect::Persist(durable) => {
+                    let writer = Arc::clone(&self.parts.writer);
+                    self.tasks.spawn(async move {
+                        let written = spawn_blocking(move || writer(&durable)).await;
+                        match written.expect("a panic has ended the process already") {
+                            Ok(()) => Input::Persisted(true),
+                            Err(error) => {
+                                tracing::error!(%error, "what is known of the cluster could not be written");
+                                Input::Persisted(false)
+                            }
+                        }
+                    });
+                }
+                Effect::Freeze => self.freeze(),
+                Effect::Thaw => self.owes_thaw = true,
+                Effect::View(view) => self.show(view),
+                Effect::Refuse(refusal) => self.refusal = Some(refusal),
+                Effect::Note(note) => log(note),
+            }
+        }
+    }
+
+    fn freeze(&mut self) {
+        (self.owes_thaw, self.freezes) = (false, self.freezes + 1);
+        let (door, emptiness) = (self.parts.door.clone(), Arc::clone(&self.parts.emptiness));
+        self.tasks.spawn(async move {
+            let is_empty = match door.freeze().await {
+                // What the cores hold no more went into the tree before they said so.
+                Ok(true) => spawn_blocking(move || emptiness()).await.ok(),
+                Ok(false) => Some(false),
+                Err(error) => {
+                    tracing::debug!(%error, "the cores could not be frozen");
+                    None
+                }
+            };
+            Input::Frozen(is_empty)
+        });
+    }
+
+    fn show(&mut self, view: Arc<View>) {
+        self.parts.metrics.view(&view);
+        self.unshown = Some(view);
+    }
+
+    /// Tells the cores what they have not been told yet.
+    fn settle(&mut self) {
+        if self.owes_thaw && self.freezes == 0 {
+            self.owes_thaw = self.parts.door.thaw().is_err();
+        }
+        if let Some(view) = self.unshown.take() {
+            match self.parts.door.show(&view) {
+                Ok(()) => {
+                    self.parts.views.send_replace(Some(view));
+                }
+                Err(_no_room) => self.unshown = Some(view),
+            }
+        }
+    }
+}
+
+fn log(note: Note) {
+    match note {
+        Note::Liveness { name, liveness: Liveness::Up } => tracing::info!(%name, "a member is up"),
+        Note::Liveness { name, liveness: Liveness::Suspect } => tracing::debug!(%name, "a member does not answer"),
+        Note::Liveness { name, liveness: Liveness::Down } => tracing::warn!(%name, "a member is down"),
+        Note::Staged { name } => tracing::info!(%name, "a node has joined, and is staged for the next layout"),
+        Note::Layout { stamp, nodes } => {
+            tracing::info!(number = stamp.number, hash = format!("{:016x}", stamp.hash), nodes, "a layout is in force");
+        }
+        Note::Unruly { stamp, rule } => {
+            tracing::error!(number = stamp.number, %rule, "a layout of another member breaks the rules: it is not taken");
+        }
+        Note::HeldByData => {
+            tracing::warn!("nodes have joined and stay staged: the cluster holds data, and data is not moved yet");
+        }
+        Note::Foreign { address, theirs } => {
+            tracing::warn!(%address, cluster = %theirs, "a node of another cluster answers where a member was");
+        }
+        Note::Late { late } => {
+            tracing::warn!(?late, "the control thread was held up: suspects get more time");
+        }
+        Note::NotPersisted => tracing::warn!("trying to write it again"),
+    }
+}
+
+/// Takes the UDP port of the same number as the binary listener's.
+///
+/// # Errors
+/// [`BindError`](super::listener::BindError).
+pub fn bind(address: SocketAddr) -> Result<UdpSocket, super::listener::BindError> {
+    UdpSocket::bind(address).map_err(|cause| super::listener::refused("listen", address, cause))
+}

@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 const ONE_CORE: Cores = Cores { count: 1, salt: 5 };
 const STAMP: LayoutStamp = LayoutStamp { number: 3, hash: 4 };
 
+/// How asks ended, by their ids.
+type Ends = Vec<(u64, Result<Told, Unheard>)>;
+
 /// Nobody listens there: what is wished for is answered by the test.
 fn nowhere() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
@@ -128,7 +131,7 @@ impl Here {
     }
 
     /// Asks until there is no room, and says how many asks that took.
-    fn fill(&mut self) -> (u64, Vec<(u64, Result<Told, Unheard>)>) {
+    fn fill(&mut self) -> (u64, Ends) {
         let (mut asked, mut ended) = (0, vec![]);
         self.turn_until("there is no room", |here| {
             asked += 1;
@@ -144,7 +147,7 @@ impl Here {
     }
 
     /// How asks have ended since the last look.
-    fn told(&mut self) -> Vec<(u64, Result<Told, Unheard>)> {
+    fn told(&mut self) -> Ends {
         let told = |input| match input {
             Input::Told { ask, told } => Some((ask.0, told)),
             _ => None,
@@ -153,7 +156,7 @@ impl Here {
     }
 
     /// How the next asks end, as many.
-    fn hear(&mut self, count: usize) -> Vec<(u64, Result<Told, Unheard>)> {
+    fn hear(&mut self, count: usize) -> Ends {
         let mut heard = vec![];
         self.turn_until("all asks end", |here| {
             heard.extend(here.told());

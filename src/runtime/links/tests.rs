@@ -263,7 +263,7 @@ const FATES: [Fate; 9] = [
             peer.tell(ids[1], &Told::Stored);
             Some(peer)
         },
-        [Err(Unheard::NotSent), Ok(Told::Stored)],
+        [Err(Unheard::NotTaken), Ok(Told::Stored)],
     ),
     (
         "the link is closed",
@@ -399,7 +399,7 @@ fn a_peer_that_does_not_read_costs_bounded_memory_and_every_ask_ends() {
     let queued = here.world.core.links().queued_bytes();
     assert!(queued <= 1024 * 1024 + 200_000, "{queued} bytes wait, where there is room for a megabyte");
     ended.extend(here.told());
-    assert!(ended.iter().all(|(_, told)| *told == Err(Unheard::NotSent)) && 400 < ended.len());
+    assert!(ended.iter().all(|(_, told)| *told == Err(Unheard::NotTaken)) && 400 < ended.len());
 
     drop(peer);
     here.turn_until("all asks end", |here| {
@@ -435,7 +435,7 @@ fn asks_under_way_on_one_link_are_bounded() {
     (1..=max).for_each(|id| here.ask(id, fetch()));
     assert_eq!(here.told(), []);
     here.ask(max + 1, fetch());
-    assert_eq!(here.told(), [(max + 1, Err(Unheard::NotSent))]);
+    assert_eq!(here.told(), [(max + 1, Err(Unheard::NotTaken))]);
 
     let asked = peer.hear(&mut here, usize::try_from(max).unwrap());
     peer.tell(asked[0].0, &Told::Stored);

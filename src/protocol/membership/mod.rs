@@ -479,7 +479,8 @@ impl Membership {
             }
             for member in &members {
                 let before = view.member(member.node).map(|before| before.liveness);
-                if before != Some(member.liveness) {
+                // One that was only heard of has not gone.
+                if before.unwrap_or(Liveness::Down) != member.liveness {
                     let (name, liveness) = (Arc::clone(&member.name), member.liveness);
                     effects.push(Effect::Note(Note::Liveness { name, liveness }));
                 }

@@ -94,7 +94,7 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
     let notify = Notify::here();
     runtime.block_on(async move {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let membership = Gossip::begin(parts, birth)?;
+        let mut membership = Gossip::begin(parts, birth)?;
         // Only now would a signal end the node cleanly.
         say(ready.as_bytes())?;
         notify.ready();
@@ -116,6 +116,7 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
             refusal = membership.work() => Some(refusal),
             () = either(&mut terminate, &mut interrupt) => None,
         };
+        membership.leave();
         notify.stopping();
         tracing::info!("stopping: ending what is under way; a second signal ends at once");
         tokio::select! {

@@ -166,6 +166,21 @@ fn restarted_nodes_find_their_cluster_by_what_they_know() {
 }
 
 #[test]
+fn a_node_that_stops_says_so_and_comes_back_at_once() {
+    for seed in SEEDS {
+        let mut world = World::cluster(seed, 3);
+        world.handle(1, Input::Leave);
+        world.kill(1);
+        let took = world
+            .until("the others know", 5, |world| [0, 2].iter().all(|at| world.sees(*at, 1) == Some(Liveness::Down)));
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        world.start(1);
+        let took = world.until("all agree", 5, |world| world.agree(3));
+        assert!(took < seconds(1), "{took:?}");
+    }
+}
+
+#[test]
 fn a_restart_is_noticed_though_nobody_took_the_node_for_down() {
     let mut world = World::cluster(3, 3);
     world.kill(1);

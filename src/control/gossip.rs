@@ -62,16 +62,14 @@ pub struct Parts {
     pub views: watch::Sender<Option<Arc<View>>>,
 }
 
-/// What tasks have brought to an end.
-type Ended = Input;
-
 /// A membership at work.
 pub struct Gossip {
     parts: Parts,
     socket: tokio::net::UdpSocket,
     clock: Clock,
     membership: Membership,
-    tasks: JoinSet<Ended>,
+    /// What takes time; each ends as an input.
+    tasks: JoinSet<Input>,
     answers: BTreeMap<LetterId, oneshot::Sender<Answer>>,
     letters: u64,
     /// A view that some core may not have seen.
@@ -111,7 +109,7 @@ impl Gossip {
     }
 
     /// Works until this node may not go on, and says why.
-    pub async fn work(mut self) -> Refusal {
+    pub async fn work(&mut self) -> Refusal {
         loop {
             if let Some(refusal) = self.refusal.take() {
                 return refusal;
@@ -142,6 +140,11 @@ impl Gossip {
                 self.handle(Input::Tick);
             }
         }
+    }
+
+    /// Tells others that this node stops. They would find out by themselves.
+    pub fn leave(&mut self) {
+        self.handle(Input::Leave);
     }
 
     fn read_packets(&mut self) {
@@ -268,7 +271,7 @@ fn log(note: Note) {
             tracing::info!(number = stamp.number, hash = format!("{:016x}", stamp.hash), nodes, "a layout is in force");
         }
         Note::Unruly { stamp, rule } => {
-            tracing::error!(number = stamp.number, %rule, "a layout of another member breaks the rules: it is not taken");
+            tracing::error!(number = stamp.number, %rule, "a member's layout breaks the rules: it is not taken");
         }
         Note::HeldByData => {
             tracing::warn!("nodes have joined and stay staged: the cluster holds data, and data is not moved yet");

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
-use super::testing::{Fault, Node};
+use super::testing::{Cluster, Fault, Heard, Node};
 use super::*;
 use crate::protocol::types::{ClusterId, CoreId};
 use crate::wire::hello::{Features, Limits, Welcome, encode_greeting};
@@ -371,6 +371,208 @@ async fn a_node_that_has_gone_silent_is_left() {
     let client = options.connect().await.unwrap();
     assert!(matches!(client.ping().await, Err(Error::Deadline { .. })));
     timeout(Duration::from_secs(20), closed).await.expect("the connection is closed").unwrap();
+}
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A cluster of so many nodes of so many cores, and a client that was told of the first.
+async fn cluster(nodes: usize, cores: u16, change: impl FnOnce(&mut Options)) -> (Cluster, Client) {
+    let cluster = Cluster::start(nodes, cores).await.unwrap();
+    let mut options = Options::new(cluster.addr(0));
+    change(&mut options);
+    let client = options.connect().await.unwrap();
+    (cluster, client)
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("key {n}")).collect()
+}
+
+/// Reads the key until the request takes this way, which a connection in the background opens.
+async fn goes(cluster: &Cluster, client: &Client, name: &str, is_right: impl AsyncFn(&Heard) -> bool) {
+    let gone = async {
+        loop {
+            client.get(name).await.unwrap();
+            let heard = cluster.heard().await.pop().unwrap();
+            if is_right(&heard).await {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, gone).await.unwrap_or_else(|_| panic!("{name} does not go the right way"));
+}
+
+/// Whether a request came to the core of its key's first owner.
+async fn came_straight(cluster: &Cluster, heard: &Heard) -> bool {
+    cluster.owner(&heard.key).await == (heard.node, heard.core)
+}
+
+#[tokio::test]
+async fn a_request_goes_straight_to_the_core_of_the_first_owner() {
+    let (cluster, client) = cluster(5, 4, |_| {}).await;
+    for name in names(100) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await).await;
+    }
+    for name in names(100) {
+        client.put(&name, "1").await.unwrap();
+        client.get(&name).await.unwrap();
+        client.delete(&name).await.unwrap();
+    }
+    let heard = cluster.heard().await;
+    assert_eq!(heard.len(), 300);
+    for heard in heard {
+        assert!(came_straight(&cluster, &heard).await, "{heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_split_by_owners_and_keeps_its_order() {
+    let (cluster, client) = cluster(4, 1, |_| {}).await;
+    for name in names(30) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await).await;
+    }
+    let pairs = names(300).into_iter().map(|name| (name.clone(), name));
+    client.put_many(pairs).await.into_iter().for_each(|written| drop(written.unwrap()));
+    for heard in cluster.heard().await {
+        assert!(heard.batched && came_straight(&cluster, &heard).await, "{heard:?}");
+    }
+    for (name, entry) in names(300).iter().zip(client.get_many(names(300)).await) {
+        assert_eq!(entry.unwrap().latest().unwrap().value.as_bytes(), name.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn what_is_about_a_node_goes_to_the_first_that_was_named() {
+    let (cluster, client) = cluster(3, 2, |_| {}).await;
+    for name in names(30) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await).await;
+    }
+    for name in names(30) {
+        client.siblings(&name).await.unwrap();
+    }
+    assert!(cluster.heard().await.iter().all(|heard| heard.node == 0));
+}
+
+#[tokio::test]
+async fn a_client_without_routing_asks_the_node_that_it_was_told_of() {
+    for core in [None, Some(CoreId(1))] {
+        let change = |options: &mut Options| (options.routing, options.core) = (core.is_some(), core);
+        let (cluster, client) = cluster(3, 2, change).await;
+        client.put_many(names(30).into_iter().map(|name| (name, "1"))).await;
+        for name in names(30) {
+            client.get(name).await.unwrap();
+        }
+        let is_there = |heard: &Heard| (heard.node, heard.core) == (0, core.unwrap_or(CoreId(0)));
+        assert!(cluster.heard().await.iter().all(is_there));
+    }
+}
+
+#[tokio::test]
+async fn a_client_follows_a_changed_ring() {
+    let (mut cluster, client) = cluster(6, 2, |options| options.ring_interval = Duration::from_millis(50)).await;
+    cluster.lay_out(&[0, 1, 2]).await;
+    for name in names(30) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await && heard.node < 3).await;
+    }
+    cluster.lay_out(&[3, 4, 5]).await;
+    for name in names(30) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await && 3 <= heard.node).await;
+    }
+}
+
+/// Writes and reads by many tasks, until `done`; each must succeed.
+fn load(client: &Client, tasks: u64, done: &tokio::sync::watch::Receiver<bool>) -> JoinSet<u64> {
+    let mut running = JoinSet::new();
+    for task in 0..tasks {
+        let (client, done) = (client.clone(), done.clone());
+        running.spawn(async move {
+            let mut rounds = 0;
+            while !*done.borrow() {
+                let name = format!("key {task} {}", rounds % 50);
+                client.put(&name, format!("{rounds}")).await.unwrap();
+                let entry = client.get(&name).await.unwrap();
+                assert_eq!(entry.siblings().len(), 1, "one writer, and each write is one write");
+                assert_eq!(entry.siblings()[0].value.as_bytes(), format!("{rounds}").as_bytes());
+                rounds += 1;
+            }
+            rounds
+        });
+    }
+    running
+}
+
+/// Waits until requests have come to the node.
+async fn comes_to(cluster: &Cluster, node: usize) {
+    let come = async { while cluster.heard().await.iter().all(|heard| heard.node != node) {} };
+    timeout(LIMIT, come).await.unwrap_or_else(|_| panic!("nothing comes to node {node}"));
+}
+
+#[tokio::test]
+async fn a_node_that_is_lost_in_the_middle_fails_nothing_and_is_found_again() {
+    let (mut cluster, client) = cluster(4, 2, |_| {}).await;
+    let (end, done) = tokio::sync::watch::channel(false);
+    let tasks = load(&client, 16, &done);
+    for node in [1, 0, 3] {
+        comes_to(&cluster, node).await;
+        cluster.stop(node).await;
+        cluster.heard().await;
+        comes_to(&cluster, 2).await;
+        cluster.start_again(node).await.unwrap();
+        comes_to(&cluster, node).await;
+    }
+    end.send(true).unwrap();
+    assert!(tasks.join_all().await.into_iter().all(|rounds| 0 < rounds));
+}
+
+#[tokio::test]
+async fn a_node_that_falls_silent_is_avoided_and_what_it_had_is_asked_elsewhere_once_it_is_known_to_be_down() {
+    let (mut cluster, client) = cluster(3, 1, |options| options.ring_interval = Duration::from_millis(50)).await;
+    let (end, done) = tokio::sync::watch::channel(false);
+    let tasks = load(&client, 16, &done);
+    comes_to(&cluster, 1).await;
+    cluster.silence(1, true).await;
+    let silent = Instant::now();
+    cluster.suspect(1, true).await;
+    end.send(true).unwrap();
+    tasks.join_all().await;
+    assert!(silent.elapsed() < Duration::from_secs(4), "before their deadlines: {:?}", silent.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_node_is_avoided_before_anybody_says_that_it_is_down() {
+    let (cluster, client) = cluster(3, 1, |_| {}).await;
+    let names = names(60);
+    for name in &names {
+        goes(&cluster, &client, name, async |heard| came_straight(&cluster, heard).await).await;
+    }
+    cluster.silence(1, true).await;
+    let mut waits = JoinSet::new();
+    for name in names.clone() {
+        let client = client.clone();
+        waits.spawn(async move { client.get(name).await.is_ok() });
+    }
+    let mut answered = 0;
+    let heard = async {
+        for name in names.iter().cycle() {
+            let get = Get { key: make_key(name).unwrap(), terms: Terms { deadline_ms: 200, ..Terms::default() } };
+            answered = if client.ask(Request::Get(get)).await.is_ok() { answered + 1 } else { 0 };
+            if answered == names.len() {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, heard).await.expect("all keys are read again");
+}
+
+#[tokio::test]
+async fn nodes_are_named_in_one_text_or_in_many() {
+    let (gone, node) = (Node::start().await.unwrap().addr().to_owned(), Node::start().await.unwrap());
+    let both = [gone.as_str(), node.addr()];
+    Client::connect(both.join(", ")).await.unwrap().ping().await.unwrap();
+    Client::connect(both).await.unwrap().ping().await.unwrap();
+    Client::connect(both.map(str::to_owned).to_vec()).await.unwrap().ping().await.unwrap();
+    let nobody: [&str; 0] = [];
+    assert!(matches!(Client::connect(nobody).await, Err(Error::Connection { sent: false, .. })));
 }
 
 /// The proof that docs/PROTOCOL.md suffices: a client of another language, written from it alone, holds the node behind

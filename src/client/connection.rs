@@ -172,11 +172,8 @@ impl Connection {
             Ok(end) => end,
             Err(error) => {
                 let was_idle = self.pending.is_empty() && error.kind() == io::ErrorKind::UnexpectedEof;
+                self.turn_away(&mut jobs, &error.to_string());
                 self.tell_all(&error.to_string());
-                jobs.close();
-                while let Ok(job) = jobs.try_recv() {
-                    tell(job.answer, Err(self.lost(&error.to_string(), false)));
-                }
                 if was_idle { End::Closed } else { End::Lost }
             }
         }
@@ -186,8 +183,11 @@ impl Connection {
         let mut silence = interval(QUIET / 2);
         silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if self.leaving && self.pending.is_empty() {
-                return Err(io::Error::other(Failure::Stopping));
+            if self.leaving {
+                self.turn_away(jobs, &Failure::Stopping.to_string());
+                if self.pending.is_empty() {
+                    return Err(io::Error::other(Failure::Stopping));
+                }
             }
             reserve_rest(&mut self.read, ANSWER_BYTES_MAX).map_err(invalid)?;
             if self.read.capacity() == self.read.len() {
@@ -277,6 +277,14 @@ impl Connection {
     fn tell_all(&mut self, reason: &str) {
         for pending in std::mem::take(&mut self.pending).into_values() {
             tell(pending.answer, Err(self.lost(reason, true)));
+        }
+    }
+
+    /// Takes no more calls; those that wait go elsewhere.
+    fn turn_away(&self, jobs: &mut mpsc::Receiver<Job>, reason: &str) {
+        jobs.close();
+        while let Ok(job) = jobs.try_recv() {
+            tell(job.answer, Err(self.lost(reason, false)));
         }
     }
 

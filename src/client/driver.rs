@@ -49,8 +49,6 @@ struct Open {
     address: String,
     /// Its place among the options' nodes.
     at: Option<usize>,
-    /// Dropping it gives up what is under way.
-    _leave: oneshot::Sender<()>,
 }
 
 pub(super) struct Driver {
@@ -67,8 +65,9 @@ pub(super) struct Driver {
     opening: BTreeSet<Target>,
     /// Cores that a node did not answer on.
     others: BTreeMap<Target, Instant>,
-    /// Calls that wait until somebody is reached; then a task looks for somebody.
+    /// Calls that wait until somebody is reached.
     waiting: Vec<Job>,
+    is_searching: bool,
     /// Where the next search begins among the options' nodes.
     start: usize,
     looks_at: Instant,
@@ -78,6 +77,9 @@ pub(super) struct Driver {
     asked: Option<Target>,
     /// Of the last connection.
     serial: u64,
+    /// Of all connections that are carried, by their serials, also those that take no more calls and wait for their last
+    /// answers. Dropping one gives up what is under way.
+    leaves: BTreeMap<u64, oneshot::Sender<()>>,
     tasks: JoinSet<Done>,
 }
 
@@ -101,12 +103,14 @@ impl Driver {
             opening: BTreeSet::new(),
             others: BTreeMap::new(),
             waiting: Vec::new(),
+            is_searching: false,
             start: 0,
             looks_at: now,
             looked_at: now,
             is_looking: false,
             asked: None,
             serial: 0,
+            leaves: BTreeMap::new(),
             tasks: JoinSet::new(),
         };
         driver.take(first);
@@ -136,11 +140,9 @@ impl Driver {
             Wish::Look => self.look_soon(),
             Wish::Carry(job) => {
                 self.waiting.push(job);
-                match self.open.values().next() {
-                    Some(_) => self.hand_over(),
-                    // The search for somebody is under way already.
-                    None if 1 < self.waiting.len() => {}
-                    None => self.search(),
+                self.hand_over();
+                if !self.waiting.is_empty() && !self.is_searching {
+                    self.search();
                 }
             }
         }
@@ -162,11 +164,12 @@ impl Driver {
                 }
             }
             Done::Reached(Ok(connection)) => {
+                self.is_searching = false;
                 self.take(connection);
-                self.hand_over();
             }
             // Each caller knows for itself how long it wants to go on trying.
             Done::Reached(Err(error)) => {
+                self.is_searching = false;
                 self.waiting.drain(..).for_each(|job| tell(job.answer, Err(error.clone())));
             }
             Done::Heard { from, map } => self.on_map(from, map),
@@ -190,7 +193,7 @@ impl Driver {
     /// Opens a connection in the background, unless it is there, on its way, or of no use now.
     fn open(&mut self, to: Target) {
         let links = self.open.len() + self.opening.len();
-        let is_vain = self.open.contains_key(&to)
+        let is_vain = self.usable().any(|(target, _)| target == to)
             || self.others.contains_key(&to)
             || self.aside.contains_key(&to.node)
             || LINKS_MAX <= links;
@@ -215,6 +218,7 @@ impl Driver {
 
     /// Connects to whoever is there: the options' nodes in turn, then all that the ring names.
     fn search(&mut self) {
+        self.is_searching = true;
         let options = self.options.clone();
         let start = self.start;
         let others = self.map.as_ref().map(|map| map.addresses()).unwrap_or_default();
@@ -223,37 +227,45 @@ impl Driver {
 
     /// Gives the calls that wait to a connection that is there now.
     fn hand_over(&mut self) {
-        let Some(open) = self.open.values().next() else {
+        let Some(jobs) = self.usable().next().map(|(_, open)| open.link.jobs.clone()) else {
             return;
         };
         for job in self.waiting.drain(..) {
-            if let Err(refused) = open.link.jobs.try_send(job) {
+            if let Err(refused) = jobs.try_send(job) {
                 tell(refused.into_inner().answer, Err(Error::gone(false)));
             }
         }
+    }
+
+    /// Connections that take calls.
+    fn usable(&self) -> impl Iterator<Item = (Target, &Open)> {
+        self.open.iter().filter(|(_, open)| !open.link.jobs.is_closed()).map(|(target, open)| (*target, open))
     }
 
     fn take(&mut self, connection: Connection) {
         let at = connection.target();
         self.aside.remove(&at.node);
         self.waits.remove(&at.node);
-        if !self.open.contains_key(&at) {
+        if self.usable().all(|(target, _)| target != at) {
             let (jobs, queue) = mpsc::channel(JOBS_MAX);
             let (leave, left) = oneshot::channel();
             let link = Link { jobs, is_quiet: Arc::clone(&connection.is_quiet) };
             self.serial += 1;
             let serial = self.serial;
             let (address, place) = (connection.address.clone(), connection.at);
-            self.open.insert(at, Open { serial, link, address, at: place, _leave: leave });
+            self.open.insert(at, Open { serial, link, address, at: place });
+            self.leaves.insert(serial, leave);
             self.home.get_or_insert(at);
             let carried = async move { Done::Carried { at, serial, end: connection.carry(queue, left).await } };
             self.tasks.spawn(carried);
             self.look_soon();
+            self.hand_over();
         }
         self.publish();
     }
 
     fn on_end(&mut self, at: Target, serial: u64, end: &End) {
+        self.leaves.remove(&serial);
         if self.open.get(&at).is_none_or(|open| open.serial != serial) {
             return;
         }
@@ -290,11 +302,9 @@ impl Driver {
         if self.is_looking || !self.options.routes() {
             return;
         }
-        let is_sound = |open: &&(&Target, &Open)| !open.1.link.is_quiet();
-        let all: Vec<(&Target, &Open)> = self.open.iter().collect();
-        let sound = || all.iter().filter(is_sound);
-        let next = sound().find(|(target, _)| self.asked < Some(**target)).or_else(|| sound().next());
-        let Some((&from, open)) = next.copied() else {
+        let sound = || self.usable().filter(|(_, open)| !open.link.is_quiet());
+        let Some((from, open)) = sound().find(|(target, _)| self.asked < Some(*target)).or_else(|| sound().next())
+        else {
             return;
         };
         let (jobs, ends) = (open.link.jobs.clone(), now + ASKED_MAX);
@@ -320,9 +330,13 @@ impl Driver {
             return;
         };
         // A node that is known to be down and has gone quiet will not answer what is under way there.
-        let is_dead =
-            |target: &Target, open: &Open| target.node != from.node && open.link.is_quiet() && !map.is_up(target.node);
-        self.open.retain(|target, open| !is_dead(target, open));
+        let is_dead = |(target, open): &(&Target, &Open)| {
+            target.node != from.node && open.link.is_quiet() && !map.is_up(target.node)
+        };
+        let dead: Vec<Target> = self.open.iter().filter(is_dead).map(|(target, _)| *target).collect();
+        for open in dead.iter().filter_map(|target| self.open.remove(target)) {
+            self.leaves.remove(&open.serial);
+        }
         if self.home.is_some_and(|home| !self.open.contains_key(&home)) {
             self.home = self.open.keys().next().copied();
         }

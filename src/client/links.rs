@@ -65,12 +65,11 @@ impl Links {
         let is_fit = |node: NodeId| !tried.contains(&node) && !self.aside.contains(&node);
         if let (Some(map), Some((key, is_alone))) = (&self.map, subject(call)) {
             for owner in map.owners(key).filter(|owner| is_fit(owner.node) && map.is_up(owner.node)) {
-                let exact = self.open.get(&owner);
-                let any = || self.of_node(owner.node).find(|link| link.is_usable());
+                let exact = self.open.get(&owner).filter(|link| !link.jobs.is_closed());
                 if let Some(link) = exact.filter(|link| link.is_usable()) {
                     return Way { link: Some((owner.node, link)), wish };
                 }
-                let link = any();
+                let link = self.of_node(owner.node).find(|link| link.is_usable());
                 if exact.is_some_and(Link::is_quiet) {
                     wish = wish.or(Some(Wish::Look));
                 } else if exact.is_none() && (is_alone || link.is_none()) {
@@ -124,5 +123,119 @@ fn subject(call: &Call) -> Option<(&Key, bool)> {
         Call::One(Request::Delete(delete)) => Some((&delete.key, true)),
         Call::Many(requests) => requests.first().and_then(Request::key).map(|key| (key, false)),
         Call::One(Request::Siblings(_) | Request::Keys(_)) | Call::Ping | Call::Info | Call::Ring { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::{Get, RingMap, RingNode, Terms};
+    use crate::protocol::ring::{Cores, LayoutStamp};
+
+    const HOME: Target = Target { node: NodeId(0), core: CoreId(0) };
+
+    fn target(node: u64, core: u16) -> Target {
+        Target { node: NodeId(node), core: CoreId(core) }
+    }
+
+    /// Nodes 0 to 4 of two cores. The only partition belongs to 1, 2 and 3, and on all of them to the same core.
+    fn map(is_up: impl Fn(u64) -> bool) -> Map {
+        let node = |node| RingNode {
+            node: NodeId(node),
+            name: String::new(),
+            address: ([127, 0, 0, 1], 7_600).into(),
+            cores: Cores { count: 2, salt: 7 },
+            is_up: is_up(node),
+        };
+        let owners = Some(vec![1, 2, 3]);
+        let nodes = (0..5).map(node).collect();
+        Map::of(RingMap { stamp: LayoutStamp::default(), partitions: 1, copies: 3, nodes, owners }, None).unwrap()
+    }
+
+    /// Open connections, each of which says by its receiver whether it is closed.
+    fn links(open: &[Target], is_up: impl Fn(u64) -> bool) -> (Links, Vec<mpsc::Receiver<Job>>) {
+        let (mut links, mut receivers) = (Links { map: Some(map(is_up).into()), ..Links::default() }, Vec::new());
+        for target in open {
+            let (jobs, receiver) = mpsc::channel(1);
+            links.open.insert(*target, Link { jobs, is_quiet: Arc::default() });
+            receivers.push(receiver);
+        }
+        links.home = links.open.contains_key(&HOME).then_some(HOME);
+        (links, receivers)
+    }
+
+    fn get() -> Call {
+        Call::One(Request::Get(Get { key: Key::new("a").unwrap(), terms: Terms::default() }))
+    }
+
+    /// The node that a call goes to, and the connection that is wished for.
+    fn way(links: &Links, call: &Call, tried: &[u64]) -> (Option<u64>, Option<Target>) {
+        let tried: Vec<NodeId> = tried.iter().copied().map(NodeId).collect();
+        let way = links.way(call, &tried);
+        let wish = way.wish.and_then(|wish| match wish {
+            Wish::Open(target) => Some(target),
+            Wish::Look | Wish::Carry(_) => None,
+        });
+        (way.link.map(|(node, _)| node.0), wish)
+    }
+
+    #[test]
+    fn the_best_connection_that_is_there_is_taken_and_a_better_one_wished_for() {
+        let core = map(|_| true).owners(&Key::new("a").unwrap()).next().unwrap().core.0;
+        let best = |node| target(node, core);
+        let other = |node| target(node, 1 - core);
+        let wished = |node| Some(best(node));
+        for (open, tried, expected) in [
+            (&[HOME, best(1), other(1), best(2)][..], &[][..], (Some(1), None)),
+            (&[HOME, other(1), best(2)], &[], (Some(1), wished(1))),
+            (&[HOME, best(2)], &[], (Some(2), wished(1))),
+            (&[HOME, best(4)], &[], (Some(0), wished(1))),
+            (&[best(4)], &[], (Some(4), wished(1))),
+            (&[], &[], (None, wished(1))),
+            (&[HOME, best(1), best(2)], &[1], (Some(2), None)),
+            (&[HOME, best(1), best(2)], &[1, 2], (Some(0), wished(3))),
+            (&[HOME, best(1)], &[0, 1], (Some(0), wished(2))),
+            (&[HOME, best(1)], &[0, 1, 2, 3], (Some(0), None)),
+        ] {
+            let (links, _receivers) = links(open, |_| true);
+            assert_eq!(way(&links, &get(), tried), expected, "{open:?} without {tried:?}");
+            let anywhere = if open.contains(&HOME) && !tried.contains(&0) { Some(0) } else { None };
+            assert!(anywhere.is_none() || way(&links, &Call::Ping, tried).0 == anywhere, "a ping goes home: {open:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_down_quiet_aside_or_closed_is_passed_over_while_there_is_anybody_else() {
+        let core = map(|_| true).owners(&Key::new("a").unwrap()).next().unwrap().core.0;
+        let open = [HOME, target(1, core), target(2, core)];
+
+        let (down, _receivers) = links(&open, |node| node != 1);
+        assert_eq!(way(&down, &get(), &[]), (Some(2), None));
+
+        let (mut aside, _receivers) = links(&open, |_| true);
+        aside.aside.insert(NodeId(1));
+        assert_eq!(way(&aside, &get(), &[]), (Some(2), None));
+        assert_eq!(aside.owner(&Key::new("a").unwrap()), Some(NodeId(2)));
+
+        let (quiet, _receivers) = links(&open, |_| true);
+        quiet.open[&open[1]].is_quiet.store(true, Ordering::Relaxed);
+        assert_eq!(way(&quiet, &get(), &[]), (Some(2), None));
+        assert!(matches!(quiet.way(&get(), &[]).wish, Some(Wish::Look)));
+
+        let (closed, mut receivers) = links(&open, |_| true);
+        drop(receivers.remove(1));
+        assert_eq!(way(&closed, &get(), &[]), (Some(2), Some(open[1])), "and may be opened again");
+        receivers.clear();
+        assert_eq!(way(&closed, &get(), &[]).0, None, "all are closed");
+
+        let (silent, _receivers) = links(&open, |_| true);
+        silent.open.values().for_each(|link| link.is_quiet.store(true, Ordering::Relaxed));
+        assert_eq!(way(&silent, &get(), &[]).0, Some(0), "one that is quiet is better than none");
+    }
+
+    #[test]
+    fn a_node_that_hears_of_most_others_nothing_is_not_believed() {
+        let (links, _receivers) = links(&[HOME, target(1, 0), target(1, 1)], |node| node == 0);
+        assert_eq!(way(&links, &get(), &[]).0, Some(1));
     }
 }

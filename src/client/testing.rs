@@ -101,6 +101,7 @@ enum Order {
     Call { at: Target, call: Call, said: oneshot::Sender<Said> },
     Fault(Fault, oneshot::Sender<()>),
     View { members: Vec<Member>, layout: Option<Layout>, done: oneshot::Sender<()> },
+    Faults(oneshot::Sender<usize>),
     Map(oneshot::Sender<RingMap>),
     Silence(NodeId, bool, oneshot::Sender<()>),
     Heard(oneshot::Sender<Vec<(Target, Key, bool)>>),
@@ -254,6 +255,16 @@ impl Cluster {
         self.view(None).await;
     }
 
+    /// Makes the next call go wrong, whichever node it comes to; returns once that is certain.
+    pub async fn inject(&self, fault: Fault) {
+        told(&self.orders, |done| Order::Fault(fault, done)).await;
+    }
+
+    /// How many calls are yet to go wrong.
+    pub async fn faults(&self) -> usize {
+        told(&self.orders, Order::Faults).await
+    }
+
     /// All requests for keys since this was asked last.
     pub async fn heard(&self) -> Vec<Heard> {
         let heard = told(&self.orders, Order::Heard).await;
@@ -302,6 +313,7 @@ async fn run(mut state: State, mut queue: mpsc::Receiver<Order>) {
                 state.layout = layout.map(Arc::new).or(state.layout);
                 let _ = done.send(());
             }
+            Order::Faults(done) => drop(done.send(faults.len())),
             Order::Map(done) => drop(done.send(state.map(NodeId::of(NAME), LayoutStamp::default()))),
             Order::Heard(done) => drop(done.send(std::mem::take(&mut state.heard))),
             Order::Call { at, said, .. } if silent.contains(&at.node) => drop(said.send(Said::Nothing)),

@@ -1,7 +1,7 @@
 //! Many keys at once: fewer frames and fewer turns of the loop, and no transaction.
 //!
-//! A batch is split by the owners of its keys, and cut into frames that a node takes. A key that a node could not serve together with the others, because it
-//! had no room just then or the answer grew beyond a frame, is asked for alone.
+//! A batch is split by the owners of its keys, and cut into frames that a node takes. A key that a node could not serve
+//! together with the others, because it had no room just then or the answer grew beyond a frame, is asked for alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -27,7 +27,7 @@ const READ_BYTES: usize = 16 * 1024;
 /// Calls are taken up to this much that waits to be written; beyond it the node is not reading.
 const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 
-/// A node ends every call by its deadline. One that is silent for this much longer is gone.
+/// A node ends every call by its deadline, and a ping at once. One that is silent for this much longer is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// A node that has calls and says nothing for this long is quiet: new calls rather go elsewhere. It is more than a
@@ -162,13 +162,9 @@ impl Connection {
         Target { node: NodeId::of(&self.welcome.node), core: self.welcome.core }
     }
 
-    /// Carries calls and answers until the connection is lost, `leave` ends, or nobody asks any more.
-    pub(super) async fn carry(mut self, mut jobs: mpsc::Receiver<Job>, leave: oneshot::Receiver<()>) -> End {
-        let carried = tokio::select! {
-            carried = self.carry_on(&mut jobs) => carried,
-            _ = leave => Err(io::Error::new(io::ErrorKind::TimedOut, "the node is down, as others say")),
-        };
-        match carried {
+    /// Carries calls and answers until the connection is lost or nobody asks any more.
+    pub(super) async fn carry(mut self, mut jobs: mpsc::Receiver<Job>) -> End {
+        match self.carry_on(&mut jobs).await {
             Ok(end) => end,
             Err(error) => {
                 let was_idle = self.pending.is_empty() && error.kind() == io::ErrorKind::UnexpectedEof;
@@ -263,10 +259,15 @@ impl Connection {
         Ok(())
     }
 
-    fn check_silence(&self) -> io::Result<()> {
+    /// Once nothing was heard for a while, a ping asks whether the node is slow or gone: one that does not answer it
+    /// either is gone, and what it had may be asked elsewhere.
+    fn check_silence(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        if self.heard_at + QUIET < now {
-            self.is_quiet.store(true, Ordering::Relaxed);
+        if self.heard_at + QUIET < now && !self.is_quiet.swap(true, Ordering::Relaxed) && self.may_take() {
+            let (answer, _) = oneshot::channel();
+            self.last = CallId(self.last.0 + 1);
+            encode_call(&mut self.unwritten, self.last, &Call::Ping).expect("a ping fits in any frame");
+            self.pending.insert(self.last, Pending { ends: now, answer });
         }
         match self.pending.values().find(|pending| pending.ends + SILENCE_MAX < now) {
             Some(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the node went silent")),

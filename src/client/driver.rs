@@ -1,5 +1,5 @@
-//! The client's one task that decides: it opens connections that calls wish for, asks who owns what, and puts nodes aside
-//! for a while that were lost.
+//! The client's one task that decides: it opens connections that calls wish for, asks who owns what, and puts nodes
+//! aside for a while that were lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ enum Done {
     Carried { at: Target, serial: u64, end: End },
     Opened { to: Target, connection: Result<Connection> },
     Reached(Result<Connection>),
-    Heard { from: Target, map: Option<RingMap> },
+    Heard(Option<RingMap>),
 }
 
 struct Open {
@@ -77,9 +77,6 @@ pub(super) struct Driver {
     asked: Option<Target>,
     /// Of the last connection.
     serial: u64,
-    /// Of all connections that are carried, by their serials, also those that take no more calls and wait for their last
-    /// answers. Dropping one gives up what is under way.
-    leaves: BTreeMap<u64, oneshot::Sender<()>>,
     tasks: JoinSet<Done>,
 }
 
@@ -110,7 +107,6 @@ impl Driver {
             is_looking: false,
             asked: None,
             serial: 0,
-            leaves: BTreeMap::new(),
             tasks: JoinSet::new(),
         };
         driver.take(first);
@@ -172,7 +168,7 @@ impl Driver {
                 self.is_searching = false;
                 self.waiting.drain(..).for_each(|job| tell(job.answer, Err(error.clone())));
             }
-            Done::Heard { from, map } => self.on_map(from, map),
+            Done::Heard(map) => self.on_map(map),
         }
     }
 
@@ -248,15 +244,13 @@ impl Driver {
         self.waits.remove(&at.node);
         if self.usable().all(|(target, _)| target != at) {
             let (jobs, queue) = mpsc::channel(JOBS_MAX);
-            let (leave, left) = oneshot::channel();
             let link = Link { jobs, is_quiet: Arc::clone(&connection.is_quiet) };
             self.serial += 1;
             let serial = self.serial;
             let (address, place) = (connection.address.clone(), connection.at);
             self.open.insert(at, Open { serial, link, address, at: place });
-            self.leaves.insert(serial, leave);
             self.home.get_or_insert(at);
-            let carried = async move { Done::Carried { at, serial, end: connection.carry(queue, left).await } };
+            let carried = async move { Done::Carried { at, serial, end: connection.carry(queue).await } };
             self.tasks.spawn(carried);
             self.look_soon();
             self.hand_over();
@@ -265,7 +259,6 @@ impl Driver {
     }
 
     fn on_end(&mut self, at: Target, serial: u64, end: &End) {
-        self.leaves.remove(&serial);
         if self.open.get(&at).is_none_or(|open| open.serial != serial) {
             return;
         }
@@ -320,26 +313,15 @@ impl Driver {
                     _ => None,
                 }
             };
-            Done::Heard { from, map: timeout_at(ends, asked).await.ok().flatten() }
+            Done::Heard(timeout_at(ends, asked).await.ok().flatten())
         });
     }
 
-    fn on_map(&mut self, from: Target, told: Option<RingMap>) {
+    fn on_map(&mut self, told: Option<RingMap>) {
         self.is_looking = false;
         let Some(map) = told.and_then(|told| Map::of(told, self.map.as_deref())) else {
             return;
         };
-        // A node that is known to be down and has gone quiet will not answer what is under way there.
-        let is_dead = |(target, open): &(&Target, &Open)| {
-            target.node != from.node && open.link.is_quiet() && !map.is_up(target.node)
-        };
-        let dead: Vec<Target> = self.open.iter().filter(is_dead).map(|(target, _)| *target).collect();
-        for open in dead.iter().filter_map(|target| self.open.remove(target)) {
-            self.leaves.remove(&open.serial);
-        }
-        if self.home.is_some_and(|home| !self.open.contains_key(&home)) {
-            self.home = self.open.keys().next().copied();
-        }
         self.waits.retain(|node, _| map.is_there(*node));
         self.map = Some(Arc::new(map));
         self.publish();

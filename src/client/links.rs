@@ -114,8 +114,8 @@ impl Link {
     }
 }
 
-/// The key that decides where a call goes, and whether it is the only one. A batch is of one owner's keys; a listing and
-/// the copies that a node holds are that node's own.
+/// The key that decides where a call goes, and whether it is the only one. A batch is of one owner's keys; a listing
+/// and the copies that a node holds are that node's own.
 fn subject(call: &Call) -> Option<(&Key, bool)> {
     match call {
         Call::One(Request::Get(get)) => Some((&get.key, true)),

@@ -57,12 +57,12 @@
 //!
 //! # Which node answers
 //!
-//! The client asks for the ring when it connects, every few seconds, and when a connection is lost. A request for one key
-//! goes straight to the core of an owner, to the first one that is up; while there is no connection to it yet, and where
-//! none can be had, it goes over another one, to another core, another owner or any node, which forwards it. A batch is
-//! split by owners. A node that was lost is left aside for a moment, one that has gone quiet until it is heard again.
-//! What is about a node and not about a key (ping, info, a listing, the copies that a node holds) goes to the first node
-//! that was named, as long as it is there.
+//! The client asks for the ring when it connects, every few seconds, and when a connection is lost. A request for one
+//! key goes straight to the core of an owner, to the first one that is up; while there is no connection to it yet, and
+//! where none can be had, it goes over another one, to another core, another owner or any node, which forwards it. A
+//! batch is split by owners. A node that was lost is left aside for a moment, one that has gone quiet until it is heard
+//! again. What is about a node and not about a key (ping, info, a listing, the copies that a node holds) goes to the
+//! first node that was named, as long as it is there.
 //!
 //! # Retries
 //!
@@ -128,8 +128,8 @@ struct Shared {
 }
 
 impl Client {
-    /// Connects to the first of `nodes` that welcomes us: `host:port`, in a list or in one text with commas between them.
-    /// From it the client learns of all others.
+    /// Connects to the first of `nodes` that welcomes us: `host:port`, in a list or in one text with commas between
+    /// them. From it the client learns of all others.
     ///
     /// # Errors
     /// [`Error::Connection`] when none can be reached, [`Error::Failure`] when one refuses.

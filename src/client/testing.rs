@@ -1,10 +1,9 @@
 //! A node for tests: the real protocol over a real socket, with memory for a disk.
 //!
 //! It decides with the same state machine as a node and speaks the same bytes, so what a client learns here holds
-//! there; it keeps nothing, has one core and one copy of each key. A [`Cluster`] is several that share their memory, and
-//! shows which way requests go. What came together is answered last first: a
-//! client must not rely on the order. And it can be told to fail in the ways that are hard to bring about with a real
-//! node:
+//! there; it keeps nothing, has one core and one copy of each key. A [`Cluster`] is several that share their memory,
+//! and shows which way requests go. What came together is answered last first: a client must not rely on the order. And
+//! it can be told to fail in the ways that are hard to bring about with a real node:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -247,12 +246,6 @@ impl Cluster {
     pub async fn silence(&self, node: usize, is_silent: bool) {
         let node = self.members[node].node;
         told(&self.orders, |done| Order::Silence(node, is_silent, done)).await;
-    }
-
-    /// Lets the others say that a node is down, or up.
-    pub async fn suspect(&mut self, node: usize, is_down: bool) {
-        self.members[node].liveness = if is_down { Liveness::Down } else { Liveness::Up };
-        self.view(None).await;
     }
 
     /// Makes the next call go wrong, whichever node it comes to; returns once that is certain.

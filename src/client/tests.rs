@@ -1,6 +1,7 @@
 //! The client against the in-memory node, which fails on request.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -541,48 +542,52 @@ async fn a_node_that_is_lost_in_the_middle_fails_nothing_and_is_found_again() {
     assert!(tasks.join_all().await.into_iter().all(|rounds| 0 < rounds));
 }
 
-/// A cluster whose node 1 does not answer any more, the keys, and reads of all of them that are under way. Their deadline
-/// is beyond the test's limit.
-async fn silenced() -> (Cluster, Client, Vec<String>, JoinSet<Result<Entry>>) {
-    let change = |options: &mut Options| {
-        (options.ring_interval, options.deadline) = (Duration::from_millis(50), Duration::from_secs(60));
-    };
+#[tokio::test]
+async fn what_a_node_had_that_fell_silent_is_asked_elsewhere() {
+    let change = |options: &mut Options| options.deadline = Duration::from_secs(60);
     let (cluster, client) = cluster(3, 1, change).await;
-    let names = names(60);
-    for name in &names {
-        goes(&cluster, &client, name, async |heard| came_straight(&cluster, heard).await).await;
+    for name in names(60) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await).await;
     }
     cluster.silence(1, true).await;
-    let mut reads = JoinSet::new();
-    for name in names.clone() {
+    let mut tasks = JoinSet::new();
+    for name in names(60) {
         let client = client.clone();
-        reads.spawn(async move { client.get(name).await });
+        tasks.spawn(async move {
+            client.put(&name, "1").await?;
+            client.get(&name).await
+        });
     }
-    (cluster, client, names, reads)
+    let all = timeout(LIMIT, tasks.join_all()).await.expect("none waits for its deadline");
+    assert!(all.into_iter().all(|entry| entry.unwrap().siblings().len() == 1));
+    assert!(cluster.heard().await.iter().all(|heard| heard.node != 1));
 }
 
 #[tokio::test]
-async fn what_a_silent_node_had_is_asked_elsewhere_once_it_is_known_to_be_down() {
-    let (mut cluster, _client, _, reads) = silenced().await;
-    cluster.suspect(1, true).await;
-    let all = timeout(LIMIT, reads.join_all()).await.expect("none waits for its deadline");
-    all.into_iter().for_each(|read| drop(read.unwrap()));
-}
-
-#[tokio::test]
-async fn a_silent_node_is_avoided_before_anybody_says_that_it_is_down() {
-    let (_cluster, client, names, _reads) = silenced().await;
-    let mut answered = 0;
-    let heard = async {
-        for name in names.iter().cycle() {
-            let is_answered = timeout(Duration::from_millis(100), client.get(name)).await.is_ok();
-            answered = if is_answered { answered + 1 } else { 0 };
-            if answered == names.len() {
-                return;
+async fn a_node_that_has_calls_and_says_nothing_is_quiet_and_one_that_answers_a_ping_is_not() {
+    let cluster = Cluster::start(1, 1).await.unwrap();
+    let options = Options::new(cluster.addr(0));
+    let connection = connection::connect(&options, 0, Vec::new()).await.unwrap();
+    let is_quiet = Arc::clone(&connection.is_quiet);
+    let becomes = async |expected| {
+        let turned = async {
+            while is_quiet.load(Ordering::Relaxed) != expected {
+                tokio::task::yield_now().await
             }
-        }
+        };
+        timeout(LIMIT, turned).await.expect("it turns");
     };
-    timeout(LIMIT, heard).await.expect("all keys are read again");
+    cluster.inject(Fault::Ignore).await;
+    let (jobs, queue) = mpsc::channel(1);
+    let carried = tokio::spawn(connection.carry(queue));
+    let (answer, _heard) = tokio::sync::oneshot::channel();
+    let job = connection::Job { call: Call::Info, ends: Instant::now() + LIMIT, answer };
+    jobs.send(job).await.unwrap();
+    becomes(true).await;
+    becomes(false).await;
+    cluster.silence(0, true).await;
+    becomes(true).await;
+    assert_eq!(timeout(LIMIT, carried).await.expect("it is given up").unwrap(), connection::End::Lost);
 }
 
 #[tokio::test]

@@ -451,8 +451,8 @@ impl World {
         self.begin_sync(node);
     }
 
-    /// Every request is answered by its deadline and two ticks, unless its node was paused; and what was acknowledged is
-    /// durable on as many nodes as the reply says.
+    /// Every request is answered by its deadline and two ticks, unless its node was paused; and what was acknowledged
+    /// is durable on as many nodes as the reply says.
     fn judge(&self, node: usize, id: RequestId, outcome: &Outcome) {
         let Some((key, deadline)) = self.requested.get(&id) else { return };
         let late = self.now.since(*deadline);

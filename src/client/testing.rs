@@ -449,7 +449,7 @@ impl State {
     /// What the node says of the ring.
     fn map(&self, me: NodeId, known: LayoutStamp) -> RingMap {
         match &self.layout {
-            None => self.info().ring_alone(known),
+            None => self.shard.view().map(known),
             Some(layout) => {
                 let (layout, members) = (Arc::clone(layout), self.members.clone());
                 View { me, epoch: 1, layout, members }.map(known)

@@ -181,7 +181,7 @@ impl Core {
                 self.send(connection, id, &Answer::Info(info));
             }
             Call::Ring { known } => {
-                let map = self.parts.info.ring_alone(known);
+                let map = self.parts.shard.view().map(known);
                 self.send(connection, id, &Answer::Ring(map));
             }
             Call::One(Request::Keys(keys)) => {

@@ -23,7 +23,7 @@ use crate::control::members::{self, Letters};
 use crate::control::metrics::Metrics;
 use crate::control::node::{MembersShown, Node as Shown};
 use crate::control::notify::Notify;
-use crate::control::settle::{Settled, Wants, settle};
+use crate::control::settle::{self, Settled, Wants};
 use crate::control::shake::Party;
 use crate::protocol::membership::{Birth, RowStart};
 use crate::protocol::types::NodeId;
@@ -44,15 +44,19 @@ const BLOCKING_THREADS_MAX: usize = 2;
 ///
 /// # Errors
 /// Why it could not start, or did not stop cleanly.
-pub fn run(config: Config) -> Result<Said, Failed> {
+pub fn run(mut config: Config) -> Result<Said, Failed> {
     logs::start(&config);
     abort_on_panic();
     listener::allow_descriptors(config.connections_max);
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     let (binary, web) = (listener::bind("listen", config.listen)?, listener::bind("http", config.http)?);
     let packets = gossip::bind(binary.local_addr()?)?;
+    if !config.origins.contains_key("name") {
+        // A host may be called otherwise than when it joined; the node is still the same.
+        config.name = settle::owner(&config.data_dir)?.unwrap_or(config.name);
+    }
     let wants = wants(&config, binary.local_addr()?, web.local_addr()?);
-    let settled = runtime.block_on(settle(&wants))?;
+    let settled = runtime.block_on(settle::settle(&wants))?;
     let metrics = Arc::new(Metrics::recording());
     let node = Node::start(&node_config(&config, settled.founding), |core| metrics.core(core))?;
     let (letters, received) = members::letters();
@@ -89,7 +93,7 @@ pub fn run(config: Config) -> Result<Said, Failed> {
     let notify = Notify::here();
     runtime.block_on(async move {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let membership = Gossip::begin(parts, birth)?;
+        let mut membership = Gossip::begin(parts, birth)?;
         // Only now would a signal end the node cleanly.
         say(ready.as_bytes())?;
         notify.ready();
@@ -111,6 +115,7 @@ pub fn run(config: Config) -> Result<Said, Failed> {
             refusal = membership.work() => Some(refusal),
             () = either(&mut terminate, &mut interrupt) => None,
         };
+        membership.leave();
         notify.stopping();
         tracing::info!("stopping: ending what is under way; a second signal ends at once");
         tokio::select! {

@@ -1,14 +1,17 @@
 //! One call, tried until it is answered, may not be tried again, or its time is over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::connection::Job;
+use super::links::{Way, Wish};
 use super::{Client, Error, Result};
 use crate::protocol::config::DEADLINE_MAX;
 use crate::protocol::message::{Answer, Call, Failure, Request, Terms};
+use crate::protocol::types::NodeId;
 
 /// The first wait before a call is tried again; each later one is twice as long, up to [`WAIT_MAX`].
 const WAIT_MIN: Duration = Duration::from_millis(10);
@@ -20,9 +23,11 @@ impl Client {
         let ends = Instant::now() + time;
         let mut wait = WAIT_MIN;
         let mut retry = false;
+        // Nodes that did not answer this call.
+        let mut tried = Vec::new();
         loop {
             set_terms(&mut call, ends - Instant::now(), retry);
-            let error = match self.once(call.clone(), ends, time).await {
+            let error = match self.once(call.clone(), ends, time, &mut tried).await {
                 Ok(Answer::One(Err(failure))) => Error::Failure(failure),
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -40,24 +45,36 @@ impl Client {
         }
     }
 
-    /// Hands the call to the connection and waits. Whoever gives up is noticed there: a call that was not sent by then
+    /// Hands the call to a connection and waits. Whoever gives up is noticed there: a call that was not sent by then
     /// is never sent.
-    async fn once(&self, call: Call, ends: Instant, time: Duration) -> Result<Answer> {
+    async fn once(&self, call: Call, ends: Instant, time: Duration, tried: &mut Vec<NodeId>) -> Result<Answer> {
+        let links = Arc::clone(&self.shared.links.borrow());
+        let Way { link, wish } = links.way(&call, tried);
+        if let Some(wish) = wish {
+            // One of many: where there is no room for it, the next call wishes the same.
+            let _ = self.shared.wishes.try_send(wish);
+        }
         let (answer, heard) = oneshot::channel();
         let job = Job { call, ends, answer };
         let answered = async {
-            let sent = self.shared.jobs.send(job).await.is_ok();
-            let lost = Error::gone(sent);
-            if sent { heard.await.unwrap_or(Err(lost)) } else { Err(lost) }
+            let is_sent = match link {
+                Some((_, link)) => link.jobs.send(job).await.is_ok(),
+                None => self.shared.wishes.send(Wish::Carry(job)).await.is_ok(),
+            };
+            let lost = Error::gone(is_sent);
+            if is_sent { heard.await.unwrap_or(Err(lost)) } else { Err(lost) }
         };
-        timeout_at(ends, answered).await.unwrap_or(Err(Error::Deadline { waited: time }))
+        let answered = timeout_at(ends, answered).await.unwrap_or(Err(Error::Deadline { waited: time }));
+        let is_lost = matches!(&answered, Err(Error::Connection { .. }) | Ok(Answer::One(Err(Failure::Stopping))));
+        tried.extend(link.filter(|_| is_lost).map(|(node, _)| node));
+        answered
     }
 
     /// Time that the call has: its own deadline if it names one.
     fn time(&self, call: &mut Call) -> Duration {
         let own = match call {
             Call::One(request) => terms(request).map_or(0, |terms| terms.deadline_ms),
-            Call::Many(_) | Call::Ping | Call::Info => 0,
+            Call::Many(_) | Call::Ping | Call::Info | Call::Ring { .. } => 0,
         };
         let time = match own {
             0 => self.shared.options.deadline,
@@ -94,7 +111,7 @@ fn is_repeatable(call: &Call) -> bool {
     match call {
         Call::One(request) => repeatable(request),
         Call::Many(requests) => requests.iter().all(repeatable),
-        Call::Ping | Call::Info => true,
+        Call::Ping | Call::Info | Call::Ring { .. } => true,
     }
 }
 
@@ -111,7 +128,7 @@ fn set_terms(call: &mut Call, left: Duration, retry: bool) {
     match call {
         Call::One(request) => set(request),
         Call::Many(requests) => requests.iter_mut().for_each(set),
-        Call::Ping | Call::Info => {}
+        Call::Ping | Call::Info | Call::Ring { .. } => {}
     }
 }
 

@@ -63,16 +63,14 @@ pub struct Parts {
     pub shown: watch::Sender<MembersShown>,
 }
 
-/// What tasks have brought to an end.
-type Ended = Input;
-
 /// A membership at work.
 pub struct Gossip {
     parts: Parts,
     socket: tokio::net::UdpSocket,
     clock: Clock,
     membership: Membership,
-    tasks: JoinSet<Ended>,
+    /// What takes time; each ends as an input.
+    tasks: JoinSet<Input>,
     answers: BTreeMap<LetterId, oneshot::Sender<Answer>>,
     letters: u64,
     /// A view that some core may not have seen.
@@ -112,7 +110,7 @@ impl Gossip {
     }
 
     /// Works until this node may not go on, and says why.
-    pub async fn work(mut self) -> Refusal {
+    pub async fn work(&mut self) -> Refusal {
         loop {
             if let Some(refusal) = self.refusal.take() {
                 return refusal;
@@ -143,6 +141,11 @@ impl Gossip {
                 self.handle(Input::Tick);
             }
         }
+    }
+
+    /// Tells others that this node stops. They would find out by themselves.
+    pub fn leave(&mut self) {
+        self.handle(Input::Leave);
     }
 
     fn read_packets(&mut self) {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::causality::{Siblings, Supersedes, UpdateRef, VersionVector};
-use super::message::{Outcome, Page, Request};
+use super::message::{Failure, Outcome, Page, Request};
 use super::peer::{Ask, Told, Unheard};
 use super::replica::Remembered;
 use super::ring::{LayoutStamp, Partition, View};
@@ -22,6 +22,17 @@ pub enum Input {
         request: Request,
         /// What is held of its key.
         held: Held,
+        /// When it must have ended.
+        deadline: Instant,
+    },
+    /// A client asks for a write, and this core's disk takes none: another owner may do it. Answered as a request is.
+    Elsewhere {
+        /// Whom to answer.
+        id: RequestId,
+        /// What is asked.
+        request: Request,
+        /// What to answer where nobody else can do it.
+        failure: Failure,
         /// When it must have ended.
         deadline: Instant,
     },

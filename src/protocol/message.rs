@@ -1,14 +1,15 @@
 //! What clients ask and nodes answer, as plain types. `wire` spells them; nothing here knows bytes.
 
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::causality::{ContextError, Operation, SetLimit};
-use super::config::{DEADLINE_DEFAULT, DEADLINE_MAX, RETRY_AFTER};
-use super::ring::Partition;
-use super::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, OperationId, Value, WallTime};
+use super::config::{DEADLINE_DEFAULT, DEADLINE_MAX, NODES_MAX, PARTITIONS_MAX, RETRY_AFTER};
+use super::ring::{Cores, LayoutStamp, Partition, Unruly};
+use super::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, NodeId, OperationId, Value, WallTime};
 
 /// Everything that a client may ask of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,11 @@ pub enum Call {
     Ping,
     /// Who are you? Answered by [`Answer::Info`].
     Info,
+    /// Who owns what? Answered by [`Answer::Ring`].
+    Ring {
+        /// The layout that the client knows; the default, number 0, is none.
+        known: LayoutStamp,
+    },
 }
 
 /// What a core decides about.
@@ -123,6 +129,8 @@ pub enum Answer {
     Pong,
     /// To [`Call::Info`].
     Info(NodeInfo),
+    /// To [`Call::Ring`].
+    Ring(RingMap),
 }
 
 /// How one request ended.
@@ -249,6 +257,37 @@ pub struct NodeInfo {
     pub uptime_ms: u64,
 }
 
+/// To a ring request: all that a client needs to go straight to an owner of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingMap {
+    /// The layout.
+    pub stamp: LayoutStamp,
+    /// Partitions of the ring.
+    pub partitions: u16,
+    /// Owners of each partition.
+    pub copies: u8,
+    /// The nodes of the layout, always in the same order for the same layout.
+    pub nodes: Vec<RingNode>,
+    /// Indices of nodes, partition after partition, the one that usually coordinates first; `None` when the client
+    /// knows the layout.
+    pub owners: Option<Vec<u16>>,
+}
+
+/// A node as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingNode {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens for clients. Port 0: where the client reached it, if it did.
+    pub address: SocketAddr,
+    /// How it spreads partitions over its cores.
+    pub cores: Cores,
+    /// Whether it is worth asking: it was not found to be down.
+    pub is_up: bool,
+}
+
 /// Why a request was not done. The doc of each says what happened to the state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -361,7 +400,7 @@ impl Call {
         let requests = match self {
             Call::One(request) => std::slice::from_ref(request),
             Call::Many(requests) => requests,
-            Call::Ping | Call::Info => &[],
+            Call::Ping | Call::Info | Call::Ring { .. } => &[],
         };
         requests.iter().filter_map(Request::key)
     }
@@ -419,6 +458,35 @@ impl Request {
     /// Whether the request changes anything.
     pub fn is_write(&self) -> bool {
         matches!(self, Request::Put(_) | Request::Delete(_))
+    }
+}
+
+impl RingMap {
+    /// Whether the numbers fit each other: what is looked up by them is there.
+    ///
+    /// # Errors
+    /// [`Unruly`]: the first that does not.
+    pub fn check(&self) -> Result<(), Unruly> {
+        let (nodes, copies) = (self.nodes.len(), usize::from(self.copies));
+        if !(1..=NODES_MAX).contains(&nodes) {
+            return Err(Unruly::Nodes { nodes });
+        }
+        if let Some(node) = self.nodes.iter().find(|node| node.cores.count == 0) {
+            return Err(Unruly::Cores { node: node.node });
+        }
+        let owners = self.owners.as_ref().map_or(usize::from(self.partitions) * copies, Vec::len);
+        let is_ring = self.partitions.is_power_of_two() && self.partitions <= PARTITIONS_MAX;
+        if !is_ring || !(1..=nodes).contains(&copies) || owners != usize::from(self.partitions) * copies {
+            return Err(Unruly::Owners { owners, copies });
+        }
+        let stray = self.owners.iter().flatten().position(|row| nodes <= usize::from(*row));
+        match (&self.owners, stray) {
+            (Some(owners), Some(at)) => {
+                let partition = Partition(u16::try_from(at / copies).expect("a partition"));
+                Err(Unruly::Row { partition, row: owners[at], rows: nodes })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -211,6 +211,9 @@ impl Shard {
             Input::Request { id, request, held, deadline } => {
                 self.on_request(now, Asker { whom: Whom::Client(id), deadline }, request, held, effects);
             }
+            Input::Elsewhere { id, request, failure, deadline } => {
+                self.hand_on(now, Asker { whom: Whom::Client(id), deadline }, request, Some(failure), effects);
+            }
             Input::Asked { ticket, stamp, ask, held, deadline } => {
                 self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stamp, ask, held, effects);
             }
@@ -231,6 +234,11 @@ impl Shard {
     /// The actor and its last counter, for the mark of a clean stop.
     pub fn actor(&self) -> (ActorId, u64) {
         (self.actor, self.counter)
+    }
+
+    /// The cluster as it sees it.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// What it has counted since the start, and how many hints wait.

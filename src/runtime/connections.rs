@@ -145,6 +145,7 @@ impl Connections {
             let added = self.links.try_insert_with_key(|key| {
                 let link = Link::new(key.data().as_ffi() | LINK, now, to, line, Rc::clone(wanting))?;
                 poller.add(link.socket(), link.token())?;
+                link.want_turn();
                 Ok::<_, std::io::Error>(link)
             });
             let lost =

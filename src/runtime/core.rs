@@ -183,6 +183,10 @@ impl Core {
                 let info = self.info();
                 self.send(connection, id, &Answer::Info(info));
             }
+            Call::Ring { known } => {
+                let map = self.parts.shard.view().map(known);
+                self.send(connection, id, &Answer::Ring(map));
+            }
             Call::One(Request::Keys(keys)) => {
                 let gather = Gather::pages(Rc::clone(connection), id, self.parts.ring, &keys, self.parts.mesh.len());
                 let every_core = (0..self.parts.cores.count).map(|core| (CoreId(core), Request::Keys(keys.clone())));
@@ -450,7 +454,12 @@ impl Core {
         if request.is_write()
             && let Err(refusal) = self.parts.engine.admit()
         {
-            return self.on_outcome(id, Err(self.refused(refusal)));
+            let failure = self.refused(refusal);
+            return match refusal {
+                Refusal::Overloaded { .. } => self.on_outcome(id, Err(failure)),
+                // Another owner's disk may take it.
+                Refusal::DiskFull | Refusal::Stopped => self.feed(Input::Elsewhere { id, request, failure, deadline }),
+            };
         }
         let held = request.key().map_or(Held::Unknown, |key| self.parts.engine.held(key));
         self.feed(Input::Request { id, request, held, deadline });
@@ -651,7 +660,7 @@ fn value_bytes(answer: &Answer) -> usize {
     match answer {
         Answer::One(outcome) => gather::value_bytes(outcome),
         Answer::Many(outcomes) => outcomes.iter().map(gather::value_bytes).sum(),
-        Answer::Pong | Answer::Info(_) => 0,
+        Answer::Pong | Answer::Info(_) | Answer::Ring(_) => 0,
     }
 }
 

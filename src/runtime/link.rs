@@ -189,8 +189,12 @@ impl Link {
             (Err(failure), CallId::NONE) => Err(Broken::Refused(failure)),
             (told, id) => {
                 let Sent { id: ask, at, .. } = self.asks.borrow_mut().remove(key(id)).ok_or(Broken::Stray(id))?;
-                // What was not understood was not done: another may be asked.
-                Ok(Some(Heard { ask, told: told.map_err(|_| Unheard::NotSent), took: now.since(at) }))
+                let told = told.map_err(|failure| {
+                    // What was not understood was not done: another may be asked.
+                    tracing::debug!(node = %self.to.0, core = %self.to.1, %failure, "a peer did not understand an ask");
+                    Unheard::NotTaken
+                });
+                Ok(Some(Heard { ask, told, took: now.since(at) }))
             }
         }
     }

@@ -8,8 +8,8 @@ use crate::protocol::Stats;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::{ASK_PATIENCE, DEADLINE_DEFAULT};
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input};
-use crate::protocol::message::{Directory, Outcome, Request};
-use crate::protocol::peer::{Ask, Told, Unheard};
+use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
+use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
@@ -45,14 +45,17 @@ pub struct World {
     scheduled: u64,
     nodes: Vec<Node>,
     layout: Arc<Layout>,
-    /// Directions in which nothing goes through.
+    /// Directions in which nothing goes through, and those that take no more.
     cut: BTreeSet<(usize, usize)>,
+    clogged: BTreeSet<(usize, usize)>,
     /// Of a thousand messages, so many are lost, so many late, so many come twice.
     lost: u64,
     late: u64,
     doubled: u64,
     outcomes: BTreeMap<RequestId, Outcome>,
     requests: u64,
+    /// Keys and deadlines of all requests.
+    requested: BTreeMap<RequestId, (Key, Instant)>,
     tickets: u64,
     /// Who asked under a ticket, in which of his lives, and his name for the question.
     asked: BTreeMap<TicketId, (usize, u64, AskId)>,
@@ -67,6 +70,9 @@ struct Node {
     syncing: bool,
     /// Stopped without being dead: what comes waits.
     paused: Option<Vec<Event>>,
+    was_paused: bool,
+    /// Its disk takes nothing.
+    full: bool,
     lives: u64,
     down: BTreeSet<usize>,
     epoch: u64,
@@ -105,11 +111,13 @@ impl World {
             nodes: Vec::new(),
             layout: layout(nodes, wanted),
             cut: BTreeSet::new(),
+            clogged: BTreeSet::new(),
             lost: 0,
             late: 0,
             doubled: 0,
             outcomes: BTreeMap::new(),
             requests: 0,
+            requested: BTreeMap::new(),
             tickets: 0,
             asked: BTreeMap::new(),
             minted: BTreeMap::new(),
@@ -121,6 +129,8 @@ impl World {
                 log: Vec::new(),
                 syncing: false,
                 paused: None,
+                was_paused: false,
+                full: false,
                 lives: 0,
                 down: BTreeSet::new(),
                 epoch: 0,
@@ -154,6 +164,15 @@ impl World {
     /// Nothing goes from one node to the other any more; nobody is told.
     pub fn cut(&mut self, from: usize, to: usize) {
         self.cut.insert((from, to));
+    }
+
+    /// There is a connection from one node to the other, and no room on it any more; or there is again.
+    pub fn clog(&mut self, from: usize, to: usize, is_clogged: bool) {
+        if is_clogged {
+            self.clogged.insert((from, to))
+        } else {
+            self.clogged.remove(&(from, to))
+        };
     }
 
     /// All cuts are mended, and every connection is made anew.
@@ -225,6 +244,7 @@ impl World {
     /// SIGSTOP: what comes waits, and nobody is told.
     pub fn pause(&mut self, node: usize) {
         self.nodes[node].paused.get_or_insert_with(Vec::new);
+        self.nodes[node].was_paused = true;
     }
 
     /// SIGCONT.
@@ -232,6 +252,11 @@ impl World {
         for event in self.nodes[node].paused.take().unwrap_or_default() {
             self.schedule(Duration::ZERO, event);
         }
+    }
+
+    /// The disk of a node is full from now on, or is not.
+    pub fn fill(&mut self, node: usize, is_full: bool) {
+        self.nodes[node].full = is_full;
     }
 
     /// Membership on `observer` finds that `node` answers, or that it does not.
@@ -252,8 +277,14 @@ impl World {
         self.requests += 1;
         let id = RequestId(self.requests);
         let deadline = self.now + request.patience();
+        self.requested.extend(request.key().map(|key| (id, (key.clone(), deadline))));
         if self.nodes[node].shard.is_some() {
-            self.feed(node, Input::Request { id, request, held: Held::Unknown, deadline });
+            let failure = Failure::DiskFull;
+            let input = match self.nodes[node].full && request.is_write() {
+                true => Input::Elsewhere { id, request, failure, deadline },
+                false => Input::Request { id, request, held: Held::Unknown, deadline },
+            };
+            self.feed(node, input);
         }
         id
     }
@@ -349,6 +380,9 @@ impl World {
             }
             Event::Sync(node, life, through) if self.nodes[node].lives == life => self.on_synced(node, through),
             Event::Deliver { to, life, message } if self.nodes[to].lives == life => match message {
+                Message::Ask { ticket, ask, .. } if self.nodes[to].full && is_write(&ask) => {
+                    self.send_told(to, ticket, Told::Refused(Refused::DiskFull));
+                }
                 Message::Ask { ticket, stamp, ask, patience } => {
                     let deadline = self.now + patience;
                     self.feed(to, Input::Asked { ticket, stamp, ask, held: Held::Unknown, deadline });
@@ -402,6 +436,7 @@ impl World {
                         self.nodes[node].log.push(append);
                     }
                     Effect::Reply { id, outcome } => {
+                        self.judge(node, id, &outcome);
                         assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?} is answered once");
                     }
                     Effect::Ask { to, id, stamp, ask, deadline, .. } => {
@@ -414,6 +449,19 @@ impl World {
             }
         }
         self.begin_sync(node);
+    }
+
+    /// Every request is answered by its deadline and two ticks, unless its node was paused; and what was acknowledged
+    /// is durable on as many nodes as the reply says.
+    fn judge(&self, node: usize, id: RequestId, outcome: &Outcome) {
+        let Some((key, deadline)) = self.requested.get(&id) else { return };
+        let late = self.now.since(*deadline);
+        assert!(late <= 2 * TICK || self.nodes[node].was_paused, "{id:?} is answered {late:?} late");
+        if let Ok(Reply::Written(written)) = outcome {
+            let has = |node: &&Node| node.disk.sets.get(key).is_some_and(|set| set.vector().covers(written.dot));
+            let copies = self.nodes.iter().filter(has).count();
+            assert!(usize::from(written.level.quorum) <= copies, "{copies} copies of {key} are durable: {written:?}");
+        }
     }
 
     /// A question sets out; one to a dead node ends at once, as its connection did.
@@ -429,6 +477,9 @@ impl World {
         let to = self.index(to);
         if self.nodes[to].shard.is_none() {
             return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotSent) });
+        }
+        if self.clogged.contains(&(from, to)) {
+            return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotTaken) });
         }
         self.tickets += 1;
         let ticket = TicketId(self.tickets);
@@ -491,6 +542,14 @@ impl Disk {
                 self.hints.remove(&(target, key));
             }
         }
+    }
+}
+
+fn is_write(ask: &Ask) -> bool {
+    match ask {
+        Ask::Store(_) | Ask::Merge(_) => true,
+        Ask::Fetch { .. } | Ask::Recall { .. } => false,
+        Ask::Forward(request) => request.is_write(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! 0x87  pong
 //! 0x88  info      name length u16, name, version length u16, version, cluster u128, cores u16, core u16, salt u64,
 //!                 partitions u16, uptime_ms u64
+//! 0x89  ring      see `ring`
 //! 0xff  failure   see `failure`
 //!
 //! level   = n u8, quorum u8, owners u8, fallbacks u8, flags u8 (1 hedged)
@@ -28,6 +29,7 @@ use super::failure::{FAILURE_BYTES_MAX, get_failure, put_failure};
 use super::frame::{ANSWER_BYTES_MAX, CallId, FRAME_BYTES, Frame, put_frame};
 use super::hello::NAME_BYTES_MAX;
 use super::reader::{Reader, Result, WireError, put_bytes16, put_bytes32, put_count, put_text};
+use super::ring::{get_map, put_map};
 use super::sets::{get_dot, get_dots, put_dot, put_dots};
 use crate::protocol::config::{BATCH_KEYS_MAX, PAGE_KEYS_MAX, SIBLINGS_DECODED_MAX};
 use crate::protocol::message::{
@@ -42,6 +44,7 @@ const PAGE: u8 = 0x85;
 const MANY: u8 = 0x86;
 const PONG: u8 = 0x87;
 const INFO: u8 = 0x88;
+const RING: u8 = 0x89;
 pub(super) const FAILURE: u8 = 0xff;
 
 const SET: u8 = 1;
@@ -63,6 +66,7 @@ pub fn encode_answer(out: &mut BytesMut, id: CallId, answer: &Answer) {
         Answer::Many(outcomes) => put_frame(out, id, MANY, |out| put_many(out, outcomes)),
         Answer::Pong => put_frame(out, id, PONG, |_| {}),
         Answer::Info(info) => put_frame(out, id, INFO, |out| put_info(out, info)),
+        Answer::Ring(map) => put_frame(out, id, RING, |out| put_map(out, map)),
     }
 }
 
@@ -148,6 +152,7 @@ pub fn decode_answer(mut frame: Frame<'_>) -> Result<Answer> {
         }
         PONG => Answer::Pong,
         INFO => Answer::Info(get_info(body)?),
+        RING => Answer::Ring(get_map(body)?),
         kind => Answer::One(get_outcome(body, kind)?),
     };
     body.end()?;

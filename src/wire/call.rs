@@ -10,6 +10,7 @@
 //! 0x06  many      count u32, as often: kind u8 (0x01 or 0x02), body
 //! 0x07  ping
 //! 0x08  info
+//! 0x09  ring      number u64, hash u64 (the layout that is known, zeros for none)
 //!
 //! key       = length u16, bytes
 //! terms     = quorum u8, flags u8 (1 strict, 2 retry), deadline_ms u32
@@ -21,6 +22,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{CALL_BYTES_MAX, CallId, FRAME_BYTES, Frame, put_frame};
+use super::layout::{get_stamp, put_stamp};
 use super::reader::{Reader, Result, WireError, put_bytes16, put_bytes32, put_count};
 use crate::protocol::config::{BATCH_KEYS_MAX, CLOCK_ENTRIES_DECODED_MAX, KEY_BYTES_MAX, PAGE_KEYS_MAX};
 use crate::protocol::message::{Call, Causality, Delete, Get, Keys, Put, Request, Terms};
@@ -34,6 +36,7 @@ const KEYS: u8 = 0x05;
 const MANY: u8 = 0x06;
 const PING: u8 = 0x07;
 const INFO: u8 = 0x08;
+const RING: u8 = 0x09;
 
 const STRICT: u8 = 1;
 const RETRY: u8 = 2;
@@ -83,6 +86,7 @@ pub fn encode_call(out: &mut BytesMut, id: CallId, call: &Call) -> std::result::
         }),
         Call::Ping => put_frame(out, id, PING, |_| {}),
         Call::Info => put_frame(out, id, INFO, |_| {}),
+        Call::Ring { known } => put_frame(out, id, RING, |out| put_stamp(out, *known)),
     }
     Ok(())
 }
@@ -120,6 +124,7 @@ fn call_bytes(call: &Call) -> usize {
         Call::One(request) => request_bytes(request) - 1,
         Call::Many(requests) => 4 + requests.iter().map(request_bytes).sum::<usize>(),
         Call::Ping | Call::Info => 0,
+        Call::Ring { .. } => 16,
     }
 }
 
@@ -174,6 +179,7 @@ pub fn decode_call(mut frame: Frame<'_>) -> Result<Call> {
         }
         PING => Call::Ping,
         INFO => Call::Info,
+        RING => Call::Ring { known: get_stamp(body)? },
         kind => Call::One(get_request(body, kind)?),
     };
     body.end()?;

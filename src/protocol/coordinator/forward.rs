@@ -44,17 +44,32 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
-        let owns = self.owns(partition);
-        if owns && !(self.stopped && request.is_write() && 1 < self.copies.n) {
-            return self.coordinate(now, asker, Role::Owner, request, held, effects);
+        match self.owns(partition) {
+            // An owner that writes no more says so where nobody else can.
+            true if self.stopped && request.is_write() => {
+                let stopped = Failure::WritesStopped { core: self.core };
+                self.hand_on(now, asker, request, Some(stopped), effects);
+            }
+            true => self.coordinate(now, asker, Role::Owner, request, held, effects),
+            false => self.hand_on(now, asker, request, None, effects),
         }
+    }
+
+    /// Hands a request to another node. Where none can coordinate it, `refused` is the answer.
+    pub(in crate::protocol) fn hand_on(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        request: Request,
+        refused: Option<Failure>,
+        effects: &mut Effects,
+    ) {
         if !self.has_room() {
             return self.finish(asker.whom, Err(Failure::overloaded()), effects);
         }
+        let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
         let left = self.coordinators(now, partition, &request);
         let request = self.named(request);
-        // An owner that writes no more says so where nobody else can.
-        let refused = owns.then_some(Failure::WritesStopped { core: self.core });
         let needed = self.needed(&request);
         let forwarding = Forwarding { needed, request, partition, left, under_way: 0, asked: false, refused };
         self.stats.forwarded += 1;
@@ -136,9 +151,13 @@ impl Shard {
             Ok(Told::Outcome(outcome)) if !is_of_one_node(&outcome) => self.answer(whom, *outcome, effects),
             Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
             other => {
-                if let Ok(Told::Outcome(outcome)) = other {
-                    forwarding.refused = outcome.err();
-                }
+                let refused = match other {
+                    Ok(Told::Outcome(outcome)) => outcome.err(),
+                    Ok(Told::Refused(Refused::Overloaded)) => Some(Failure::overloaded()),
+                    Ok(Told::Refused(Refused::DiskFull)) => Some(Failure::DiskFull),
+                    _ => None,
+                };
+                forwarding.refused = refused.or(forwarding.refused.take());
                 self.forward_on(now, whom, effects);
             }
         }
@@ -158,8 +177,8 @@ impl Shard {
         self.forward_on(now, whom, effects);
     }
 
-    /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which may
-    /// be this node.
+    /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which
+    /// may be this node.
     fn coordinators(&self, now: Now, partition: Partition, request: &Request) -> VecDeque<NodeId> {
         let me = self.view.me;
         let owners = self.view.layout.owners(partition).filter(|owner| *owner != me && self.is_reachable(*owner));

@@ -111,6 +111,12 @@ pub enum Unruly {
         /// Its share, rounded up.
         most: u32,
     },
+    /// A node without cores.
+    #[error("node {node} has no cores")]
+    Cores {
+        /// The node.
+        node: NodeId,
+    },
     /// A number that does not follow.
     #[error("layout {found} does not follow layout {before}")]
     Number {

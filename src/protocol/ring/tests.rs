@@ -159,7 +159,7 @@ fn any_rows(nodes_max: u64) -> impl Strategy<Value = Vec<LayoutRow>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
     fn no_lawful_placement_moves_less_than_the_next_layout(

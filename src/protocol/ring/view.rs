@@ -1,9 +1,10 @@
 //! What a core knows of its cluster: who owns what, and who answers. Liveness routes; it never moves data.
 
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Cores, Layout, LayoutRow, Partition, Wanted};
+use super::{Cores, Layout, LayoutRow, LayoutStamp, Partition, Wanted};
+use crate::protocol::message::{RingMap, RingNode};
 use crate::protocol::types::NodeId;
 
 /// Whether a member answers, as far as this node knows.
@@ -62,6 +63,29 @@ impl View {
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         let at = self.members.binary_search_by_key(&node, |member| member.node).ok()?;
         Some(&self.members[at])
+    }
+
+    /// What a client is told that knows this layout or another one.
+    pub fn map(&self, known: LayoutStamp) -> RingMap {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let told = |row: &LayoutRow| {
+            let member = self.member(row.node);
+            RingNode {
+                node: row.node,
+                name: member.map_or_else(String::new, |member| member.name.to_string()),
+                address: member.map_or(nowhere, |member| member.address),
+                cores: member.map_or(Cores { count: 1, salt: 0 }, |member| member.cores),
+                is_up: self.is_up(row.node) && member.is_some(),
+            }
+        };
+        let stamp = self.layout.stamp();
+        RingMap {
+            stamp,
+            partitions: self.layout.partitions(),
+            copies: u8::try_from(self.layout.copies()).expect("no more than N"),
+            nodes: self.layout.rows().iter().map(told).collect(),
+            owners: (known != stamp).then(|| self.layout.all_owners().to_vec()),
+        }
     }
 
     /// Whether a node is worth asking: it is this one, or was not found to be down.

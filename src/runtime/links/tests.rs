@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 const ONE_CORE: Cores = Cores { count: 1, salt: 5 };
 const STAMP: LayoutStamp = LayoutStamp { number: 3, hash: 4 };
 
+/// How asks ended, by their ids.
+type Ends = Vec<(u64, Result<Told, Unheard>)>;
+
 /// Nobody listens there: what is wished for is answered by the test.
 fn nowhere() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
@@ -56,9 +59,14 @@ struct Here {
 
 impl Here {
     fn new() -> Here {
+        Here::with_room(64 * 1024 * 1024)
+    }
+
+    /// With so much room for what comes in.
+    fn with_room(bytes: usize) -> Here {
         let mut world = World::new();
         world.core.spy = Some(vec![]);
-        Here { world, connections: Connections::new(Poller::new().unwrap(), 64 * 1024 * 1024) }
+        Here { world, connections: Connections::new(Poller::new().unwrap(), bytes) }
     }
 
     /// In a cluster with node-b, to which there is a link.
@@ -107,15 +115,31 @@ impl Here {
         Peer { socket, read: BytesMut::new() }
     }
 
-    fn ask_within(&mut self, id: u64, ask: Ask, left: Duration) {
+    fn ask_of(&mut self, to: NodeId, id: u64, ask: Ask, left: Duration) {
         self.world.core.begin_turn();
         let deadline = self.world.core.instant() + left;
-        let (to, partition, id) = (node_b(), Partition(1), AskId(id));
+        let (partition, id) = (Partition(1), AskId(id));
         self.world.core.act([Effect::Ask { to, partition, id, stamp: STAMP, ask, deadline }]);
     }
 
+    fn ask_within(&mut self, id: u64, ask: Ask, left: Duration) {
+        self.ask_of(node_b(), id, ask, left);
+    }
+
     fn ask(&mut self, id: u64, ask: Ask) {
-        self.ask_within(id, ask, Duration::from_secs(5));
+        self.ask_of(node_b(), id, ask, Duration::from_secs(5));
+    }
+
+    /// Asks until there is no room, and says how many asks that took.
+    fn fill(&mut self) -> (u64, Ends) {
+        let (mut asked, mut ended) = (0, vec![]);
+        self.turn_until("there is no room", |here| {
+            asked += 1;
+            here.ask(asked, large(100_000));
+            ended.extend(here.told());
+            !ended.is_empty()
+        });
+        (asked, ended)
     }
 
     fn spied(&mut self) -> Vec<Input> {
@@ -123,7 +147,7 @@ impl Here {
     }
 
     /// How asks have ended since the last look.
-    fn told(&mut self) -> Vec<(u64, Result<Told, Unheard>)> {
+    fn told(&mut self) -> Ends {
         let told = |input| match input {
             Input::Told { ask, told } => Some((ask.0, told)),
             _ => None,
@@ -132,7 +156,7 @@ impl Here {
     }
 
     /// How the next asks end, as many.
-    fn hear(&mut self, count: usize) -> Vec<(u64, Result<Told, Unheard>)> {
+    fn hear(&mut self, count: usize) -> Ends {
         let mut heard = vec![];
         self.turn_until("all asks end", |here| {
             heard.extend(here.told());
@@ -239,7 +263,7 @@ const FATES: [Fate; 9] = [
             peer.tell(ids[1], &Told::Stored);
             Some(peer)
         },
-        [Err(Unheard::NotSent), Ok(Told::Stored)],
+        [Err(Unheard::NotTaken), Ok(Told::Stored)],
     ),
     (
         "the link is closed",
@@ -367,14 +391,7 @@ fn an_answer_that_is_read_in_many_turns_is_heard_whole() {
 #[test]
 fn a_peer_that_does_not_read_costs_bounded_memory_and_every_ask_ends() {
     let (mut here, peer) = Here::linked();
-    let mut asked = 0;
-    let mut ended = vec![];
-    here.turn_until("there is no room", |here| {
-        asked += 1;
-        here.ask(asked, large(100_000));
-        ended.extend(here.told());
-        !ended.is_empty()
-    });
+    let (mut asked, mut ended) = here.fill();
     for _ in 0..500 {
         asked += 1;
         here.ask(asked, large(100_000));
@@ -382,7 +399,7 @@ fn a_peer_that_does_not_read_costs_bounded_memory_and_every_ask_ends() {
     let queued = here.world.core.links().queued_bytes();
     assert!(queued <= 1024 * 1024 + 200_000, "{queued} bytes wait, where there is room for a megabyte");
     ended.extend(here.told());
-    assert!(ended.iter().all(|(_, told)| *told == Err(Unheard::NotSent)) && 400 < ended.len());
+    assert!(ended.iter().all(|(_, told)| *told == Err(Unheard::NotTaken)) && 400 < ended.len());
 
     drop(peer);
     here.turn_until("all asks end", |here| {
@@ -395,13 +412,30 @@ fn a_peer_that_does_not_read_costs_bounded_memory_and_every_ask_ends() {
 }
 
 #[test]
+fn a_peer_that_does_not_read_takes_no_room_of_another() {
+    let mut here = Here::new();
+    here.see(&[("node-b", nowhere(), ONE_CORE), ("node-c", nowhere(), ONE_CORE)]);
+    let wishes = [here.wish(), here.wish()];
+    let peers = wishes.map(|wish| (wish.node, here.connect(&wish)));
+    here.fill();
+
+    let (node, mut other) = peers.into_iter().find(|(node, _)| *node != node_b()).unwrap();
+    for id in 10_001..=10_100 {
+        here.ask_of(node, id, large(100_000), LIMIT);
+        let asked = other.hear(&mut here, 1);
+        other.tell(asked[0].0, &Told::Stored);
+        here.turn_until("it is told", |here| here.told().contains(&(id, Ok(Told::Stored))));
+    }
+}
+
+#[test]
 fn asks_under_way_on_one_link_are_bounded() {
     let (mut here, mut peer) = Here::linked();
     let max = crate::runtime::connection::ASKS_MAX as u64;
     (1..=max).for_each(|id| here.ask(id, fetch()));
     assert_eq!(here.told(), []);
     here.ask(max + 1, fetch());
-    assert_eq!(here.told(), [(max + 1, Err(Unheard::NotSent))]);
+    assert_eq!(here.told(), [(max + 1, Err(Unheard::NotTaken))]);
 
     let asked = peer.hear(&mut here, usize::try_from(max).unwrap());
     peer.tell(asked[0].0, &Told::Stored);

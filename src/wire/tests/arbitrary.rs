@@ -11,11 +11,11 @@ use crate::protocol::causality::{
 };
 use crate::protocol::message::{
     Answer, Call, Causality, Copies, Copy, Delete, Failure, Found, Get, Keys, Level, NodeInfo, Outcome, Page, Put,
-    Reply, Request, Sibling, Terms, Written,
+    Reply, Request, RingMap, RingNode, Sibling, Terms, Written,
 };
 use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::LayoutStamp;
+use crate::protocol::ring::{Cores, LayoutStamp};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, NodeId, OperationId, Value, WallTime};
 use crate::wire::call::PAGE_LIMIT_MAX;
 use crate::wire::hello::{Features, Greeting, Hello, Kind, Limits, Token, Versions, Welcome};
@@ -180,6 +180,7 @@ pub(super) fn call() -> impl Strategy<Value = Call> {
         prop::collection::vec(prop_oneof![get(), put()], 0..5).prop_map(Call::Many),
         Just(Call::Ping),
         Just(Call::Info),
+        any::<(u64, u64)>().prop_map(|(number, hash)| Call::Ring { known: LayoutStamp { number, hash } }),
     ]
 }
 
@@ -239,6 +240,26 @@ fn info() -> impl Strategy<Value = NodeInfo> {
     )
 }
 
+fn ring_map() -> impl Strategy<Value = RingMap> {
+    let node = ("[a-zü]{0,20}", any::<(std::net::SocketAddr, u64, bool)>(), 1..=u16::MAX).prop_map(
+        |(name, (address, salt, is_up), count)| RingNode {
+            node: NodeId::of(&name),
+            name,
+            // What a flow and a scope of an address mean ends at the machine.
+            address: std::net::SocketAddr::new(address.ip(), address.port()),
+            cores: Cores { count, salt },
+            is_up,
+        },
+    );
+    let numbers = (any::<(u64, u64)>(), 0..=6_u32, any::<usize>(), any::<bool>());
+    (prop::collection::vec(node, 1..6), numbers).prop_map(|(nodes, ((number, hash), partitions, chance, is_known))| {
+        let (partitions, copies) = (1_u16 << partitions, chance % nodes.len() + 1);
+        let owner = |at: usize| (at.wrapping_mul(chance | 1) % nodes.len()) as u16;
+        let owners = (!is_known).then(|| (0..usize::from(partitions) * copies).map(owner).collect());
+        RingMap { stamp: LayoutStamp { number, hash }, partitions, copies: copies as u8, nodes, owners }
+    })
+}
+
 pub(super) fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         outcome().prop_map(Answer::One),
@@ -247,6 +268,7 @@ pub(super) fn answer() -> impl Strategy<Value = Answer> {
         prop::collection::vec(outcome(), 0..5).prop_map(Answer::Many),
         Just(Answer::Pong),
         info().prop_map(Answer::Info),
+        ring_map().prop_map(Answer::Ring),
     ]
 }
 

@@ -3,6 +3,8 @@
 //!
 //! `SLOOP_GOLDEN=write cargo test golden` writes the file anew.
 
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
@@ -10,10 +12,10 @@ use super::*;
 use crate::protocol::causality::{
     Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
 };
-use crate::protocol::message::{Copies, Copy, Delete, Keys, NodeInfo, Page, Written};
+use crate::protocol::message::{Copies, Copy, Delete, Keys, NodeInfo, Page, RingMap, RingNode, Written};
 use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::LayoutStamp;
+use crate::protocol::ring::{Cores, LayoutStamp};
 use crate::protocol::types::{ClusterId, CoreId, LengthError, NodeId, OperationId};
 use crate::wire::hello::{Features, Greeting, Kind, Limits, Token, VERSIONS, Welcome};
 use crate::wire::peer::{PEER_BYTES_MAX, Question, decode_ask, decode_told, encode_misunderstood, encode_told};
@@ -132,6 +134,21 @@ fn terms() -> Terms {
     Terms { quorum: 2, strict: true, retry: true, deadline_ms: 1_500 }
 }
 
+fn ring_map(owners: Option<Vec<u16>>) -> RingMap {
+    let node = |name: &str, address: SocketAddr, is_up| RingNode {
+        node: NodeId::of(name),
+        name: name.to_owned(),
+        address,
+        cores: Cores { count: 4, salt: 42 },
+        is_up,
+    };
+    let nodes = vec![
+        node("a", SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), 7_600), true),
+        node("b", SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 7_610), false),
+    ];
+    RingMap { stamp: LayoutStamp { number: 3, hash: 0x5eed }, partitions: 2, copies: 2, nodes, owners }
+}
+
 fn level() -> Level {
     Level { n: 3, quorum: 2, owners: 2, fallbacks: 1, hedged: true }
 }
@@ -196,6 +213,7 @@ fn calls() -> Vec<Sample> {
         Sample::call("many", Call::Many(vec![get, put(Causality::Blind, None)])),
         Sample::call("ping", Call::Ping),
         Sample::call("info", Call::Info),
+        Sample::call("ring", Call::Ring { known: LayoutStamp { number: 3, hash: 0x5eed } }),
     ]
 }
 
@@ -248,6 +266,8 @@ fn answers() -> Vec<Sample> {
         Sample::answer("many", Answer::Many(vec![Ok(absent), Ok(written), Err(Failure::DiskFull)])),
         Sample::answer("pong", Answer::Pong),
         Sample::answer("info", Answer::Info(info)),
+        Sample::answer("ring", Answer::Ring(ring_map(Some(vec![1, 0, 0, 1])))),
+        Sample::answer("ring-known", Answer::Ring(ring_map(None))),
     ]
 }
 

@@ -273,3 +273,44 @@ fn large_values_are_refused_to_peers_where_unread_answers_fill_the_memory() {
     assert_eq!(peer.told(&mut here), (1, Ok(Told::Refused(Refused::Overloaded))));
     assert_eq!(peer.told(&mut here), (2, Ok(set(100))));
 }
+
+#[test]
+fn clients_that_send_slowly_keep_no_peer_waiting_for_room() {
+    use crate::protocol::message::{Causality, Put};
+    use crate::protocol::types::Value;
+    let mut here = Here::with_room(100_000);
+    let mut client = here.welcome(Caller::Client);
+    let value = Value::new(vec![0; 90_000]).unwrap();
+    let (causality, terms) = (Causality::Blind, Terms::default());
+    let put = Request::Put(Put { key: key_of(CoreId(0)), value, causality, operation: None, terms });
+    let mut out = BytesMut::new();
+    encode_call(&mut out, CallId(1), &Call::One(put)).unwrap();
+    client.write_all(&out[..1_000]).unwrap();
+    here.turn_until("it has all room of clients", |here| here.connections.iter().any(|client| client.has_room()));
+
+    let mut peer = here.peer();
+    let Ask::Merge(merge) = large(90_000) else { unreachable!() };
+    peer.ask(1, &Ask::Merge(Merge { key: key_of(CoreId(0)), ..merge }));
+    here.turn_until("it is asked", |here| !here.asked().is_empty());
+}
+
+#[test]
+fn a_peer_is_not_dropped_for_being_silent_but_for_stopping_within_a_frame() {
+    let mut here = Here::new();
+    let mut peer = here.peer();
+    let mut out = BytesMut::new();
+    encode_ask(&mut out, CallId(1), STAMP, 1_500, &merge()).unwrap();
+    here.turn();
+    let late = |here: &Here, after| {
+        let now = here.world.core.instant() + Duration::from_secs(after);
+        here.connections.iter().any(|peer| peer.is_overdue(now, Duration::from_secs(1), false))
+    };
+    assert!(!late(&here, 100_000), "asks may be far between");
+
+    peer.say(&out[..20]);
+    here.turn_until("it has begun", |here| late(here, 6));
+    assert!(!late(&here, 4));
+    peer.say(&out[20..]);
+    here.turn_until("it is asked", |here| !here.asked().is_empty());
+    assert!(!late(&here, 100_000));
+}

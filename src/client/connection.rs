@@ -27,12 +27,15 @@ const READ_BYTES: usize = 16 * 1024;
 /// Calls are taken up to this much that waits to be written; beyond it the node is not reading.
 const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 
-/// A node ends every call by its deadline, and a ping at once. One that is silent for this much longer is gone.
+/// A node ends every call by its deadline. One that is silent for this much longer is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// A ping waits for no disk. A node that does not answer it within this stands still, or cannot be reached.
+const PING_MAX: Duration = Duration::from_millis(500);
 
 /// A node that has calls and says nothing for this long is quiet: new calls rather go elsewhere. It is more than a
 /// group commit on a strained disk takes.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(250);
 
 /// One call on its way to the connection.
 #[derive(Debug)]
@@ -64,7 +67,8 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct Pending {
-    ends: Instant,
+    /// Without an answer until then the node is gone.
+    gone_at: Instant,
     answer: oneshot::Sender<Result<Answer>>,
 }
 
@@ -234,7 +238,7 @@ impl Connection {
         match encode_call(&mut self.unwritten, id, &call) {
             Ok(()) => {
                 self.last = id;
-                self.pending.insert(id, Pending { ends, answer });
+                self.pending.insert(id, Pending { gone_at: ends + SILENCE_MAX, answer });
             }
             Err(error) => tell(answer, Err(error.into())),
         }
@@ -267,9 +271,9 @@ impl Connection {
             let (answer, _) = oneshot::channel();
             self.last = CallId(self.last.0 + 1);
             encode_call(&mut self.unwritten, self.last, &Call::Ping).expect("a ping fits in any frame");
-            self.pending.insert(self.last, Pending { ends: now, answer });
+            self.pending.insert(self.last, Pending { gone_at: now + PING_MAX, answer });
         }
-        match self.pending.values().find(|pending| pending.ends + SILENCE_MAX < now) {
+        match self.pending.values().find(|pending| pending.gone_at < now) {
             Some(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the node went silent")),
             None => Ok(()),
         }

@@ -17,6 +17,10 @@ use crate::protocol::types::NodeId;
 const WAIT_MIN: Duration = Duration::from_millis(10);
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// A call that meets no quorum is tried on so many other nodes: where none of the usual owners meets it, it is not one
+/// node that is cut off.
+const OTHERS_MAX: usize = 2;
+
 impl Client {
     pub(super) async fn call(&self, mut call: Call) -> Result<Answer> {
         let time = self.time(&mut call);
@@ -32,7 +36,8 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let Some(pause) = pause(&error, &call, wait) else {
+            let is_unmet = matches!(error, Error::Failure(Failure::QuorumNotMet { .. }));
+            let Some(pause) = pause(&error, &call, wait).filter(|_| !is_unmet || tried.len() <= OTHERS_MAX) else {
                 return Err(error);
             };
             let again = Instant::now() + self.spread(pause);
@@ -65,8 +70,12 @@ impl Client {
             if is_sent { heard.await.unwrap_or(Err(lost)) } else { Err(lost) }
         };
         let answered = timeout_at(ends, answered).await.unwrap_or(Err(Error::Deadline { waited: time }));
-        let is_lost = matches!(&answered, Err(Error::Connection { .. }) | Ok(Answer::One(Err(Failure::Stopping))));
-        tried.extend(link.filter(|_| is_lost).map(|(node, _)| node));
+        // A node that is cut off from the others meets no quorum; another may.
+        let is_of_this_node = matches!(
+            &answered,
+            Err(Error::Connection { .. }) | Ok(Answer::One(Err(Failure::Stopping | Failure::QuorumNotMet { .. })))
+        );
+        tried.extend(link.filter(|_| is_of_this_node).map(|(node, _)| node));
         answered
     }
 
@@ -96,6 +105,7 @@ fn pause(error: &Error, call: &Call, wait: Duration) -> Option<Duration> {
             Some(wait.max(Duration::from_millis((*retry_after_ms).into())))
         }
         Error::Failure(Failure::Stopping | Failure::Connections { .. }) => Some(wait),
+        Error::Failure(Failure::QuorumNotMet { .. }) => is_repeatable(call).then_some(Duration::ZERO),
         Error::Connection { sent, .. } => (!sent || is_repeatable(call)).then_some(wait),
         _ => None,
     }

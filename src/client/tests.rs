@@ -486,6 +486,37 @@ async fn a_client_without_routing_asks_the_node_that_it_was_told_of() {
 }
 
 #[tokio::test]
+async fn what_met_no_quorum_on_one_node_is_tried_on_two_others_and_no_more() {
+    let (cluster, client) = cluster(4, 1, |_| {}).await;
+    for name in names(10) {
+        goes(&cluster, &client, &name, async |heard| came_straight(&cluster, heard).await).await;
+    }
+    let unmet = || Failure::QuorumNotMet { needed: 2, got: 1 };
+    for failures in 1..=3 {
+        for _ in 0..failures {
+            cluster.inject(Fault::Refuse(unmet())).await;
+        }
+        let outcome = client.put("key 1", "1").await;
+        let is_tried_enough = failures <= 2;
+        assert_eq!(outcome.is_ok(), is_tried_enough, "{failures} failures: {outcome:?}");
+        assert_eq!(cluster.faults().await, 0, "all of them were met");
+    }
+    // A write without a name may have been done.
+    let put = Put {
+        key: Key::new("key 1").unwrap(),
+        value: Value::new("2").unwrap(),
+        causality: Causality::Blind,
+        operation: None,
+        terms: Terms::default(),
+    };
+    let mut options = Options::new(cluster.addr(0));
+    options.operation_ids = false;
+    let nameless = options.connect().await.unwrap();
+    cluster.inject(Fault::Refuse(unmet())).await;
+    assert!(matches!(nameless.ask(Request::Put(put)).await, Err(Error::Failure(Failure::QuorumNotMet { .. }))));
+}
+
+#[tokio::test]
 async fn a_client_follows_a_changed_ring() {
     let (mut cluster, client) = cluster(6, 2, |options| options.ring_interval = Duration::from_millis(50)).await;
     cluster.lay_out(&[0, 1, 2]).await;

@@ -24,8 +24,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Home {
     folder: TempDir,
     data: PathBuf,
-    /// The user and group that its nodes run as, where that is not ours.
-    user: Option<u32>,
+    /// The command that its nodes are run by, and its arguments; none for running them as they are.
+    wrapper: Vec<String>,
 }
 
 /// A node that runs. It is killed when it is dropped.
@@ -48,7 +48,7 @@ pub(crate) struct Ended {
 impl Home {
     pub(crate) fn new() -> Home {
         let folder = folder();
-        Home { data: folder.path().join("data"), folder, user: None }
+        Home { data: folder.path().join("data"), folder, wrapper: vec![] }
     }
 
     /// With its data in a place that somebody else looks after.
@@ -58,7 +58,14 @@ impl Home {
 
     /// The same, with nodes that run as another user. Only root may do that.
     pub(crate) fn run_by(self, user: u32) -> Home {
-        Home { user: Some(user), ..self }
+        let user = user.to_string();
+        self.run_with(&["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"])
+    }
+
+    /// The same, with nodes that are run by a command which becomes what its last arguments name.
+    pub(crate) fn run_with(mut self, wrapper: &[&str]) -> Home {
+        self.wrapper.extend(wrapper.iter().map(|&word| word.to_owned()));
+        self
     }
 
     /// The same, in a folder that every user may use.
@@ -142,10 +149,9 @@ impl Home {
 
     fn sloop(&self) -> Command {
         let sloop = env!("CARGO_BIN_EXE_sloop");
-        let Some(user) = self.user else { return Command::new(sloop) };
-        let mut command = Command::new("setpriv");
-        let user = user.to_string();
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", sloop]);
+        let Some((wrapper, arguments)) = self.wrapper.split_first() else { return Command::new(sloop) };
+        let mut command = Command::new(wrapper);
+        command.args(arguments).arg(sloop);
         command
     }
 }
@@ -234,6 +240,17 @@ impl Node {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1_024
+    }
+
+    /// Time that the process has spent on processors.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the node runs");
+        let behind_name = stat.rsplit_once(") ").expect("a name in brackets").1;
+        // Fields 14 and 15 of proc_pid_stat(5); the state, behind the name, is field 3.
+        let ticks: u64 =
+            behind_name.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+        // The kernel tells them in hundredths of a second, whatever its own clock is.
+        Duration::from_millis(10 * ticks)
     }
 }
 

@@ -2,58 +2,8 @@
 
 use std::fs;
 
+use super::{agree, secret, seen, start, three};
 use crate::harness::{Home, Metrics, Node, eventually};
-
-const SECRET: &str = "open sesame";
-
-fn secret() -> String {
-    SECRET.replace(' ', "-")
-}
-
-/// A node of a cluster of one core each; `join` is where it looks for members.
-fn start(home: &Home, name: &str, listen: &str, join: &str) -> Node {
-    let secret = secret();
-    let mut flags = vec!["--cores", "1", "--memory", "96MiB", "--name", name, "--listen", listen];
-    flags.extend(["--cluster-secret", &secret]);
-    if !join.is_empty() {
-        flags.extend(["--join", join]);
-    }
-    home.start_with(&flags)
-}
-
-/// How a node sees its cluster.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Seen {
-    /// The number of the layout.
-    layout: f64,
-    /// Nodes in it.
-    nodes: f64,
-    /// Members that are up.
-    up: f64,
-}
-
-fn seen(node: &Node) -> Seen {
-    let metrics = Metrics::of(node.http).expect("the node answers");
-    let sum = |name| metrics.sum(name);
-    let up = metrics.sum_where("sloop_members", "liveness=\"up\"");
-    Seen { layout: sum("sloop_layout_number"), nodes: sum("sloop_layout_nodes"), up }
-}
-
-/// Whether all of them go by one layout with so many nodes, all of them up.
-fn agree(nodes: &[&Node], members: f64) -> bool {
-    let seen: Vec<Seen> = nodes.iter().map(|node| seen(node)).collect();
-    seen.iter().all(|one| *one == seen[0] && one.nodes == members && one.up == members)
-}
-
-/// A cluster of three.
-fn three(homes: &[Home; 3]) -> [Node; 3] {
-    let first = start(&homes[0], "n0", "127.0.0.1:0", "");
-    let seed = first.binary.to_string();
-    let (second, third) = (start(&homes[1], "n1", "127.0.0.1:0", &seed), start(&homes[2], "n2", "127.0.0.1:0", &seed));
-    let nodes = [first, second, third];
-    eventually("all agree", || agree(&nodes.each_ref(), 3.0));
-    nodes
-}
 
 #[test]
 fn three_nodes_become_one_cluster_and_find_it_again_after_all_were_stopped() {

@@ -180,7 +180,8 @@ impl Cluster {
                 )),
                 "suspect" => advice.push(format!("{name} does not answer: it is up again or down within seconds")),
                 _ if node.keys.is_none() => advice.push(format!(
-                    "{name} is up and does not tell its numbers: {} does not reach http://{http}, or not with its token",
+                    "{name} is up and does not tell its numbers: {} does not reach http://{http}, or not with its \
+                     token",
                     self.me
                 )),
                 _ => {}

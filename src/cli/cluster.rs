@@ -175,12 +175,13 @@ impl Cluster {
             let Node { name, address, http, .. } = node;
             match &*node.liveness {
                 "down" => advice.push(format!(
-                    "{name} is down: the others serve its keys and keep hints for it; start it again on its own data \
-                     (it was at {address})"
+                    "{name} is down: the others serve its keys and keep hints for it; start it again on its own \
+                     data (it was at {address})"
                 )),
                 "suspect" => advice.push(format!("{name} does not answer: it is up again or down within seconds")),
                 _ if node.keys.is_none() => advice.push(format!(
-                    "{name} is up and does not tell its numbers: {} does not reach http://{http}, or not with its token",
+                    "{name} is up and does not tell its numbers: {} does not reach http://{http}, or not with its \
+                     token",
                     self.me
                 )),
                 _ => {}

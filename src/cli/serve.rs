@@ -94,22 +94,25 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
     runtime.block_on(async move {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut membership = Gossip::begin(parts, birth)?;
-        // Only now would a signal end the node cleanly.
-        say(ready.as_bytes())?;
-        notify.ready();
+        let mut begun = shown.members.clone();
         let serving = async {
-            tokio::join!(
+            // Before they see the cluster, the cores take themselves for all of it, and would answer alone.
+            begun.wait_for(|shown| shown.view.is_some()).await.expect("the membership is at work beside");
+            // Only now would a signal end the node cleanly.
+            say(ready.as_bytes())?;
+            notify.ready();
+            let (accepted, (), served, ..) = tokio::join!(
                 acceptor.serve(binary),
                 dialer.serve(wishes),
                 server::serve(web, http::router(shown.clone())),
                 metrics.upkeep(),
                 notify.watch(Arc::clone(&shown.hearts)),
-            )
+            );
+            accepted.and(served)
         };
         let refusal = tokio::select! {
-            (accepted, (), served, ..) = serving => {
-                accepted?;
-                served?;
+            ended = serving => {
+                ended?;
                 None
             }
             refusal = membership.work() => Some(refusal),

@@ -210,8 +210,8 @@ impl Node {
         Arc::clone(&self.hearts)
     }
 
-    /// Tells how much the node holds, as often as it is asked: its tree, what memory holds beyond it, and its hints. Calls
-    /// into the tree.
+    /// Tells how much the node holds, as often as it is asked: its tree, what memory holds beyond it, and its hints.
+    /// Calls into the tree.
     pub fn holdings(&self) -> impl Fn() -> Holding + Send + Sync + use<> {
         let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
         move || {

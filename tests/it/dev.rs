@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
-use crate::harness::{LIMIT, eventually};
+use crate::harness::{LIMIT, eventually, try_exchange};
 
 /// A `sloop dev` that runs. Killed when it is dropped, and its nodes end with it.
 struct Dev {
@@ -163,6 +163,15 @@ fn a_cluster_in_one_command_does_not_mind_the_death_of_a_node_and_starts_again_o
     // As it was printed, word for word.
     let words: Vec<&str> = again.split_whitespace().skip(1).collect();
     let mut restarted = command(folder, &words).stdout(Stdio::null()).spawn().unwrap();
+    // From its first answer on it answers for the cluster: by itself it has slept through these writes.
+    let n2_http = SocketAddr::from(([127, 0, 0, 1], base + 11));
+    let mut first = None;
+    eventually("n2 answers", || {
+        first = try_exchange(n2_http, b"GET /kv/k3 HTTP/1.1\r\nHost: n2\r\nConnection: close\r\n\r\n");
+        first.is_some()
+    });
+    let first = first.unwrap().json();
+    assert!(first["level"]["n"] == 3 || first["error"].is_string(), "{first}");
     let waited = wait("60s");
     assert_eq!(waited.status.code(), Some(0), "{}", text(&waited.stderr));
     assert!(!status().contains("n2 is down"), "{}", status());

@@ -1,8 +1,8 @@
 //! `sloop dev`: a cluster of real nodes on this machine, in one command.
 //!
-//! Each node is a process of this binary with its own ports and its own directory below `--data-dir`. The nodes stand in
-//! process groups of their own, so that Ctrl-C reaches `sloop dev` alone, which then stops them one and all; and each
-//! stops by itself when its standard input ends, which it does however `sloop dev` came to its end.
+//! Each node is a process of this binary with its own ports and its own directory below `--data-dir`. The nodes stand
+//! in process groups of their own, so that Ctrl-C reaches `sloop dev` alone, which then stops them one and all; and
+//! each stops by itself when its standard input ends, which it does however `sloop dev` came to its end.
 
 mod plan;
 mod nodes;

@@ -33,9 +33,8 @@ fn next(plan: &Plan, sloop: &str, victim: u32) -> String {
     lines.push((format!("curl http://{}/metrics", first.http), "what a node counts".to_owned()));
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
     let lines: String = lines.into_iter().map(|(line, what)| format!("  {line:<width$}  # {what}\n")).collect();
-    format!(
-        "Try in another terminal:\n{lines}Ctrl-C stops all nodes; the same command starts them again on the same data.\n"
-    )
+    let end = "Ctrl-C stops all nodes; the same command starts them again on the same data.";
+    format!("Try in another terminal:\n{lines}{end}\n")
 }
 
 /// A node has ended by itself.

@@ -15,7 +15,7 @@ use super::types::{Key, NodeId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Keep this version, durably. Told [`Told::Stored`] or [`Told::Behind`].
-    Store(Box<Store>),
+    Store(Arc<Store>),
     /// Join this whole set with yours, durably. Told [`Told::Stored`].
     Merge(Merge),
     /// What do you hold of a key? Told [`Told::Set`] or [`Told::Same`].

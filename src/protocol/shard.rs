@@ -135,12 +135,13 @@ pub(super) enum Waiting {
     Read(Box<Reading>),
     /// Boxed: few writes wait for the store, and what they hold is large.
     Mint(Box<Minting>),
-    Write(Writing),
+    /// Boxed too: what waits for a peer's sake lies in the same table.
+    Write(Box<Writing>),
     Forward(Box<Forwarding>),
     /// A peer's question waits for the key's state.
     Serve(Box<Serving>),
     /// A peer is told this once an append is durable.
-    Durable(Box<Told>),
+    Durable(Told),
     List,
 }
 

@@ -189,7 +189,7 @@ pub fn decode_ask(mut frame: Frame<'_>) -> Result<Question> {
     let stamp = get_stamp(body)?;
     let deadline_ms = body.u32("deadline")?;
     let ask = match frame.kind {
-        STORE => Ask::Store(Box::new(get_store(body)?)),
+        STORE => Ask::Store(Arc::new(get_store(body)?)),
         MERGE => {
             let key = get_key(body)?;
             let (stands_for, _) = get_stands_for(body, STANDS_FOR)?;

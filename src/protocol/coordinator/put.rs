@@ -230,7 +230,7 @@ impl Shard {
             }
             Ok(Begun { written, append, state, send }) => {
                 let newest = Arc::clone(&state);
-                let writing = Writing::new(written, quorum, role, strict, key, partition, state);
+                let writing = Box::new(Writing::new(written, quorum, role, strict, key, partition, state));
                 self.spread(now, asker, writing, append, send, effects);
                 Some(newest)
             }
@@ -310,7 +310,7 @@ impl Shard {
         }
         let send = if 1 < self.copies.n {
             let update = minted.update().cloned();
-            Send::Version(Box::new(Store { key: key.clone(), update, remember: remember.clone(), stands_for: None }))
+            Send::Version(Arc::new(Store { key: key.clone(), update, remember: remember.clone(), stands_for: None }))
         } else {
             Send::Whole
         };

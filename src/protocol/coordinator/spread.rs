@@ -67,7 +67,7 @@ enum LegState {
 #[derive(Debug)]
 pub(super) enum Send {
     /// The version, with what it was minted upon.
-    Version(Box<Store>),
+    Version(Arc<Store>),
     /// The key's whole set.
     Whole,
 }
@@ -138,7 +138,7 @@ impl Shard {
         &mut self,
         now: Now,
         asker: Asker,
-        mut writing: Writing,
+        mut writing: Box<Writing>,
         append: AppendId,
         send: Send,
         effects: &mut Effects,
@@ -179,7 +179,7 @@ impl Shard {
         self.judge_write(whom, effects);
     }
 
-    fn wait_for_own(&mut self, asker: Asker, writing: Writing, settled: bool, append: AppendId) {
+    fn wait_for_own(&mut self, asker: Asker, writing: Box<Writing>, settled: bool, append: AppendId) {
         self.wait(asker, Waiting::Write(writing));
         if !settled {
             self.await_append(append, asker.whom);

@@ -13,7 +13,7 @@ use crate::protocol::types::{AppendId, Dot, Key, NodeId, Now};
 /// A peer's question that waits for the state of its key.
 #[derive(Debug)]
 pub(in crate::protocol) enum Serving {
-    Store(Box<Store>),
+    Store(Arc<Store>),
     Merge(Merge),
     Recall(Key, Operation),
     /// What is durable, unless it has this digest.
@@ -129,7 +129,7 @@ impl Shard {
         effects: &mut Effects,
     ) -> State {
         match serving {
-            Serving::Store(store) => self.store(now, asker, *store, newest, effects),
+            Serving::Store(store) => self.store(now, asker, Arc::unwrap_or_clone(store), newest, effects),
             Serving::Merge(Merge { key, set, remember, stands_for }) => {
                 let (newest, append) = self.merge_in(now, &key, &set, remember, newest, effects);
                 self.kept(asker, key, stands_for, append, effects);
@@ -188,7 +188,7 @@ impl Shard {
         if append <= self.durable {
             return self.tell(asker.whom, told, effects);
         }
-        self.wait(asker, Waiting::Durable(Box::new(told)));
+        self.wait(asker, Waiting::Durable(told));
         self.await_append(append, asker.whom);
     }
 

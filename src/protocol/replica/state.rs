@@ -207,7 +207,7 @@ impl Shard {
                 Some(Waiting::Write(_)) => self.on_own_copy(now, whom, effects),
                 Some(Waiting::Durable(_)) => {
                     if let Some((_, Waiting::Durable(told))) = self.take(whom) {
-                        self.tell(whom, *told, effects);
+                        self.tell(whom, told, effects);
                     }
                 }
                 _ => {}

@@ -326,7 +326,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         .prop_map(|(key, set, remember, stands_for)| Merge { key, set, remember, stands_for });
     let forwarded = prop_oneof![get(), put(), delete(), key().prop_map(Request::Siblings)];
     prop_oneof![
-        store.prop_map(|store| Ask::Store(Box::new(store))),
+        store.prop_map(|store| Ask::Store(Arc::new(store))),
         merge.prop_map(Ask::Merge),
         (key(), any::<Option<u64>>()).prop_map(|(key, known)| Ask::Fetch { key, known }),
         (key(), operation()).prop_map(|(key, operation)| Ask::Recall { key, operation }),

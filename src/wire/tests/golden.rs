@@ -334,7 +334,7 @@ fn asks() -> Vec<Sample> {
     let upon: VersionVector = [dot(0xa, 6)].into_iter().collect();
     let store = |remember, stands_for| {
         let update = Update { version: version.clone(), upon: upon.clone(), supersedes: Supersedes::Held };
-        Ask::Store(Box::new(Store { key: key("cart:17"), update, remember, stands_for }))
+        Ask::Store(std::sync::Arc::new(Store { key: key("cart:17"), update, remember, stands_for }))
     };
     let merge = |remember: Vec<Remembered>, stands_for| {
         let set = std::sync::Arc::new(two_versions());

@@ -1,5 +1,5 @@
-//! One of three nodes is killed, or stands still, under load: clients of the others do not notice, and what it missed is
-//! brought to it.
+//! One of three nodes is killed, or stands still, under load: clients of the others do not notice, and what it missed
+//! is brought to it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -98,5 +98,20 @@ fn a_node_that_stands_still_goes_unnoticed_and_is_brought_what_it_missed() {
     judge("SIGSTOP", &record, &Fault { begun, over, drained }, Some(VICTIM));
     assert!(0.0 < stored, "it missed something");
     drain(&nodes.each_ref());
+    record.check(&addresses(&nodes));
+}
+
+/// A check that cannot fail shows nothing.
+#[test]
+#[should_panic(expected = "not one of")]
+fn a_write_that_was_lost_is_caught() {
+    let homes = [Home::new(), Home::new(), Home::new()];
+    let nodes = three(&homes);
+    let load = Load::begin(&addresses(&nodes));
+    pass(Duration::from_secs(1));
+    let record = load.end();
+
+    nodes[0].delete("/kv/c0-0").ok();
+
     record.check(&addresses(&nodes));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{now, pass, three};
 use crate::dice::setting;
-use crate::harness::{Home, Metrics};
+use crate::harness::Home;
 
 /// Share of one core, ten times the promise: the tests run without optimisation.
 const SHARE_MAX: f64 = 0.2;
@@ -13,10 +13,8 @@ const SHARE_MAX: f64 = 0.2;
 fn three_idle_nodes_hardly_use_a_processor() {
     let homes = [Home::new(), Home::new(), Home::new()];
     let nodes = three(&homes);
-    let node = &nodes[0];
-    let flushed = Metrics::of(node.http).is_some();
-    assert!(flushed);
     let time = Duration::from_secs(setting("SLOOP_TEST_IDLE_SECONDS", 3));
+    // The gossip of the join has ended.
     pass(Duration::from_secs(1));
 
     let (begun, before) = (now(), nodes.each_ref().map(|node| node.cpu()));

@@ -1,5 +1,7 @@
 //! Links between nodes that carry nothing for a while, in both directions or in one, under load.
 
+use std::time::Duration;
+
 use super::faults::{Fault, addresses, judge};
 use super::load::Load;
 use super::net::Net;
@@ -27,7 +29,7 @@ fn cut_and_heal(what: &str, number: u32, ways: &[(usize, usize)], alone: Option<
     let homes = [0, 1, 2].map(|node| net.home(node));
     let nodes = three_on(&net, &homes);
     let load = Load::begin(&addresses(&nodes));
-    pass(fault_time() + std::time::Duration::from_secs(1));
+    pass(fault_time() + Duration::from_secs(1));
 
     let begun = now();
     ways.iter().for_each(|&(from, to)| net.cut(from, to));

@@ -1,8 +1,8 @@
 //! Clients that read and write their own keys at a steady pace, and remember what they were told.
 //!
-//! Each call has a time at which it is due; how long it took counts from there, so that a client that was held up does not
-//! hide how long others would have waited. Each key has one writer, which carries the context of its last write: it
-//! never has siblings. A write that was not acknowledged may surface at any time, so its key is written no more.
+//! Each call has a time at which it is due; how long it took counts from there, so that a client that was held up does
+//! not hide how long others would have waited. Each key has one writer, which carries the context of its last write:
+//! it never has siblings. A write that was not acknowledged may surface at any time, so its key is written no more.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Clusters of real processes: how they come to be, and what their clients notice of faults.
 //!
-//! Times are printed with `--nocapture`; what is asserted of them has room for a busy machine. How long a fault takes and
-//! how many there are is set from outside (docs/ARCHITECTURE.md).
+//! Times are printed with `--nocapture`; what is asserted of them has room for a busy machine. How long a fault takes
+//! and how many there are is set from outside (docs/ARCHITECTURE.md).
 
 mod join;
 mod load;
@@ -16,7 +16,7 @@ mod idle;
 use std::time::{Duration, Instant};
 
 use crate::dice::setting;
-use crate::harness::{Home, LIMIT, Metrics, Node, eventually};
+use crate::harness::{Home, Metrics, Node, eventually};
 
 const SECRET: &str = "open sesame";
 
@@ -100,6 +100,5 @@ fn hints(nodes: &[&Node]) -> f64 {
 fn drain(nodes: &[&Node]) -> Duration {
     let begun = now();
     eventually("the hints are delivered", || hints(nodes) == 0.0);
-    assert!(begun.elapsed() < LIMIT);
     begun.elapsed()
 }

@@ -5,8 +5,8 @@
 //!   n1 eth0 ─┼─ bridge, 198.18.x.254: the tests' own end
 //!   n2 eth0 ─┘
 //! ```
-//! A way is cut by telling its sender an address of the link layer that nobody has: packets go out and reach no one, and
-//! nobody is told. The other direction goes on.
+//! A way is cut by telling its sender an address of the link layer that nobody has: packets go out and reach no one,
+//! and nobody is told. The other direction goes on.
 
 use std::process::{Command, Stdio};
 
@@ -96,7 +96,7 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for node in 0..3 {
-            // Deleted by its name: the namespace lives on while a node of a failed test is in it.
+            // A namespace lives on while a node of a failed test is in it; its way out does not.
             ip(&["link", "del", &self.end(node)]);
             ip(&["netns", "del", &self.space(node)]);
         }

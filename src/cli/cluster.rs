@@ -129,7 +129,7 @@ impl Command {
 
 impl Status {
     async fn run(self) -> Result<Said, Failed> {
-        let site = Site::new(self.http, self.token);
+        let site = Site::new(self.http, self.token)?;
         if self.json { raw(&site, "/admin/cluster").await } else { Ok(shown(&Cluster::of(&site).await?)) }
     }
 }
@@ -137,7 +137,7 @@ impl Status {
 impl RingOf {
     async fn run(self) -> Result<Said, Failed> {
         let key = key(&self.key, self.hex)?;
-        let site = Site::new(self.http, self.token);
+        let site = Site::new(self.http, self.token)?;
         let path = format!("/admin/ring/{}", percent_encode(key.as_bytes(), NON_ALPHANUMERIC));
         if self.json { raw(&site, &path).await } else { Ok(placed(&site.read(&path).await?)) }
     }
@@ -170,18 +170,37 @@ impl Cluster {
 
     /// What is not well, and what to do about it.
     pub(super) fn advice(&self) -> Vec<String> {
+        let Layout { n, r, w, copies, .. } = self.layout;
+        let members = || self.nodes.iter().filter(|node| node.state == "member");
+        let (all, up) = (members().count(), members().filter(|node| node.liveness != "down").count());
+        // With fewer nodes than N the quorums are majorities of the nodes.
+        let (r, w) = if copies < n { (copies / 2 + 1, copies / 2 + 1) } else { (r, w) };
+        let is_short = up < usize::from(r.max(w));
         let mut advice = vec![];
+        if is_short {
+            advice.push(format!(
+                "{up} of {all} members {}: a read needs {r} of them and a write {w}, so requests fail until more are \
+                 up",
+                if up == 1 { "is up" } else { "are up" }
+            ));
+        }
         for node in &self.nodes {
             let Node { name, address, http, .. } = node;
             match &*node.liveness {
-                "down" => advice.push(format!(
-                    "{name} is down: the others serve its keys and keep hints for it; start it again on its own \
-                     data (it was at {address})"
-                )),
+                "down" => {
+                    let meanwhile = match &*node.state {
+                        "member" if is_short => "",
+                        "member" => ": the others serve its keys and keep hints for it",
+                        _ => ", and owns nothing",
+                    };
+                    advice.push(format!(
+                        "{name} is down{meanwhile}; start it again on its own data (it was at {address})"
+                    ));
+                }
                 "suspect" => advice.push(format!("{name} does not answer: it is up again or down within seconds")),
                 _ if node.keys.is_none() => advice.push(format!(
-                    "{name} is up and does not tell its numbers: {} does not reach http://{http}, or not with its \
-                     token",
+                    "{name} does not tell its numbers: it has gone a moment ago, or {} does not reach http://{http}, \
+                     or not with its token",
                     self.me
                 )),
                 _ => {}
@@ -190,7 +209,6 @@ impl Cluster {
                 advice.push(self.staged(node));
             }
         }
-        let Layout { n, copies, .. } = self.layout;
         if copies < n {
             let (missing, seed) = (n - copies, self.node(&self.me).map_or("ADDR", |me| &me.address));
             advice.push(format!(
@@ -201,13 +219,13 @@ impl Cluster {
     }
 
     /// Why a node that has joined is not in the layout.
-    fn staged(&self, node: &Node) -> String {
+    pub(super) fn staged(&self, node: &Node) -> String {
         let name = &node.name;
         let absent = self.nodes.iter().find(|other| other.state == "member" && other.liveness == "down");
         match absent {
             _ if self.holds_data() => format!(
                 "{name} has joined and stays staged, without a share of the ring: the cluster holds data, and data is \
-                 not moved to new nodes yet"
+                 not moved to new nodes yet (it takes requests, and the members serve them)"
             ),
             Some(absent) => format!(
                 "{name} has joined and stays staged until {} is back: every member takes part in a new layout",
@@ -309,9 +327,15 @@ mod tests {
         let advice = |nodes: &[Json]| cluster(nodes).advice();
         let well = node("n1", "member", "up");
 
-        let down = advice(&[well.clone(), node("n2", "member", "down")]);
+        let down = advice(&[well.clone(), node("n2", "member", "down"), node("n3", "member", "up")]);
         assert!(down.len() == 1 && down[0].starts_with("n2 is down: ") && down[0].contains("start it"), "{down:?}");
+        let short = advice(&[well.clone(), node("n2", "member", "down"), node("n3", "member", "down")]);
+        assert!(short[0].starts_with("1 of 3 members is up: a read needs 2"), "{short:?}");
+        assert!(short[1].starts_with("n2 is down; start it again"), "nobody serves its keys: {short:?}");
+        let idle = advice(&[well.clone(), node("n2", "member", "up"), node("n3", "staged", "down")]);
+        assert!(idle[0].starts_with("n3 is down, and owns nothing; start it"), "{idle:?}");
         let suspect = advice(&[well.clone(), node("n2", "member", "suspect")]);
+        assert_eq!(suspect.len(), 1, "it may be up: {suspect:?}");
         assert!(suspect[0].starts_with("n2 does not answer"), "{suspect:?}");
         let mut mute = node("n2", "member", "up");
         mute["keys"] = Json::Null;
@@ -319,13 +343,13 @@ mod tests {
         assert!(mute[0].contains("n1 does not reach http://10.0.0.1:7601"), "{mute:?}");
 
         let fresh = advice(&[well.clone(), node("n2", "staged", "up")]);
-        assert!(fresh[0].contains("within seconds"), "{fresh:?}");
+        assert!(fresh.iter().any(|line| line.contains("within seconds")), "{fresh:?}");
         let held_up = advice(&[well.clone(), node("n2", "staged", "up"), node("n3", "member", "down")]);
-        assert!(held_up[0].contains("until n3 is back"), "{held_up:?}");
+        assert!(held_up.iter().any(|line| line.contains("until n3 is back")), "{held_up:?}");
         let mut holder = well;
         holder["holds_data"] = json!(true);
         let waits = advice(&[holder, node("n2", "staged", "up")]);
-        assert!(waits[0].contains("the cluster holds data"), "{waits:?}");
+        assert!(waits.iter().any(|line| line.contains("the cluster holds data")), "{waits:?}");
 
         let mut few = cluster(&[node("n1", "member", "up")]);
         few.layout.copies = 1;

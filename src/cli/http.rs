@@ -25,9 +25,12 @@ pub(super) struct Site {
 
 impl Site {
     /// What the flags say, or the environment, or the default.
-    pub(super) fn new(http: Option<String>, token: Option<String>) -> Site {
-        let address = http.or_else(|| env("SLOOP_HTTP_ADDR")).unwrap_or_else(|| HTTP.to_owned());
-        Site { address, token: token.or_else(|| env("SLOOP_TOKEN")) }
+    ///
+    /// # Errors
+    /// [`Failed`] when that is no address.
+    pub(super) fn new(http: Option<String>, token: Option<String>) -> Result<Site, Failed> {
+        let given = http.or_else(|| env("SLOOP_HTTP_ADDR")).unwrap_or_else(|| HTTP.to_owned());
+        Ok(Site { address: address(&given)?, token: token.or_else(|| env("SLOOP_TOKEN")) })
     }
 
     /// What the node answers, be it a refusal.
@@ -48,7 +51,7 @@ impl Site {
     /// Nobody answers, or nobody that speaks HTTP.
     pub(super) fn unreachable(&self, why: &dyn std::fmt::Display) -> Failed {
         let address = &self.address;
-        Failed::refused(format!("no answer from http://{address}: {why}; is the node running there? (--http)"))
+        Failed::refused(format!("no answer from http://{address}: {why}; is a node's HTTP there? (--http)"))
     }
 
     /// The node's own words for why it does not.
@@ -63,5 +66,34 @@ impl Site {
         let address = &self.address;
         serde_json::from_slice(body)
             .map_err(|error| Failed::refused(format!("http://{address} does not answer as a sloop node does: {error}")))
+    }
+}
+
+/// Host and port of an address, which may be written as a URL, as nodes print it.
+fn address(given: &str) -> Result<String, Failed> {
+    let bare = given.strip_prefix("http://").unwrap_or(given).trim_end_matches('/');
+    let is_whole = |(host, port): (&str, &str)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok();
+    if bare.rsplit_once(':').is_some_and(is_whole) {
+        Ok(bare.to_owned())
+    } else {
+        Err(Failed::wrong_use(format!("--http {given}: not an address such as {HTTP}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_host_and_port_also_as_a_url() {
+        for given in ["[::1]:7601", "node-a:7601", "http://node-a:7601/"] {
+            assert!(address(given).unwrap().ends_with(":7601"), "{given}");
+        }
+        assert_eq!(address("http://127.0.0.1:7601").unwrap(), "127.0.0.1:7601");
+        for given in ["", "foo", ":7601", "foo:99999", "https://foo:7601", "foo:7601/admin"] {
+            let failed = address(given).unwrap_err();
+            assert_eq!(failed.code, 2, "{given}");
+            assert!(failed.message.contains("such as 127.0.0.1:7601"), "{}", failed.message);
+        }
     }
 }

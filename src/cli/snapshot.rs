@@ -83,7 +83,7 @@ impl Command {
 
 impl Create {
     fn run(self) -> Result<Said, Failed> {
-        let Site { address, token } = Site::new(self.http, self.token);
+        let Site { address, token } = Site::new(self.http, self.token)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut unfinished = Unfinished::begin(&self.dir)?;
         match runtime.block_on(take(&address, token.as_deref(), &mut unfinished)) {

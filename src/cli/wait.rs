@@ -73,7 +73,7 @@ impl Wait {
         let timeout = humantime::parse_duration(&self.timeout)
             .map_err(|error| Failed::wrong_use(format!("--timeout {}: {error}", self.timeout)))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let site = Site::new(self.http, self.token);
+        let site = Site::new(self.http, self.token)?;
         let (waited, unmet) = runtime.block_on(wait(goal, &site, timeout))?;
         let mut said = Said::default();
         if self.json {
@@ -141,8 +141,10 @@ impl Cluster {
     /// Why it is not ready: the node that was asked is no member, or another member is not up.
     pub(super) fn unready(&self) -> Option<String> {
         let me = &self.me;
-        if self.node(me).is_none_or(|node| node.state != "member") {
-            return Some(format!("{me} has no place in the layout yet"));
+        match self.node(me) {
+            Some(node) if node.state == "member" => {}
+            Some(node) if node.state == "staged" => return Some(self.staged(node)),
+            _ => return Some(format!("{me} has no place in the layout")),
         }
         let members = self.nodes.iter().filter(|node| node.state == "member");
         let absent = members.filter(|node| node.liveness != "up").map(|node| &*node.name).collect::<Vec<_>>();
@@ -169,7 +171,8 @@ mod tests {
         let well = [("n1", "member", "up"), ("n2", "member", "up"), ("n3", "staged", "down")];
         assert_eq!(cluster(&well).unready(), None, "who is staged is no member");
         let staged = [("n1", "staged", "up"), ("n2", "member", "up")];
-        assert_eq!(cluster(&staged).unready().unwrap(), "n1 has no place in the layout yet");
+        assert!(cluster(&staged).unready().unwrap().starts_with("n1 has joined and gets its share"));
+        assert_eq!(cluster(&[("n2", "member", "up")]).unready().unwrap(), "n1 has no place in the layout");
         let absent = [("n1", "member", "up"), ("n2", "member", "down"), ("n3", "member", "suspect")];
         assert_eq!(cluster(&absent).unready().unwrap(), "n1 does not see n2, n3 up");
     }

@@ -56,7 +56,19 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
         config.name = settle::owner(&config.data_dir)?.unwrap_or(config.name);
     }
     let wants = wants(&config, binary.local_addr()?, web.local_addr()?);
-    let settled = runtime.block_on(settle::settle(&wants))?;
+    // The wait for a cluster to join may be long: it ends by the same signals, also for a first process, for which the
+    // system would do nothing.
+    let settled = runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            settled = settle::settle(&wants) => Ok::<_, Failed>(Some(settled?)),
+            () = either(&mut terminate, &mut interrupt) => Ok(None),
+        }
+    })?;
+    let Some(settled) = settled else {
+        tracing::info!("stopped before it began to serve");
+        return Ok(Said::default());
+    };
     let metrics = Arc::new(Metrics::recording());
     let node = Node::start(&node_config(&config, settled.founding), |core| metrics.core(core))?;
     let (letters, received) = members::letters();
@@ -83,11 +95,12 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
     let birth = birth(&config, &node, &wants, settled);
     let (name, data_dir) = (&config.name, absolute(&config.data_dir)?);
     let ready = format!(
-        "sloop {} \"{name}\" is ready: clients on {}, http on http://{}, {} cores, data in {}\n",
+        "sloop {} \"{name}\" is ready: clients on {}, http on http://{}, {} {}, data in {}\n",
         env!("CARGO_PKG_VERSION"),
         binary.local_addr()?,
         web.local_addr()?,
         config.cores,
+        if config.cores == 1 { "core" } else { "cores" },
         data_dir.display(),
     );
     let notify = Notify::here();

@@ -277,7 +277,10 @@ fn log(note: Note) {
             tracing::error!(number = stamp.number, %rule, "a member's layout breaks the rules: it is not taken");
         }
         Note::HeldByData => {
-            tracing::warn!("nodes have joined and stay staged: the cluster holds data, and data is not moved yet");
+            tracing::warn!(
+                "nodes have joined and stay staged, without a share of the ring: the cluster holds data, and data is \
+                 not moved yet (`sloop cluster status` names them)"
+            );
         }
         Note::Foreign { address, theirs } => {
             tracing::warn!(%address, cluster = %theirs, "a node of another cluster answers where a member was");

@@ -32,6 +32,10 @@ const ASKED_MAX: usize = 16;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// It says what it waits for in the first rounds, and then once in so many: in a minute.
+const WORDS_FIRST: u32 = 3;
+const WORDS_EVERY: u32 = 30;
+
 /// What a node is started with, as far as it matters here.
 #[derive(Clone, Debug)]
 pub struct Wants {
@@ -176,38 +180,52 @@ async fn join(wants: &Wants) -> Result<Settled, SettleError> {
 async fn find(wants: &Wants) -> Result<Knowledge, SettleError> {
     let party = party(wants, None);
     let mut wait = WAIT_MIN;
+    let mut round = 0;
     loop {
+        let speaks = round < WORDS_FIRST || round % WORDS_EVERY == 0;
+        let mut others = 0;
         for seed in &wants.join {
-            for address in resolve(wants, seed).await {
+            for address in resolve(wants, seed, speaks).await {
+                others += 1;
                 match members::ask(&party, address).await {
                     Ok(known) if known.cluster.is_some() => return Ok(known),
                     Ok(_) => {}
                     Err(ExchangeError::Shake(ShakeError::Unproven)) => return Err(SettleError::Unproven { address }),
-                    Err(error) => {
+                    Err(error) if speaks => {
                         tracing::info!(%seed, %error, "waiting for a member of the cluster to join");
                     }
+                    Err(_) => {}
                 }
             }
         }
+        if others == 0 && speaks {
+            tracing::warn!(
+                "nobody can be asked: join names no address that is known, or this node's own alone. The first node of \
+                 a cluster is started without join, and founds it"
+            );
+        }
         sleep(wait).await;
         wait = (2 * wait).min(WAIT_MAX);
+        round += 1;
     }
 }
 
 async fn seeds(wants: &Wants) -> Vec<SocketAddr> {
     let mut seeds = vec![];
     for seed in &wants.join {
-        seeds.extend(resolve(wants, seed).await);
+        seeds.extend(resolve(wants, seed, true).await);
     }
     seeds
 }
 
-/// The addresses of a seed, without our own.
-async fn resolve(wants: &Wants, seed: &str) -> Vec<SocketAddr> {
+/// The addresses of a seed, without our own. Says so where there are none.
+async fn resolve(wants: &Wants, seed: &str, speaks: bool) -> Vec<SocketAddr> {
     match lookup_host(seed).await {
         Ok(found) => found.filter(|address| *address != wants.address).collect(),
         Err(error) => {
-            tracing::info!(%seed, %error, "the address of a member is not known");
+            if speaks {
+                tracing::info!(%seed, %error, "the address of a member is not known");
+            }
             vec![]
         }
     }
@@ -248,7 +266,7 @@ async fn first_answer(
     seeds: &[SocketAddr],
 ) -> Result<Option<Knowledge>, SettleError> {
     let mut asked = JoinSet::new();
-    for address in members.iter().chain(seeds) {
+    for address in members.iter().chain(seeds.iter().filter(|seed| !members.contains(seed))) {
         let (party, address, is_seed) = (party.clone(), *address, seeds.contains(address));
         asked.spawn(async move { (address, is_seed, members::ask(&party, address).await) });
     }

@@ -42,7 +42,7 @@ pub enum WireError {
         tag: u64,
     },
     /// Not the bytes of a sloop at all.
-    #[error("not a sloop handshake: it begins with {found:02x?} where \"SLOP\" was expected")]
+    #[error("not a sloop handshake: it begins with \"{}\" where \"SLOP\" was expected", found.escape_ascii())]
     Foreign {
         /// What stands where the magic should be; zeros for what has not come yet.
         found: [u8; 4],

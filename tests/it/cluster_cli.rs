@@ -1,7 +1,10 @@
 //! `sloop cluster` and `sloop wait` against a node, against none, and in wrong use.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::{Home, Node};
@@ -30,6 +33,8 @@ fn a_node_alone_shows_itself_and_owns_every_key() {
     let home = Home::new();
     let node = home.start_with(&["--cores", "2", "--name", "alder"]);
     done(&of(&node, &["wait", "--for", "ready"]));
+    // As nodes print it.
+    done(&sloop(&format!("http://{}", node.http), &["wait", "--for", "ready"]));
     node.put("cart/17", "apples");
 
     let status = done(&of(&node, &["cluster", "status"]));
@@ -85,6 +90,27 @@ fn a_node_that_is_away_or_wants_a_token_is_a_refusal_with_what_to_do() {
 }
 
 #[test]
+fn a_node_that_waits_for_a_cluster_says_for_what_and_stops_when_it_is_told() {
+    // A port that was free a moment ago.
+    let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (listen, seed, word) in [
+        ("127.0.0.1:0", "127.0.0.1:1", "waiting for a member of the cluster to join"),
+        (&own, &own, "The first node of a cluster is started without join"),
+    ] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for the node");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sloop"));
+        command.args(["serve", "--cores", "1", "--pin", "false", "--memory", "96MiB", "--http", "127.0.0.1:0"]);
+        command.args(["--listen", listen, "--join", seed, "--data-dir"]).arg(folder.path());
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let told = said.find(|line| line.as_ref().is_ok_and(|line| line.contains(word)));
+        assert!(told.is_some(), "{word}");
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success(), "it is no failure to be stopped");
+    }
+}
+
+#[test]
 fn wrong_use_is_told_what_is_right() {
     for (arguments, why) in [
         (&["cluster"][..], "status"),
@@ -96,6 +122,9 @@ fn wrong_use_is_told_what_is_right() {
         (&["wait"], "--for"),
         (&["wait", "--for", "success"], "what can be waited for is ready"),
         (&["wait", "--for", "ready", "--timeout", "soon"], "--timeout soon"),
+        (&["wait", "--for", "ready", "--http", "node-a"], "not an address such as"),
+        (&["cluster", "status", "--http", "node-a"], "not an address such as"),
+        (&["serve", "--join", ""], "leave it out to found a cluster"),
     ] {
         let output = sloop("127.0.0.1:1", arguments);
         let said = text(&output.stderr);

@@ -242,11 +242,25 @@ impl Config {
             origins: layers.origins(),
             warnings: layers.warnings().to_vec(),
         };
+        config.joins_somebody()?;
         config.enough(machine)?;
         config.apart()?;
         config.closed_to_strangers()?;
         config.reachable()?;
         Ok(config)
+    }
+
+    /// A flag that names nobody, as an empty variable of a script makes it, would found a second cluster. A file may
+    /// say so: that is how `config show` spells it.
+    fn joins_somebody(&self) -> Result<(), ConfigError> {
+        match self.origins.get("join") {
+            Some(origin @ Origin::Flag { .. }) if self.join.is_empty() => Err(ConfigError::Unusable {
+                setting: "join",
+                reason: "it names no address: leave it out to found a cluster".to_owned(),
+                origin: origin.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Each setting with its value as the file spells it, and where it came from. A token is not shown.

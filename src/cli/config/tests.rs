@@ -144,6 +144,12 @@ fn members_to_join_are_addresses_with_commas_between_them() {
     assert_eq!(config.join, ["a:7600", "10.0.0.5:7600"]);
     assert!(refusal("join = 'a'").contains("is not an address"));
     assert!(from_file("join = ''").unwrap().join.is_empty());
+    for nobody in ["", ","] {
+        let mut layers = Layers::default();
+        layers.flag("join", nobody.to_owned());
+        let refused = Config::resolve(&layers, &machine()).unwrap_err().to_string();
+        assert_eq!(refused, "join: it names no address: leave it out to found a cluster (flag --join)");
+    }
 }
 
 #[test]

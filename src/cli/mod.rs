@@ -9,6 +9,10 @@ pub mod config;
 pub mod logs;
 pub mod data;
 pub mod snapshot;
+mod http;
+pub mod cluster;
+pub mod wait;
+pub mod dev;
 pub mod bench;
 
 use std::ffi::OsString;
@@ -28,6 +32,7 @@ struct Sloop {
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
 enum Command {
+    Dev(dev::Dev),
     Serve(Box<config::Serve>),
     Config(config::Command),
     Put(data::Put),
@@ -37,6 +42,8 @@ enum Command {
     Keys(data::Keys),
     Dump(data::Dump),
     Load(data::Load),
+    Cluster(cluster::Command),
+    Wait(wait::Wait),
     Snapshot(snapshot::Command),
     Bench(Box<bench::Bench>),
 }
@@ -44,7 +51,13 @@ enum Command {
 impl Command {
     fn run(self) -> Result<Said, Failed> {
         match self {
-            Command::Serve(serve) => serve::run(serve.config().map_err(Failed::wrong_use)?),
+            Command::Dev(dev) => dev.run(),
+            Command::Serve(serve) => {
+                if serve.ends_with_stdin() {
+                    dev::end_with_stdin()?;
+                }
+                serve::run(serve.config().map_err(Failed::wrong_use)?)
+            }
             Command::Config(config) => config.run().map_err(Failed::wrong_use),
             Command::Put(put) => put.run(),
             Command::Get(get) => get.run(),
@@ -53,6 +66,8 @@ impl Command {
             Command::Keys(keys) => keys.run(),
             Command::Dump(dump) => dump.run(),
             Command::Load(load) => load.run(),
+            Command::Cluster(cluster) => cluster.run(),
+            Command::Wait(wait) => wait.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Bench(bench) => bench.run(),
         }

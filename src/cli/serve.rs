@@ -21,12 +21,11 @@ use crate::control::http::{self, server};
 use crate::control::listener;
 use crate::control::members::{self, Letters};
 use crate::control::metrics::Metrics;
-use crate::control::node::Node as Shown;
+use crate::control::node::{MembersShown, Node as Shown};
 use crate::control::notify::Notify;
-use crate::control::settle::{Settled, Wants, settle};
+use crate::control::settle::{self, Settled, Wants};
 use crate::control::shake::Party;
 use crate::protocol::membership::{Birth, RowStart};
-use crate::protocol::ring::View;
 use crate::protocol::types::NodeId;
 use crate::runtime::entropy;
 use crate::runtime::node::Node;
@@ -45,22 +44,26 @@ const BLOCKING_THREADS_MAX: usize = 2;
 ///
 /// # Errors
 /// Why it could not start, or did not stop cleanly.
-pub fn run(config: Config) -> Result<Said, Failed> {
+pub fn run(mut config: Config) -> Result<Said, Failed> {
     logs::start(&config);
     abort_on_panic();
     listener::allow_descriptors(config.connections_max);
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     let (binary, web) = (listener::bind("listen", config.listen)?, listener::bind("http", config.http)?);
     let packets = gossip::bind(binary.local_addr()?)?;
+    if !config.origins.contains_key("name") {
+        // A host may be called otherwise than when it joined; the node is still the same.
+        config.name = settle::owner(&config.data_dir)?.unwrap_or(config.name);
+    }
     let wants = wants(&config, binary.local_addr()?, web.local_addr()?);
-    let settled = runtime.block_on(settle(&wants))?;
+    let settled = runtime.block_on(settle::settle(&wants))?;
     let metrics = Arc::new(Metrics::recording());
     let node = Node::start(&node_config(&config, settled.founding), |core| metrics.core(core))?;
     let (letters, received) = members::letters();
-    let (show, views) = watch::channel(None);
+    let (show, members) = watch::channel(MembersShown::default());
     let party =
         Party { node: NodeId::of(&config.name), cluster: Some(node.info().cluster), secret: wants.secret.clone() };
-    let shown = shown(&config, &node, (binary.local_addr()?, Arc::clone(&metrics)), (party.clone(), letters, views));
+    let shown = shown(&config, &node, (binary.local_addr()?, Arc::clone(&metrics)), (party.clone(), letters, members));
     let slots = Slots::new(config.cores, config.connections_max);
     let acceptor = Acceptor::new(shown.clone(), slots);
     let (dialer, wishes) = (Dialer::new(&shown), node.wishes());
@@ -75,7 +78,7 @@ pub fn run(config: Config) -> Result<Said, Failed> {
         writer: Arc::new(move |durable| cluster::write(&file, durable).map_err(|error| error.to_string())),
         emptiness: Arc::new(move || tree.snapshot().next().is_none()),
         metrics: Arc::clone(&metrics),
-        views: show,
+        shown: show,
     };
     let birth = birth(&config, &node, &wants, settled);
     let (name, data_dir) = (&config.name, absolute(&config.data_dir)?);
@@ -90,28 +93,32 @@ pub fn run(config: Config) -> Result<Said, Failed> {
     let notify = Notify::here();
     runtime.block_on(async move {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let membership = Gossip::begin(parts, birth)?;
-        // Only now would a signal end the node cleanly.
-        say(ready.as_bytes())?;
-        notify.ready();
+        let mut membership = Gossip::begin(parts, birth)?;
+        let mut begun = shown.members.clone();
         let serving = async {
-            tokio::join!(
+            // Before they see the cluster, the cores take themselves for all of it, and would answer alone.
+            begun.wait_for(|shown| shown.view.is_some()).await.expect("the membership is at work beside");
+            // Only now would a signal end the node cleanly.
+            say(ready.as_bytes())?;
+            notify.ready();
+            let (accepted, (), served, ..) = tokio::join!(
                 acceptor.serve(binary),
                 dialer.serve(wishes),
                 server::serve(web, http::router(shown.clone())),
                 metrics.upkeep(),
                 notify.watch(Arc::clone(&shown.hearts)),
-            )
+            );
+            accepted.and(served)
         };
         let refusal = tokio::select! {
-            (accepted, (), served, ..) = serving => {
-                accepted?;
-                served?;
+            ended = serving => {
+                ended?;
                 None
             }
             refusal = membership.work() => Some(refusal),
             () = either(&mut terminate, &mut interrupt) => None,
         };
+        membership.leave();
         notify.stopping();
         tracing::info!("stopping: ending what is under way; a second signal ends at once");
         tokio::select! {
@@ -180,7 +187,7 @@ fn shown(
     config: &Config,
     node: &Node,
     (listen, metrics): (SocketAddr, Arc<Metrics>),
-    (party, letters, views): (Party, Letters, watch::Receiver<Option<Arc<View>>>),
+    (party, letters, members): (Party, Letters, watch::Receiver<MembersShown>),
 ) -> Shown {
     let (lsm, tree, ring) = (node.lsm(), node.lsm(), node.ring());
     Shown {
@@ -196,7 +203,8 @@ fn shown(
         guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
         party,
         letters,
-        views,
+        members,
+        holdings: Arc::new(node.holdings()),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
         trees: Arc::new(move |range| trees::begin(&tree, range)),
     }

@@ -13,13 +13,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::http::Site;
 use super::{Failed, Said};
 use crate::runtime::opening;
 use crate::store::snapshot::Summary;
 use crate::store::snapshot::folder::{self, Unfinished};
-
-/// Where a node's HTTP is, unless told otherwise.
-const HTTP: &str = "127.0.0.1:7601";
 
 /// Time for the first byte: a checkpoint of the whole node goes before it.
 const FIRST_MAX: Duration = Duration::from_secs(150);
@@ -85,8 +83,7 @@ impl Command {
 
 impl Create {
     fn run(self) -> Result<Said, Failed> {
-        let address = self.http.or_else(|| variable("SLOOP_HTTP_ADDR")).unwrap_or_else(|| HTTP.to_owned());
-        let token = self.token.or_else(|| variable("SLOOP_TOKEN"));
+        let Site { address, token } = Site::new(self.http, self.token);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut unfinished = Unfinished::begin(&self.dir)?;
         match runtime.block_on(take(&address, token.as_deref(), &mut unfinished)) {
@@ -105,10 +102,6 @@ impl Restore {
         opening::restore(&self.data_dir, summary.partitions, entries.map(|entry| entry.map_err(Failed::from)))?;
         Ok(told("restored", &self.dir, summary))
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 fn told(done: &str, dir: &Path, summary: Summary) -> Said {

@@ -1,13 +1,18 @@
 //! Many keys at once: fewer frames and fewer turns of the loop, and no transaction.
 //!
-//! A batch is cut into frames that a node takes. A key that a node could not serve together with the others, because it
-//! had no room just then or the answer grew beyond a frame, is asked for alone.
+//! A batch is split by the owners of its keys, and cut into frames that a node takes. A key that a node could not serve
+//! together with the others, because it had no room just then or the answer grew beyond a frame, is asked for alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use super::{Causality, Client, Entry, Error, Key, Result, Terms, Value, Written, make_key, make_value};
 use crate::protocol::config::BATCH_KEYS_MAX;
 use crate::protocol::message::{Answer, Call, Failure, Get, Outcome, Put, Reply, Request};
+use crate::protocol::types::NodeId;
 use crate::wire::call::{BATCH_BYTES_MAX, request_bytes};
 
 impl Client {
@@ -48,8 +53,40 @@ impl Client {
         zip(pairs, replies, written)
     }
 
-    /// A reply for each request, in their order.
+    /// A reply for each request, in their order. Each owner is sent its part, all at the same time.
     async fn ask_many(&self, requests: Vec<Request>) -> Vec<Result<Reply>> {
+        let asked = requests.len();
+        let mut parts = self.parts(requests);
+        if parts.len() <= 1 {
+            let part = parts.pop_first().map(|(_, part)| part).unwrap_or_default();
+            return self.ask_part(part.into_iter().map(|(_, request)| request).collect()).await;
+        }
+        let mut asking = JoinSet::new();
+        for part in parts.into_values() {
+            let (places, requests): (Vec<usize>, Vec<Request>) = part.into_iter().unzip();
+            let client = self.clone();
+            asking.spawn(async move { places.into_iter().zip(client.ask_part(requests).await).collect::<Vec<_>>() });
+        }
+        let mut replies: Vec<Option<Result<Reply>>> = vec![None; asked];
+        for (place, reply) in asking.join_all().await.into_iter().flatten() {
+            replies[place] = Some(reply);
+        }
+        replies.into_iter().map(|reply| reply.expect("each request is in one part")).collect()
+    }
+
+    /// The requests with their places, by the owner that they go to.
+    fn parts(&self, requests: Vec<Request>) -> BTreeMap<Option<NodeId>, Vec<(usize, Request)>> {
+        let links = Arc::clone(&self.shared.links.borrow());
+        let mut parts: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (place, request) in requests.into_iter().enumerate() {
+            let owner = request.key().and_then(|key| links.owner(key));
+            parts.entry(owner).or_default().push((place, request));
+        }
+        parts
+    }
+
+    /// A reply for each request of one owner, in their order.
+    async fn ask_part(&self, requests: Vec<Request>) -> Vec<Result<Reply>> {
         let mut replies = Vec::with_capacity(requests.len());
         for batch in batches(requests) {
             match self.ask_batch(batch.clone()).await {

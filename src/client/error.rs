@@ -60,9 +60,9 @@ impl Error {
         }
     }
 
-    /// The connection's task is gone: the runtime that it ran on has been shut down.
+    /// The connection's task is gone: it was lost just now, or the runtime that it ran on has been shut down.
     pub(super) fn gone(sent: bool) -> Error {
-        Error::Connection { node: "client".to_owned(), reason: "its runtime has been shut down".to_owned(), sent }
+        Error::Connection { node: "client".to_owned(), reason: "the connection is gone".to_owned(), sent }
     }
 
     pub(super) fn unexpected(asked: &'static str, answer: &impl Debug) -> Error {

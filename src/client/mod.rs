@@ -55,6 +55,15 @@
 //! # }
 //! ```
 //!
+//! # Which node answers
+//!
+//! The client asks for the ring when it connects, every few seconds, and when a connection is lost. A request for one
+//! key goes straight to the core of an owner, to the first one that is up; while there is no connection to it yet, and
+//! where none can be had, it goes over another one, to another core, another owner or any node, which forwards it. A
+//! batch is split by owners. A node that was lost is left aside for a moment, one that has gone quiet until it is heard
+//! again. What is about a node and not about a key (ping, info, a listing, the copies that a node holds) goes to the
+//! first node that was named, as long as it is there.
+//!
 //! # Retries
 //!
 //! A request is tried until its deadline as long as that is safe: reads always; a write when it certainly was not done,
@@ -65,6 +74,8 @@
 
 mod options;
 mod connection;
+mod map;
+mod links;
 mod driver;
 mod ids;
 mod retry;
@@ -79,29 +90,30 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use self::entry::Entry;
 pub use self::error::Error;
 pub use self::listing::Listing;
-pub use self::options::Options;
+pub use self::options::{Nodes, Options};
 pub use crate::protocol::message::{
     Causality, Copies, Copy, Delete, Failure, Found, Get, Keys, Level, NodeInfo, Put, Reply, Request, Sibling, Terms,
     Written,
 };
 pub use crate::protocol::types::{Key, OperationId, Value};
 
-use self::connection::Job;
+use self::driver::Driver;
 use self::ids::Ids;
+use self::links::{Links, Wish};
 use crate::protocol::message::{Answer, Call};
 
 /// What an operation of the client returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Calls that wait for their turn on the connection; more wait in their own tasks.
+/// Calls that wait for their turn on a connection; more wait in their own tasks.
 const JOBS_MAX: usize = 1_024;
 
-/// A connection to a cluster, shared by any number of tasks. Clones share it; it closes with the last of them.
+/// Connections to a cluster, shared by any number of tasks. Clones share them; they close with the last of them.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -111,24 +123,27 @@ pub struct Client {
 struct Shared {
     options: Options,
     ids: Ids,
-    jobs: mpsc::Sender<Job>,
+    links: watch::Receiver<Arc<Links>>,
+    wishes: mpsc::Sender<Wish>,
 }
 
 impl Client {
-    /// Connects to the first of `nodes` that welcomes us: `host:port`, several with commas between them.
+    /// Connects to the first of `nodes` that welcomes us: `host:port`, in a list or in one text with commas between
+    /// them. From it the client learns of all others.
     ///
     /// # Errors
     /// [`Error::Connection`] when none can be reached, [`Error::Failure`] when one refuses.
-    pub async fn connect(nodes: impl AsRef<str>) -> Result<Client> {
+    pub async fn connect(nodes: impl Nodes) -> Result<Client> {
         Options::new(nodes).connect().await
     }
 
     async fn with(options: Options) -> Result<Client> {
         let ids = Ids::new()?;
-        let connection = connection::connect(&options, 0).await?;
-        let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        tokio::spawn(driver::drive(options.clone(), connection, queue));
-        let shared = Arc::new(Shared { options, ids, jobs });
+        let connection = connection::connect(&options, 0, Vec::new()).await?;
+        let (wishes, queue) = mpsc::channel(JOBS_MAX);
+        let (published, links) = watch::channel(Arc::default());
+        tokio::spawn(Driver::new(options.clone(), connection, queue, published).run());
+        let shared = Arc::new(Shared { options, ids, links, wishes });
         Ok(Client { shared })
     }
 

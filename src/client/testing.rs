@@ -1,9 +1,9 @@
 //! A node for tests: the real protocol over a real socket, with memory for a disk.
 //!
 //! It decides with the same state machine as a node and speaks the same bytes, so what a client learns here holds
-//! there; it keeps nothing, has one core and one copy of each key. What came together is answered last first: a
-//! client must not rely on the order. And it can be told to fail in the ways that are hard to bring about with a real
-//! node:
+//! there; it keeps nothing, has one core and one copy of each key. A [`Cluster`] is several that share their memory,
+//! and shows which way requests go. What came together is answered last first: a client must not rely on the order. And
+//! it can be told to fail in the ways that are hard to bring about with a real node:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -23,7 +23,7 @@
 //! # }
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -35,13 +35,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::links::Target;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::{DEADLINE_DEFAULT, PARTITIONS};
 use crate::protocol::io::{Effect, Held, Input};
-use crate::protocol::message::{Answer, Call, Directory, Failure, Keys, NodeInfo, Outcome, Page, Place, Request};
-use crate::protocol::ring::{Cores, Partition, Ring, View};
+use crate::protocol::message::{
+    Answer, Call, Directory, Failure, Keys, NodeInfo, Outcome, Page, Place, Request, RingMap,
+};
+use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, Partition, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
-use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, Now, RequestId, WallTime};
+use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, WallTime};
 use crate::wire::frame::{ANSWER_BYTES_MAX, CALL_BYTES_MAX};
 use crate::wire::hello::{Features, Greeting, Hello, Limits, Token, VERSIONS, Welcome, encode_greeting};
 use crate::wire::{CallId, decode_call, encode_answer, next_frame};
@@ -54,6 +57,29 @@ pub struct Node {
     addr: String,
     orders: mpsc::Sender<Order>,
     task: JoinHandle<()>,
+}
+
+/// Several nodes with one memory: each of them answers for every key, and says in the ring who owns what, so that it
+/// shows which way a client goes. It closes when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Option<Node>>,
+    members: Vec<Member>,
+    welcome: Welcome,
+    orders: mpsc::Sender<Order>,
+}
+
+/// A request as it reached a node of a [`Cluster`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Which node it reached, counted from 0.
+    pub node: usize,
+    /// On which core's connection.
+    pub core: CoreId,
+    /// The key that it is about.
+    pub key: Key,
+    /// Whether it came in a batch.
+    pub batched: bool,
 }
 
 /// What the node does wrong with the next call, once. Several wait in line.
@@ -70,8 +96,13 @@ pub enum Fault {
 }
 
 enum Order {
-    Call(Call, oneshot::Sender<Said>),
+    Call { at: Target, call: Call, said: oneshot::Sender<Said> },
     Fault(Fault, oneshot::Sender<()>),
+    View { members: Vec<Member>, layout: Option<Layout>, done: oneshot::Sender<()> },
+    Faults(oneshot::Sender<usize>),
+    Map(oneshot::Sender<RingMap>),
+    Silence(NodeId, bool, oneshot::Sender<()>),
+    Heard(oneshot::Sender<Vec<(Target, Key, bool)>>),
 }
 
 enum Said {
@@ -96,11 +127,24 @@ impl Node {
     /// bytes.
     pub async fn start_with(token: &str) -> io::Result<Node> {
         let token = Token::new(token.to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let addr = listener.local_addr()?.to_string();
-        let (orders, queue) = mpsc::channel(1);
         let state = State::new(getrandom::u64().map_err(io::Error::other)?);
-        let task = tokio::spawn(run(listener, token, state, orders.clone(), queue));
+        let (welcome, cores) = (state.welcome(), Cores { count: 1, salt: 0 });
+        let (orders, queue) = mpsc::channel(1);
+        tokio::spawn(run(state, queue));
+        Node::listen("127.0.0.1:0", token, welcome, cores, orders).await
+    }
+
+    async fn listen(
+        addr: &str,
+        token: Token,
+        welcome: Welcome,
+        cores: Cores,
+        orders: mpsc::Sender<Order>,
+    ) -> io::Result<Node> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?.to_string();
+        let welcome = Welcome { cores: cores.count, salt: cores.salt, ..welcome };
+        let task = tokio::spawn(accept(listener, token, welcome, orders.clone()));
         Ok(Node { addr, orders, task })
     }
 
@@ -111,9 +155,124 @@ impl Node {
 
     /// Makes the next call go wrong; returns once that is certain.
     pub async fn inject(&self, fault: Fault) {
-        let (done, heard) = oneshot::channel();
-        self.orders.send(Order::Fault(fault, done)).await.expect("the node runs until it is dropped");
-        heard.await.expect("the node runs until it is dropped");
+        told(&self.orders, |done| Order::Fault(fault, done)).await;
+    }
+}
+
+/// Gives an order and waits until it is carried out.
+async fn told<T>(orders: &mpsc::Sender<Order>, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> T {
+    let (done, heard) = oneshot::channel();
+    drop(orders.send(order(done)).await);
+    heard.await.expect("the memory lives as long as its nodes")
+}
+
+impl Cluster {
+    /// Starts so many nodes of so many cores on free ports of 127.0.0.1. Each key has three owners where there are as
+    /// many nodes.
+    ///
+    /// # Errors
+    /// What the operating system says about the ports.
+    pub async fn start(nodes: usize, cores: u16) -> io::Result<Cluster> {
+        let state = State::new(getrandom::u64().map_err(io::Error::other)?);
+        let welcome = state.welcome();
+        let (orders, queue) = mpsc::channel(1);
+        tokio::spawn(run(state, queue));
+        let mut cluster = Cluster { nodes: Vec::new(), members: Vec::new(), welcome, orders: orders.clone() };
+        for at in 0..nodes {
+            let name = format!("{NAME}-{at}");
+            let cores = Cores { count: cores, salt: at as u64 };
+            let welcome = Welcome { node: name.clone(), ..cluster.welcome.clone() };
+            let node = Node::listen("127.0.0.1:0", Token::default(), welcome, cores, orders.clone()).await?;
+            let address = node.addr().parse().map_err(io::Error::other)?;
+            cluster.nodes.push(Some(node));
+            let (node, liveness) = (NodeId::of(&name), Liveness::Up);
+            cluster.members.push(Member { node, name: name.into(), address, http: address, cores, liveness });
+        }
+        cluster.lay_out(&(0..nodes).collect::<Vec<_>>()).await;
+        Ok(cluster)
+    }
+
+    /// Where the node listens.
+    pub fn addr(&self, node: usize) -> String {
+        self.members[node].address.to_string()
+    }
+
+    /// The first owner of a key, and the core that serves it there.
+    pub async fn owner(&self, key: &Key) -> (usize, CoreId) {
+        let map = told(&self.orders, Order::Map).await;
+        let partition = Ring::new(map.partitions).partition(key);
+        let owners = map.owners.expect("nothing is known beforehand");
+        let owner = &map.nodes[usize::from(owners[usize::from(partition.0) * usize::from(map.copies)])];
+        (self.place(owner.node), owner.cores.of(partition))
+    }
+
+    /// Makes these nodes, and no others, own everything.
+    pub async fn lay_out(&mut self, nodes: &[usize]) {
+        let row = |node: &usize| LayoutRow {
+            node: self.members[*node].node,
+            incarnation: *node as u128,
+            zone: "".into(),
+            weight: 1,
+        };
+        let wanted = Wanted { n: 3, r: 2, w: 2 };
+        let rows: Vec<LayoutRow> = nodes.iter().map(row).collect();
+        let layout = Layout::founding(PARTITIONS, wanted, rows[0].clone()).next(rows, wanted);
+        self.view(Some(layout)).await;
+    }
+
+    /// Stops a node: its connections close, and the others say that it is down.
+    pub async fn stop(&mut self, node: usize) {
+        self.nodes[node] = None;
+        self.members[node].liveness = Liveness::Down;
+        self.view(None).await;
+    }
+
+    /// Starts a node again that was stopped, where it was.
+    ///
+    /// # Errors
+    /// What the operating system says about the port.
+    pub async fn start_again(&mut self, node: usize) -> io::Result<()> {
+        let Member { name, cores, .. } = self.members[node].clone();
+        let welcome = Welcome { node: name.to_string(), ..self.welcome.clone() };
+        let (addr, orders) = (self.addr(node), self.orders.clone());
+        self.nodes[node] = Some(Node::listen(&addr, Token::default(), welcome, cores, orders).await?);
+        self.members[node].liveness = Liveness::Up;
+        self.view(None).await;
+        Ok(())
+    }
+
+    /// Lets a node take calls and never answer, or answer again. The others say nothing about it.
+    pub async fn silence(&self, node: usize, is_silent: bool) {
+        let node = self.members[node].node;
+        told(&self.orders, |done| Order::Silence(node, is_silent, done)).await;
+    }
+
+    /// Makes the next call go wrong, whichever node it comes to; returns once that is certain.
+    pub async fn inject(&self, fault: Fault) {
+        told(&self.orders, |done| Order::Fault(fault, done)).await;
+    }
+
+    /// How many calls are yet to go wrong.
+    pub async fn faults(&self) -> usize {
+        told(&self.orders, Order::Faults).await
+    }
+
+    /// All requests for keys since this was asked last.
+    pub async fn heard(&self) -> Vec<Heard> {
+        let heard = told(&self.orders, Order::Heard).await;
+        let one =
+            |(at, key, batched): (Target, Key, bool)| Heard { node: self.place(at.node), core: at.core, key, batched };
+        heard.into_iter().map(one).collect()
+    }
+
+    fn place(&self, node: NodeId) -> usize {
+        self.members.iter().position(|member| member.node == node).expect("a node of this cluster")
+    }
+
+    async fn view(&self, layout: Option<Layout>) {
+        let mut members = self.members.clone();
+        members.sort_by_key(|member| member.node);
+        told(&self.orders, |done| Order::View { members, layout, done }).await;
     }
 }
 
@@ -123,28 +282,52 @@ impl Drop for Node {
     }
 }
 
-/// The one task that owns the state. Its connections end with it.
-async fn run(
-    listener: TcpListener,
-    token: Token,
-    mut state: State,
-    orders: mpsc::Sender<Order>,
-    mut queue: mpsc::Receiver<Order>,
-) {
-    let mut connections = JoinSet::new();
+/// The one task that owns the state. It ends with the last node.
+async fn run(mut state: State, mut queue: mpsc::Receiver<Order>) {
     let mut faults = VecDeque::new();
+    let mut silent = BTreeSet::new();
+    while let Some(order) = queue.recv().await {
+        match order {
+            Order::Fault(fault, done) => {
+                faults.push_back(fault);
+                let _ = done.send(());
+            }
+            Order::Silence(node, is_silent, done) => {
+                if is_silent {
+                    silent.insert(node)
+                } else {
+                    silent.remove(&node)
+                };
+                let _ = done.send(());
+            }
+            Order::View { members, layout, done } => {
+                state.members = members;
+                state.layout = layout.map(Arc::new).or(state.layout);
+                let _ = done.send(());
+            }
+            Order::Faults(done) => drop(done.send(faults.len())),
+            Order::Map(done) => drop(done.send(state.map(NodeId::of(NAME), LayoutStamp::default()))),
+            Order::Heard(done) => drop(done.send(std::mem::take(&mut state.heard))),
+            Order::Call { at, said, .. } if silent.contains(&at.node) => drop(said.send(Said::Nothing)),
+            Order::Call { at, call: Call::Ring { known }, said } => {
+                drop(said.send(Said::Answer(Answer::Ring(state.map(at.node, known)))));
+            }
+            Order::Call { at, call, said } => {
+                state.note(at, &call);
+                drop(said.send(state.obey(call, faults.pop_front())));
+            }
+        }
+    }
+}
+
+/// The one task of a node. Its connections end with it.
+async fn accept(listener: TcpListener, token: Token, welcome: Welcome, orders: mpsc::Sender<Order>) {
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Ok((stream, _)) = listener.accept() => {
-                connections.spawn(serve(stream, token.clone(), state.welcome(), orders.clone()));
+                connections.spawn(serve(stream, token.clone(), welcome.clone(), orders.clone()));
             }
-            Some(order) = queue.recv() => match order {
-                Order::Fault(fault, done) => {
-                    faults.push_back(fault);
-                    let _ = done.send(());
-                }
-                Order::Call(call, said) => drop(said.send(state.obey(call, faults.pop_front()))),
-            },
             Some(_) = connections.join_next() => {}
         }
     }
@@ -168,9 +351,10 @@ async fn serve(mut stream: TcpStream, token: Token, welcome: Welcome, orders: mp
     let mut out = BytesMut::new();
     encode_greeting(&mut out, &greeting);
     stream.write_all_buf(&mut out).await?;
-    if greeting.is_err() {
+    let Ok(welcome) = greeting else {
         return Ok(());
-    }
+    };
+    let at = Target { node: NodeId::of(&welcome.node), core: welcome.core };
     loop {
         let mut together = Vec::new();
         let broken = loop {
@@ -186,7 +370,7 @@ async fn serve(mut stream: TcpStream, token: Token, welcome: Welcome, orders: mp
             let answer = match call {
                 Err(error) => Answer::One(Err(error.into())),
                 Ok(call) => {
-                    orders.send(Order::Call(call, said)).await.map_err(io::Error::other)?;
+                    orders.send(Order::Call { at, call, said }).await.map_err(io::Error::other)?;
                     match heard.await.map_err(io::Error::other)? {
                         Said::Answer(answer) => answer,
                         Said::Nothing => continue,
@@ -212,7 +396,10 @@ fn greet(hello: &Hello, token: &Token, welcome: Welcome) -> Greeting {
     match hello.versions.common(VERSIONS) {
         None => Err(Failure::Version { min: VERSIONS.min, max: VERSIONS.max }),
         Some(_) if hello.token != *token => Err(Failure::Unauthorized),
-        Some(version) => Ok(Welcome { version, ..welcome }),
+        Some(version) => {
+            let core = hello.core.filter(|core| core.0 < welcome.cores).unwrap_or(CoreId(0));
+            Ok(Welcome { version, core, ..welcome })
+        }
     }
 }
 
@@ -224,6 +411,11 @@ struct State {
     held: BTreeMap<Place, Arc<Siblings>>,
     requests: u64,
     started: tokio::time::Instant,
+    /// None for a node alone.
+    layout: Option<Arc<Layout>>,
+    members: Vec<Member>,
+    /// Requests of a cluster's clients.
+    heard: Vec<(Target, Key, bool)>,
 }
 
 impl State {
@@ -248,6 +440,27 @@ impl State {
             held: BTreeMap::new(),
             requests: 0,
             started: tokio::time::Instant::now(),
+            layout: None,
+            members: Vec::new(),
+            heard: Vec::new(),
+        }
+    }
+
+    /// What the node says of the ring.
+    fn map(&self, me: NodeId, known: LayoutStamp) -> RingMap {
+        match &self.layout {
+            None => self.shard.view().map(known),
+            Some(layout) => {
+                let (layout, members) = (Arc::clone(layout), self.members.clone());
+                View { me, epoch: 1, layout, members }.map(known)
+            }
+        }
+    }
+
+    fn note(&mut self, at: Target, call: &Call) {
+        if self.layout.is_some() {
+            let batched = matches!(call, Call::Many(_));
+            self.heard.extend(call.keys().map(|key| (at, key.clone(), batched)));
         }
     }
 
@@ -270,7 +483,7 @@ impl State {
             Call::Many(requests) => Answer::Many(requests.into_iter().map(|request| self.decide(request)).collect()),
             Call::Ping => Answer::Pong,
             Call::Info => Answer::Info(self.info()),
-            Call::Ring { known } => Answer::Ring(self.info().ring_alone(known)),
+            Call::Ring { known } => Answer::Ring(self.map(NodeId::of(NAME), known)),
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use super::members::{Received, exchange};
 use super::metrics::Metrics;
+use super::node::MembersShown;
 use super::shake::Party;
 use crate::protocol::membership::{
     Answer, Birth, Durable, Effect, Input, LetterId, Membership, Note, Refusal, Unanswered,
@@ -58,12 +59,9 @@ pub struct Parts {
     pub emptiness: Emptiness,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Where the newest view is shown.
-    pub views: watch::Sender<Option<Arc<View>>>,
+    /// Where the newest view and the newest rows are shown.
+    pub shown: watch::Sender<MembersShown>,
 }
-
-/// What tasks have brought to an end.
-type Ended = Input;
 
 /// A membership at work.
 pub struct Gossip {
@@ -71,7 +69,8 @@ pub struct Gossip {
     socket: tokio::net::UdpSocket,
     clock: Clock,
     membership: Membership,
-    tasks: JoinSet<Ended>,
+    /// What takes time; each ends as an input.
+    tasks: JoinSet<Input>,
     answers: BTreeMap<LetterId, oneshot::Sender<Answer>>,
     letters: u64,
     /// A view that some core may not have seen.
@@ -111,7 +110,7 @@ impl Gossip {
     }
 
     /// Works until this node may not go on, and says why.
-    pub async fn work(mut self) -> Refusal {
+    pub async fn work(&mut self) -> Refusal {
         loop {
             if let Some(refusal) = self.refusal.take() {
                 return refusal;
@@ -142,6 +141,11 @@ impl Gossip {
                 self.handle(Input::Tick);
             }
         }
+    }
+
+    /// Tells others that this node stops. They would find out by themselves.
+    pub fn leave(&mut self) {
+        self.handle(Input::Leave);
     }
 
     fn read_packets(&mut self) {
@@ -199,6 +203,8 @@ impl Gossip {
                     let _ = waiting.send(answer);
                 }
                 Effect::Persist(durable) => {
+                    // No row changes without being made durable.
+                    self.parts.shown.send_modify(|shown| shown.rows = Arc::new(durable.rows.clone()));
                     let writer = Arc::clone(&self.parts.writer);
                     self.tasks.spawn(async move {
                         let written = spawn_blocking(move || writer(&durable)).await;
@@ -250,7 +256,7 @@ impl Gossip {
         if let Some(view) = self.unshown.take() {
             match self.parts.door.show(&view) {
                 Ok(()) => {
-                    self.parts.views.send_replace(Some(view));
+                    self.parts.shown.send_modify(|shown| shown.view = Some(view));
                 }
                 Err(_no_room) => self.unshown = Some(view),
             }
@@ -268,7 +274,7 @@ fn log(note: Note) {
             tracing::info!(number = stamp.number, hash = format!("{:016x}", stamp.hash), nodes, "a layout is in force");
         }
         Note::Unruly { stamp, rule } => {
-            tracing::error!(number = stamp.number, %rule, "a layout of another member breaks the rules: it is not taken");
+            tracing::error!(number = stamp.number, %rule, "a member's layout breaks the rules: it is not taken");
         }
         Note::HeldByData => {
             tracing::warn!("nodes have joined and stay staged: the cluster holds data, and data is not moved yet");

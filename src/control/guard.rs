@@ -18,6 +18,11 @@ impl Guard {
         self.0.is_some()
     }
 
+    /// The token, to be shown to another node of the cluster, which asks for the same.
+    pub fn token(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+
     /// Whether who shows this is let in. Looks at every byte, whichever differs.
     pub fn admits(&self, shown: &[u8]) -> bool {
         let Some(token) = &self.0 else {

@@ -11,11 +11,13 @@ use super::members::Letters;
 use super::metrics::Metrics;
 use super::shake::Party;
 use crate::protocol::antientropy::{Range, Tree};
+use crate::protocol::membership::Rows;
 use crate::protocol::message::Directory;
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::types::ClusterId;
 use crate::runtime::door::Door;
 use crate::runtime::heartbeat::Heartbeats;
+use crate::runtime::holdings::Holding;
 
 /// Everything that HTTP and the acceptor show or need; filled once at the start.
 #[derive(Clone)]
@@ -44,13 +46,27 @@ pub struct Node {
     pub party: Party,
     /// Where letters of other members go.
     pub letters: Letters,
-    /// The newest view of the cluster; none before the first.
-    pub views: watch::Receiver<Option<Arc<View>>>,
+    /// The cluster as this node sees it now.
+    pub members: watch::Receiver<MembersShown>,
+    /// How much the node holds.
+    pub holdings: HoldingsSource,
     /// How a snapshot is begun.
     pub snapshots: SnapshotSource,
     /// How a hash tree is made.
     pub trees: TreeSource,
 }
+
+/// What is shown of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct MembersShown {
+    /// Who owns what, and who answers; none before the membership has begun.
+    pub view: Option<Arc<View>>,
+    /// What members know of each other.
+    pub rows: Arc<Rows>,
+}
+
+/// Tells how much the node holds now. Calls into the LSM tree, which may take a while.
+pub type HoldingsSource = Arc<dyn Fn() -> Holding + Send + Sync>;
 
 /// Begins a snapshot of what the LSM tree holds now, on a thread of its own, and gives its bytes as they come
 /// (`store::snapshot`). The channel is bounded; dropping the receiver ends the thread. A checkpoint has gone before it.

@@ -73,7 +73,8 @@ pub enum SettleError {
     Refused(#[from] Refusal),
     /// The directory is another node's.
     #[error(
-        "{path} belongs to node \"{owner}\", not to \"{name}\": start it with --name {owner}, or choose another --data-dir"
+        "{path} belongs to node \"{owner}\", not to \"{name}\": start it with --name {owner}, or choose another \
+         --data-dir"
     )]
     OtherName {
         /// The directory.
@@ -123,6 +124,15 @@ pub async fn settle(wants: &Wants) -> Result<Settled, SettleError> {
     }
 }
 
+/// The name of the node whose data directory it is, where it knows one.
+///
+/// # Errors
+/// [`HomeError`].
+pub fn owner(data_dir: &Path) -> Result<Option<String>, HomeError> {
+    let known = cluster::read(data_dir)?;
+    Ok(known.and_then(|known| Some(known.rows.get(known.me)?.name.to_string())))
+}
+
 /// Whether what the directory knows is this node's.
 fn own(wants: &Wants, known: &Durable, identity: Option<&Identity>) -> Result<(), SettleError> {
     let path = || wants.data_dir.clone();
@@ -158,12 +168,8 @@ async fn join(wants: &Wants) -> Result<Settled, SettleError> {
     let start = RowStart { count: 0, stamp: 0, address: wants.address, http: wants.http, cores };
     let durable = may_join(&wants.name, fresh.incarnation, start, known)?;
     tracing::info!(cluster = %durable.cluster, nodes = durable.rows.len() - 1, "joining");
-    keep(&wants.data_dir, &durable)?;
+    cluster::write(&wants.data_dir, &durable)?;
     Ok(Settled { founding: begun(&durable), seeds: seeds(wants).await, known: Some(durable) })
-}
-
-fn keep(folder: &Path, durable: &Durable) -> Result<(), HomeError> {
-    cluster::write(folder, durable)
 }
 
 /// What the first member that answers knows.

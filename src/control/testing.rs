@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::guard::Guard;
 use super::metrics::Metrics;
-use super::node::Node;
+use super::node::{MembersShown, Node};
 use super::shake::Party;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
@@ -19,6 +20,7 @@ use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, WallTime};
 use crate::runtime::door::Door;
 use crate::runtime::heartbeat::Heartbeats;
+use crate::runtime::holdings::Holding;
 use crate::runtime::mail::{Arrival, Knock, MAIL_MAX, Mail};
 use crate::wire::proof::Secret;
 
@@ -51,7 +53,8 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         guard: Guard::new(token),
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
         letters: super::members::letters().0,
-        views: tokio::sync::watch::channel(None).1,
+        members: members(Arc::new(View::alone("node-a", CORES, RING))),
+        holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7 }),
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
             made.send(Ok(Tree::new(range))).unwrap();
@@ -65,6 +68,11 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         }),
     };
     (node, arrivals)
+}
+
+/// Where a view is shown that never changes.
+pub(super) fn members(view: Arc<View>) -> watch::Receiver<MembersShown> {
+    watch::channel(MembersShown { view: Some(view), rows: Arc::default() }).1
 }
 
 fn actor(core: u16) -> ActorId {

@@ -68,6 +68,7 @@ impl Shard {
                 self.peers.on_answer(asking.to, is_read.then(|| now.instant.since(asking.since)));
             }
             Err(Unheard::NotSent | Unheard::Lost) => self.peers.on_lost(asking.to),
+            Err(Unheard::NotTaken) => {}
         }
         if let Ok(Told::Refused(super::peer::Refused::Layout(stamp))) = &told {
             effects.push(Effect::Compare(*stamp));

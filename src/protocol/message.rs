@@ -1,6 +1,6 @@
 //! What clients ask and nodes answer, as plain types. `wire` spells them; nothing here knows bytes.
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -458,22 +458,6 @@ impl Request {
     /// Whether the request changes anything.
     pub fn is_write(&self) -> bool {
         matches!(self, Request::Put(_) | Request::Delete(_))
-    }
-}
-
-impl NodeInfo {
-    /// The ring of this node where it is a cluster of its own: it owns everything, once.
-    pub fn ring_alone(&self, known: LayoutStamp) -> RingMap {
-        let stamp = LayoutStamp { number: 1, hash: 0 };
-        let node = RingNode {
-            node: NodeId::of(&self.name),
-            name: self.name.clone(),
-            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-            cores: Cores { count: self.cores, salt: self.salt },
-            is_up: true,
-        };
-        let owners = (known != stamp).then(|| vec![0; usize::from(self.partitions)]);
-        RingMap { stamp, partitions: self.partitions, copies: 1, nodes: vec![node], owners }
     }
 }
 

@@ -125,8 +125,12 @@ pub enum Refused {
 /// Why nothing was heard from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unheard {
-    /// There is no connection, or no room on it: the peer has not been asked.
+    /// There is no connection: the peer has not been asked. Once there is one, [`Input::Linked`] tells.
+    ///
+    /// [`Input::Linked`]: super::io::Input::Linked
     NotSent,
+    /// There is a connection, and no room on it, or the peer did not understand: nothing was done.
+    NotTaken,
     /// The connection was lost: the peer may have done it.
     Lost,
 }

@@ -236,6 +236,11 @@ impl Shard {
         (self.actor, self.counter)
     }
 
+    /// The cluster as it sees it.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// What it has counted since the start, and how many hints wait.
     pub fn stats(&self) -> Stats {
         Stats {

@@ -30,7 +30,7 @@ pub const CALLS_MAX: usize = 1_024;
 
 /// Most asks of one core of a peer under way: a fifth of a second of 20,000 a second, which all clients of that core
 /// have together. An asker that goes beyond it is not read from.
-pub const ASKS_MAX: usize = 4_096;
+pub const ASKS_MAX: usize = 16_384;
 
 /// Answers that wait on one connection, in bytes; beyond it nothing more is read from it. A peer reads at once, and has
 /// room for what many clients of its own asked in one turn.

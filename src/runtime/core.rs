@@ -19,6 +19,7 @@ use super::connection::{Connection, Said};
 use super::door::GRACE;
 use super::entropy;
 use super::gather::{self, Gather};
+use super::holdings::{Holding, Holdings};
 use super::link::Question;
 use super::links::Links;
 use super::mail::{Errand, Finished, Job, Knock, Notice, Wish};
@@ -76,6 +77,8 @@ pub struct Parts {
     pub store: flume::Sender<Job>,
     /// The counters.
     pub metrics: CoreMetrics,
+    /// Where the core shows how much it holds.
+    pub holdings: Arc<Holdings>,
     /// Bytes of replies that may wait for slow clients.
     pub replies_bytes_max: usize,
     /// Bytes of asks that may wait for slow peers.
@@ -181,7 +184,7 @@ impl Core {
                 self.send(connection, id, &Answer::Info(info));
             }
             Call::Ring { known } => {
-                let map = self.parts.info.ring_alone(known);
+                let map = self.parts.shard.view().map(known);
                 self.send(connection, id, &Answer::Ring(map));
             }
             Call::One(Request::Keys(keys)) => {
@@ -644,7 +647,11 @@ impl Core {
         metrics.queue_appends.set(stats.queue_records as f64);
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
-        metrics.shard.show(&self.parts.shard.stats());
+        let shard = self.parts.shard.stats();
+        metrics.shard.show(&shard);
+        let bytes = stats.overlay_bytes + stats.frozen_bytes;
+        let holding = Holding { keys: stats.overlay_keys as u64, bytes, hints: shard.hints_waiting };
+        self.parts.holdings.show(self.parts.id, holding);
     }
 }
 

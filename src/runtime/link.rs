@@ -192,7 +192,7 @@ impl Link {
                 let told = told.map_err(|failure| {
                     // What was not understood was not done: another may be asked.
                     tracing::debug!(node = %self.to.0, core = %self.to.1, %failure, "a peer did not understand an ask");
-                    Unheard::NotSent
+                    Unheard::NotTaken
                 });
                 Ok(Some(Heard { ask, told, took: now.since(at) }))
             }

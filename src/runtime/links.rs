@@ -133,7 +133,7 @@ impl Links {
     /// Sends an ask on its way.
     ///
     /// # Errors
-    /// [`Unheard::NotSent`]: no link is up, or there is no room on it.
+    /// [`Unheard::NotSent`]: no link is up. [`Unheard::NotTaken`]: there is no room on it.
     pub fn ask(
         &mut self,
         now: Instant,
@@ -153,19 +153,25 @@ impl Links {
 
     fn put(&mut self, now: Instant, link: &Rc<Link>, question: &Question<'_>) -> Result<(), Unheard> {
         let bytes = ask_bytes(question.ask);
-        if link.is_closed() || link.is_full() {
+        if link.is_closed() {
             return Err(Unheard::NotSent);
+        }
+        if link.is_full() {
+            return Err(Unheard::NotTaken);
         }
         if !self.has_room(link, bytes) {
             // What one turn asks is sent at its end; some of it may go before.
             self.send(link);
-            if link.is_closed() || !self.has_room(link, bytes) {
+            if link.is_closed() {
                 return Err(Unheard::NotSent);
+            }
+            if !self.has_room(link, bytes) {
+                return Err(Unheard::NotTaken);
             }
         }
         self.queued_bytes += link.put(now, question).map_err(|error| {
             tracing::warn!(node = %link.to().0, %error, "an ask cannot be sent");
-            Unheard::NotSent
+            Unheard::NotTaken
         })?;
         if link.becomes_dirty() {
             self.dirty.push(Rc::clone(link));

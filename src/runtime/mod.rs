@@ -10,6 +10,7 @@ pub mod probe;
 pub mod mail;
 pub mod slots;
 pub mod heartbeat;
+pub mod holdings;
 pub mod metrics;
 pub mod shard_metrics;
 pub mod signal;

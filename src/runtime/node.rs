@@ -17,6 +17,7 @@ use super::door::Door;
 use super::entropy;
 use super::executor::{DRAIN_MAX, Rest, Setup};
 use super::heartbeat::Heartbeats;
+use super::holdings::{Holding, Holdings};
 use super::launch::start_executor;
 use super::mail::{Errand, Job, MAIL_MAX, Mail, NOTICES_MAX, Notice, Wish};
 use super::memory::{Memory, OVERLAY_AGE_MAX};
@@ -45,6 +46,7 @@ pub struct Node {
     info: NodeInfo,
     directory: Arc<Directory>,
     hearts: Arc<Heartbeats>,
+    holdings: Arc<Holdings>,
     mailboxes: Vec<flume::Sender<Mail>>,
     inboxes: Vec<flume::Sender<Errand>>,
     executors: Vec<ExecutorJoinHandle<Result<(), String>>>,
@@ -97,6 +99,7 @@ impl Node {
             info,
             directory,
             hearts,
+            holdings: Arc::new(Holdings::new(config.cores)),
             mailboxes,
             inboxes,
             executors: Vec::new(),
@@ -135,6 +138,7 @@ impl Node {
                 mesh: node.inboxes.clone(),
                 store: jobs,
                 metrics: metrics(id),
+                holdings: Arc::clone(&node.holdings),
                 replies_bytes_max: usize::try_from(memory.replies_bytes_max).unwrap_or(usize::MAX),
                 asks_bytes_max: usize::try_from(memory.replies_bytes_max).unwrap_or(usize::MAX),
                 wishes: wish.clone(),
@@ -204,6 +208,17 @@ impl Node {
     /// The hearts of its cores.
     pub fn hearts(&self) -> Arc<Heartbeats> {
         Arc::clone(&self.hearts)
+    }
+
+    /// Tells how much the node holds, as often as it is asked: its tree, what memory holds beyond it, and its hints.
+    /// Calls into the tree.
+    pub fn holdings(&self) -> impl Fn() -> Holding + Send + Sync + use<> {
+        let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
+        move || {
+            let tree = lsm.size();
+            let in_tree = Holding { keys: tree.keys_approximately, bytes: tree.bytes_on_disk, hints: 0 };
+            in_tree.plus(holdings.sum())
+        }
     }
 
     /// The tree, for snapshots.

@@ -10,6 +10,7 @@ use metrics::NoopRecorder;
 
 use super::clock::Clock;
 use super::core::{Core, Parts};
+use super::holdings::Holdings;
 use super::mail::{Arrival, Caller, Errand, Job, NOTICES_MAX, Notice, Wish};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
@@ -64,6 +65,7 @@ impl World {
             mesh: vec![own_inbox, other_inbox],
             store,
             metrics: CoreMetrics::new(Arc::new(NoopRecorder), id),
+            holdings: Arc::new(Holdings::new(CORES.count)),
             replies_bytes_max: 65_536,
             asks_bytes_max: 1024 * 1024,
             wishes: wish,

@@ -6,7 +6,7 @@
 //! put k v at a r/w=3 strict id=x retry with=ctx -> refused 2 of 3
 //! get k at b as ctx -> v         "nothing" for no value, "v|w" for siblings; "as" keeps the context
 //! delete k at c -> ok
-//! crash a / restart a / pause a / resume a / fill a / empty a / cut a b / cut a > b / heal
+//! crash a / restart a / pause a / resume a / fill a / empty a / cut a b / cut a > b / clog a > b / unclog a > b / heal
 //! notice a down, notice a up     what membership says, on every other node
 //! wait 2s
 //! copy k at a -> v               what the node itself holds; "!" stands for a tombstone
@@ -97,6 +97,11 @@ impl Story {
             ["resume", node, rest @ ..] => self.each(node, rest, World::resume),
             ["fill", node, rest @ ..] => self.each(node, rest, |world, node| world.fill(node, true)),
             ["empty", node, rest @ ..] => self.each(node, rest, |world, node| world.fill(node, false)),
+            [how @ ("clog" | "unclog"), one, ">", other] => {
+                let (one, other) = (self.node("", one), self.node("", other));
+                self.world.clog(one, other, *how == "clog");
+                String::new()
+            }
             ["cut", one, ">", other] => {
                 let (one, other) = (self.node("", one), self.node("", other));
                 self.world.cut(one, other);

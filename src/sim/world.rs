@@ -45,8 +45,9 @@ pub struct World {
     scheduled: u64,
     nodes: Vec<Node>,
     layout: Arc<Layout>,
-    /// Directions in which nothing goes through.
+    /// Directions in which nothing goes through, and those that take no more.
     cut: BTreeSet<(usize, usize)>,
+    clogged: BTreeSet<(usize, usize)>,
     /// Of a thousand messages, so many are lost, so many late, so many come twice.
     lost: u64,
     late: u64,
@@ -110,6 +111,7 @@ impl World {
             nodes: Vec::new(),
             layout: layout(nodes, wanted),
             cut: BTreeSet::new(),
+            clogged: BTreeSet::new(),
             lost: 0,
             late: 0,
             doubled: 0,
@@ -162,6 +164,15 @@ impl World {
     /// Nothing goes from one node to the other any more; nobody is told.
     pub fn cut(&mut self, from: usize, to: usize) {
         self.cut.insert((from, to));
+    }
+
+    /// There is a connection from one node to the other, and no room on it any more; or there is again.
+    pub fn clog(&mut self, from: usize, to: usize, is_clogged: bool) {
+        if is_clogged {
+            self.clogged.insert((from, to))
+        } else {
+            self.clogged.remove(&(from, to))
+        };
     }
 
     /// All cuts are mended, and every connection is made anew.
@@ -440,8 +451,8 @@ impl World {
         self.begin_sync(node);
     }
 
-    /// Every request is answered by its deadline and two ticks, unless its node was paused; and what was acknowledged is
-    /// durable on as many nodes as the reply says.
+    /// Every request is answered by its deadline and two ticks, unless its node was paused; and what was acknowledged
+    /// is durable on as many nodes as the reply says.
     fn judge(&self, node: usize, id: RequestId, outcome: &Outcome) {
         let Some((key, deadline)) = self.requested.get(&id) else { return };
         let late = self.now.since(*deadline);
@@ -466,6 +477,9 @@ impl World {
         let to = self.index(to);
         if self.nodes[to].shard.is_none() {
             return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotSent) });
+        }
+        if self.clogged.contains(&(from, to)) {
+            return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotTaken) });
         }
         self.tickets += 1;
         let ticket = TicketId(self.tickets);

@@ -3,7 +3,8 @@
 //! ```text
 //! cluster:  "SLOOPCLU"  format u32  durable (`wire::members`)  crc32c u32 over all before it
 //! ```
-//! A node that joins writes it before its directory becomes a node's, so a join that breaks off goes on as the same node.
+//! A node that joins writes it before its directory becomes a node's, so a join that breaks off goes on as the same
+//! node.
 
 use std::fs;
 use std::io;
@@ -33,7 +34,8 @@ pub fn read(folder: &Path) -> Result<Option<Durable>, HomeError> {
     }
 }
 
-/// Makes what a node knows durable: after a crash the file is the old or the new one, and the new one once this returns.
+/// Makes what a node knows durable: after a crash the file is the old or the new one, and the new one once this
+/// returns.
 ///
 /// # Errors
 /// [`HomeError`].

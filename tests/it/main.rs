@@ -8,6 +8,8 @@
 mod bench;
 mod clients;
 mod cluster;
+mod cluster_cli;
+mod dev;
 mod dice;
 mod faults;
 mod harness;

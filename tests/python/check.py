@@ -60,6 +60,19 @@ def the_welcome_says_who_answers(connect):
 
 
 @check
+def the_ring_says_who_owns_what(connect):
+    with connect() as client:
+        ring = client.ring()
+        assert ring.partitions == client.welcome.partitions and 1 <= ring.copies <= len(ring.nodes)
+        assert len(ring.owners) == ring.partitions * ring.copies
+        assert all(owner < len(ring.nodes) for owner in ring.owners)
+        [me] = [node for node in ring.nodes if node.name == client.welcome.node]
+        assert me.up and (me.cores, me.salt) == (client.welcome.cores, client.welcome.salt)
+        known = client.ring(ring.number, ring.hash)
+        assert known.owners is None and known.nodes == ring.nodes
+
+
+@check
 def every_core_can_be_asked_for_and_serves_every_key(connect):
     with connect() as client:
         cores, key = client.welcome.cores, fresh()

@@ -9,6 +9,7 @@
 It blocks, and one thread uses it at a time. `pipeline` sends many calls at once.
 """
 
+import ipaddress
 import os
 import socket
 import struct
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 
 MAGIC = b"SLOP"
 VERSION = 1
-GET, PUT, DELETE, SIBLINGS, KEYS, MANY, PING, INFO = range(0x01, 0x09)
-FOUND, WRITTEN, COPIES, PAGE, MANY_OUTCOMES, PONG, INFO_ANSWER, FAILURE = 0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x88, 0xFF
+GET, PUT, DELETE, SIBLINGS, KEYS, MANY, PING, INFO, RING = range(0x01, 0x0A)
+FOUND, WRITTEN, COPIES, PAGE, MANY_OUTCOMES, PONG = 0x81, 0x82, 0x84, 0x85, 0x86, 0x87
+INFO_ANSWER, RING_ANSWER, FAILURE = 0x88, 0x89, 0xFF
 STRICT, RETRY = 1, 2
 
 # Causality of a write: a context, or one of these two.
@@ -130,6 +132,26 @@ class Info:
     uptime_ms: int
 
 
+@dataclass(frozen=True)
+class Node:
+    id: int
+    name: str
+    address: tuple
+    cores: int
+    salt: int
+    up: bool
+
+
+@dataclass(frozen=True)
+class Ring:
+    number: int
+    hash: int
+    partitions: int
+    copies: int
+    nodes: list
+    owners: list | None
+
+
 class Reader:
     """Takes fields from the front of a message."""
 
@@ -192,6 +214,20 @@ class Reader:
         dot, node, written_at, operation = self.dot(), self.text16(), self.u64(), self.bytes16()
         return Copy(dot, node, written_at, operation, self.bytes32() if self.flag() else None)
 
+    def address(self):
+        family = self.u8()
+        if family not in (4, 6):
+            raise ProtocolError(f"unknown family of an address {family}")
+        return ipaddress.ip_address(self.take(4 if family == 4 else 16)), self.u16()
+
+    def node(self):
+        return Node(self.u64(), self.text16(), self.address(), self.u16(), self.u64(), self.flag())
+
+    def ring(self):
+        number, hash, partitions, copies = self.u64(), self.u64(), self.u16(), self.u8()
+        nodes = self.list(self.node)
+        return Ring(number, hash, partitions, copies, nodes, self.list(self.u16) if self.flag() else None)
+
     def failure(self):
         return Failure(self.u16(), self.u64(), self.u64(), self.text16())
 
@@ -213,6 +249,8 @@ class Reader:
             return None
         if kind == INFO_ANSWER:
             return Info(self.text16(), self.text16(), self.u128(), self.u16(), self.u16(), self.u64(), self.u16(), self.u64())
+        if kind == RING_ANSWER:
+            return self.ring()
         if kind == FAILURE:
             return self.failure()
         raise ProtocolError(f"unknown kind of answer {kind:#x}")
@@ -269,6 +307,10 @@ def ping():
 
 def info():
     return INFO, b""
+
+
+def ring(number=0, hash=0):
+    return RING, struct.pack("<QQ", number, hash)
 
 
 class Client:
@@ -380,6 +422,9 @@ class Client:
 
     def info(self):
         return self.ask(info())
+
+    def ring(self, number=0, hash=0):
+        return self.ask(ring(number, hash))
 
 
 def operation():

@@ -121,11 +121,12 @@ fn sees(place: &Place, nodes: usize) -> Result<(), String> {
     }
 }
 
-/// Nodes that are up in a layout that there is, of what `/admin/cluster` says.
+/// Members of the layout that are up, of what `/admin/cluster` says.
 fn nodes_up(answer: &str) -> Option<usize> {
     let cluster: Json = serde_json::from_str(answer).ok()?;
     cluster["layout"]["number"].as_u64()?;
-    Some(cluster["nodes"].as_array()?.iter().filter(|node| node["state"] == "up").count())
+    let is_up = |node: &&Json| node["state"] == "member" && node["liveness"] == "up";
+    Some(cluster["nodes"].as_array()?.iter().filter(is_up).count())
 }
 
 /// Of the node with this index, as other parts of a cluster know it.
@@ -222,9 +223,11 @@ mod tests {
 
     #[test]
     fn a_cluster_is_as_large_as_its_nodes_that_are_up() {
-        let answer = r#"{"layout":{"number":3},"nodes":[{"name":"n1","state":"up"},{"name":"n2","state":"up"}]}"#;
-        assert_eq!(nodes_up(answer), Some(2));
+        let node = r#"{"name":"n1","state":"member","liveness":"up"}"#;
+        let answer = format!(r#"{{"layout":{{"number":3}},"nodes":[{node},{node}]}}"#);
+        assert_eq!(nodes_up(&answer), Some(2));
         assert_eq!(nodes_up(&answer.replacen("up", "down", 1)), Some(1));
+        assert_eq!(nodes_up(&answer.replacen("member", "staged", 1)), Some(1));
         assert_eq!(nodes_up(r#"{"nodes":[]}"#), None);
         assert_eq!(nodes_up("busy"), None);
     }

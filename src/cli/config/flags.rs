@@ -83,9 +83,17 @@ pub struct Serve {
     /// error, warn, info, debug or trace; also by module (info)
     #[argh(option)]
     log_level: Option<String>,
+    /// stop as after SIGTERM when standard input ends: `sloop dev` holds its other end, and so leaves no node behind
+    #[argh(switch, hidden_help)]
+    end_with_stdin: bool,
 }
 
 impl Serve {
+    /// Whether the node stops when its standard input ends.
+    pub fn ends_with_stdin(&self) -> bool {
+        self.end_with_stdin
+    }
+
     /// The configuration that the node runs with.
     ///
     /// # Errors

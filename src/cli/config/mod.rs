@@ -244,8 +244,8 @@ impl Config {
         };
         config.enough(machine)?;
         config.apart()?;
-        config.reachable()?;
         config.closed_to_strangers()?;
+        config.reachable()?;
         Ok(config)
     }
 

@@ -107,7 +107,7 @@ fn run<F: Future<Output = Result<Told, Failed>>>(
 }
 
 /// The key that a command line names.
-fn key(text: &str, hex: bool) -> Result<Key, Failed> {
+pub(super) fn key(text: &str, hex: bool) -> Result<Key, Failed> {
     let bytes = if hex {
         hex::decode(text).map_err(|error| Failed::wrong_use(format!("the key {text:?} is not hexadecimal: {error}")))?
     } else {

@@ -5,9 +5,12 @@
 //! and the door. Every failure becomes a `refusal::Refusal`: a status and `{"error": ..}` with a message that helps.
 
 pub mod server;
+pub mod ask;
 mod request;
 mod kv;
 mod admin;
+mod cluster;
+mod openapi;
 mod reply;
 mod refusal;
 mod budget;
@@ -21,7 +24,7 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use tokio::sync::Semaphore;
 
 use self::budget::Budget;
@@ -55,24 +58,37 @@ pub fn router(node: Node) -> Router {
         replies: Budget::new(REPLIES_BYTES_MAX),
         whole_reads: Arc::new(Semaphore::new(1)),
     });
-    let key = get(kv::get).put(kv::put).delete(kv::delete);
-    let siblings = get(kv::siblings);
-    Router::new()
-        .route("/kv/", key.clone())
-        .route("/kv/{*key}", key)
-        .route("/debug/siblings/", siblings.clone())
-        .route("/debug/siblings/{*key}", siblings)
-        .route("/admin/health", get(admin::ready))
-        .route("/admin/info", get(admin::info))
-        .route("/admin/snapshot", get(admin::snapshot))
-        .route("/admin/anti-entropy/merkle-snapshot", get(admin::merkle_snapshot))
-        .route("/health/live", get(admin::live))
-        .route("/health/ready", get(admin::ready))
-        .route("/metrics", get(admin::metrics))
+    let routed = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    routed
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::Method)
         .layer(from_fn_with_state(Arc::clone(&api), guarded))
         .with_state(api)
+}
+
+/// Every path. A key is all that stands behind its prefix, and where nothing stands there the key is refused.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Api>>)> {
+    let key = get(kv::get).put(kv::put).delete(kv::delete);
+    let siblings = get(kv::siblings);
+    let ring = get(cluster::ring);
+    vec![
+        ("/kv/", key.clone()),
+        ("/kv/{*key}", key),
+        ("/debug/siblings/", siblings.clone()),
+        ("/debug/siblings/{*key}", siblings),
+        ("/health/live", get(admin::live)),
+        ("/health/ready", get(admin::ready)),
+        ("/admin/health", get(admin::ready)),
+        ("/admin/info", get(admin::info)),
+        ("/admin/cluster", get(cluster::cluster)),
+        ("/admin/node", get(cluster::numbers)),
+        ("/admin/ring/", ring.clone()),
+        ("/admin/ring/{*key}", ring),
+        ("/admin/snapshot", get(admin::snapshot)),
+        ("/admin/anti-entropy/merkle-snapshot", get(admin::merkle_snapshot)),
+        ("/admin/openapi.json", get(openapi::document)),
+        ("/metrics", get(admin::metrics)),
+    ]
 }
 
 /// Lets in who shows the token. Stands before everything else, so that a stranger learns nothing, not even which paths

@@ -32,6 +32,9 @@ pub(super) enum Refusal {
     /// A snapshot or a hash tree is under way.
     #[error("the whole store is being read already, for a snapshot or a hash tree: one is taken at a time")]
     Busy,
+    /// The membership has not begun.
+    #[error("the node is starting: it does not know its cluster yet")]
+    Starting,
     /// What the cores say.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -49,6 +52,7 @@ impl Refusal {
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Refusal::Busy => StatusCode::CONFLICT,
+            Refusal::Starting => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Failed(failure) => status(failure),
         }
     }

@@ -38,7 +38,7 @@ const BYTES_HERE_MAX: usize = 256 * 1_024;
 type VectorClock = BTreeMap<String, u64>;
 
 /// Bytes that are spelt as they are written: no copy of a large value is made on the way.
-struct Base64<'a>(&'a [u8]);
+pub(super) struct Base64<'a>(pub(super) &'a [u8]);
 
 impl Serialize for Base64<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

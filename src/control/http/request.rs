@@ -84,6 +84,28 @@ pub(super) fn key(uri: &Uri, prefix: &str) -> Result<Key, Refusal> {
     Ok(Key::new(percent_decode_str(rest).collect::<Vec<u8>>()).map_err(Failure::from)?)
 }
 
+/// The key behind `prefix`, or in the parameter `hex` in hexadecimal digits.
+pub(super) fn key_or_hex(uri: &Uri, prefix: &str) -> Result<Key, Refusal> {
+    let mut hex = None;
+    for (name, value) in parameters(uri) {
+        match name {
+            "hex" => hex = Some(value),
+            _ => return Err(Refusal::malformed(format!("unknown parameter \"{name}\": known here is hex"))),
+        }
+    }
+    match hex {
+        None => key(uri, prefix),
+        Some(_) if uri.path() != prefix => {
+            Err(Refusal::malformed("the key stands in the path and in hex: give it once"))
+        }
+        Some(digits) => {
+            let bytes = hex::decode(digits)
+                .map_err(|error| Refusal::malformed(format!("hex: \"{digits}\" is not hexadecimal: {error}")))?;
+            Ok(Key::new(bytes).map_err(Failure::from)?)
+        }
+    }
+}
+
 /// Quorum and time, from the query and the deadline's header. `quorum` is the parameter's name: `r` or `w`.
 pub(super) fn terms(uri: &Uri, headers: &HeaderMap, quorum: &str) -> Result<Terms, Refusal> {
     let mut terms = Terms::default();

@@ -13,6 +13,9 @@ use super::request::BASE64;
 use super::*;
 use crate::control::testing::{self, WALL};
 
+mod cluster;
+mod openapi;
+
 /// A node's HTTP on a port of its own.
 struct Site {
     address: std::net::SocketAddr,
@@ -47,6 +50,10 @@ impl Told {
 impl Site {
     async fn open(token: Option<&'static str>) -> Site {
         let (node, _) = testing::node(token);
+        Site::of(node, token)
+    }
+
+    fn of(node: Node, token: Option<&'static str>) -> Site {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(server::serve(listener, router(node.clone())));

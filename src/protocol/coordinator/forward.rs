@@ -177,8 +177,8 @@ impl Shard {
         self.forward_on(now, whom, effects);
     }
 
-    /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which may
-    /// be this node.
+    /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which
+    /// may be this node.
     fn coordinators(&self, now: Now, partition: Partition, request: &Request) -> VecDeque<NodeId> {
         let me = self.view.me;
         let owners = self.view.layout.owners(partition).filter(|owner| *owner != me && self.is_reachable(*owner));

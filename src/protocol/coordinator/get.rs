@@ -262,7 +262,8 @@ impl Shard {
         if let Then::Recall(mut minting, _) | Then::Mint(mut minting) = reading.then
             && !minting.is_strict()
         {
-            // Too few are left to read from; it stays writable. Were it done before, the twins become one where they meet.
+            // Too few are left to read from; it stays writable. Were it done before, the twins become one where they
+            // meet.
             minting.set_seen(joined);
             return self.mint_upon(now, Asker { whom, deadline }, *minting, effects);
         }

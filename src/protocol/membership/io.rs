@@ -137,6 +137,8 @@ pub enum Input {
     Frozen(Option<bool>),
     /// A core has heard from a peer that goes by this layout.
     Differs(LayoutStamp),
+    /// The node stops: tells a few members, who tell the others. Nothing more may come in.
+    Leave,
     /// Time has gone by ([`Membership::wakes_at`](super::Membership::wakes_at)).
     Tick,
 }

@@ -222,6 +222,11 @@ impl Membership {
             Input::Persisted(is_durable) => self.on_persisted(now, is_durable, effects),
             Input::Frozen(is_empty) => self.on_frozen(now, is_empty, effects),
             Input::Differs(stamp) => self.on_differs(now, stamp, effects),
+            Input::Leave => {
+                let mut wants = SwimWants::default();
+                self.swim.leave(&mut wants);
+                self.carry(now, wants, effects);
+            }
             Input::Tick => self.on_tick(now, effects),
         }
         self.follow(now, effects);
@@ -479,7 +484,8 @@ impl Membership {
             }
             for member in &members {
                 let before = view.member(member.node).map(|before| before.liveness);
-                if before != Some(member.liveness) {
+                // One that was only heard of has not gone.
+                if before.unwrap_or(Liveness::Down) != member.liveness {
                     let (name, liveness) = (Arc::clone(&member.name), member.liveness);
                     effects.push(Effect::Note(Note::Liveness { name, liveness }));
                 }

@@ -13,9 +13,9 @@ use crate::protocol::types::{ClusterId, NodeId};
 pub enum Refusal {
     /// The cluster has seen a later start of this data directory.
     #[error(
-        "this data directory is an old image of node \"{name}\": it was started {starts} times, and its cluster has seen \
-         start {seen}. It would take back what was acknowledged since. Start the newest directory of the node; if that is \
-         lost, start it on an empty --data-dir under a new --name with --join"
+        "this data directory is an old image of node \"{name}\": it was started {starts} times, and its cluster has \
+         seen start {seen}. It would take back what was acknowledged since. Start the newest directory of the node; \
+         if that is lost, start on an empty --data-dir under a new --name with --join"
     )]
     Behind {
         /// The node's name.
@@ -27,8 +27,8 @@ pub enum Refusal {
     },
     /// Another copy of this data directory was started as often.
     #[error(
-        "this data directory is a copy: another one of node \"{name}\" was started too, from the same image. Only one of \
-         them may serve: stop this one, and start a new node on an empty --data-dir with --name and --join"
+        "this data directory is a copy: another one of node \"{name}\" was started too, from the same image. Only \
+         one of them may serve: stop this one, and start a new node on an empty --data-dir with --name and --join"
     )]
     Clone {
         /// The node's name.

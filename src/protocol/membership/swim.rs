@@ -166,6 +166,12 @@ impl Swim {
         let _ = self.foca.announce(Identity { node, session, address }, wanted);
     }
 
+    /// Tells others that this session ends.
+    pub(super) fn leave(&mut self, wanted: &mut Wanted) {
+        // Spelling one identity never fails.
+        let _ = self.foca.leave_cluster(&mut *wanted);
+    }
+
     /// How a node is seen. One that was never heard of is down.
     pub(super) fn liveness(&self, node: NodeId) -> Liveness {
         self.liveness.get(&node).copied().unwrap_or(Liveness::Down)

@@ -53,7 +53,8 @@ impl Core {
         if !writes {
             return Ok(());
         }
-        if self.frozen && matches!(ask, Ask::Forward(_)) {
+        // What is under way on a peer must not come to a core that has said that it holds nothing.
+        if self.frozen {
             return Err(Refused::Overloaded);
         }
         self.parts.engine.admit().map_err(|refusal| match refusal {

@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 const ONE_CORE: Cores = Cores { count: 1, salt: 5 };
 const STAMP: LayoutStamp = LayoutStamp { number: 3, hash: 4 };
 
+/// How asks ended, by their ids.
+type Ends = Vec<(u64, Result<Told, Unheard>)>;
+
 /// Nobody listens there: what is wished for is answered by the test.
 fn nowhere() -> SocketAddr {
     ([127, 0, 0, 1], 9).into()
@@ -128,7 +131,7 @@ impl Here {
     }
 
     /// Asks until there is no room, and says how many asks that took.
-    fn fill(&mut self) -> (u64, Vec<(u64, Result<Told, Unheard>)>) {
+    fn fill(&mut self) -> (u64, Ends) {
         let (mut asked, mut ended) = (0, vec![]);
         self.turn_until("there is no room", |here| {
             asked += 1;
@@ -144,7 +147,7 @@ impl Here {
     }
 
     /// How asks have ended since the last look.
-    fn told(&mut self) -> Vec<(u64, Result<Told, Unheard>)> {
+    fn told(&mut self) -> Ends {
         let told = |input| match input {
             Input::Told { ask, told } => Some((ask.0, told)),
             _ => None,
@@ -153,7 +156,7 @@ impl Here {
     }
 
     /// How the next asks end, as many.
-    fn hear(&mut self, count: usize) -> Vec<(u64, Result<Told, Unheard>)> {
+    fn hear(&mut self, count: usize) -> Ends {
         let mut heard = vec![];
         self.turn_until("all asks end", |here| {
             heard.extend(here.told());
@@ -260,7 +263,7 @@ const FATES: [Fate; 9] = [
             peer.tell(ids[1], &Told::Stored);
             Some(peer)
         },
-        [Err(Unheard::NotSent), Ok(Told::Stored)],
+        [Err(Unheard::NotTaken), Ok(Told::Stored)],
     ),
     (
         "the link is closed",
@@ -396,7 +399,7 @@ fn a_peer_that_does_not_read_costs_bounded_memory_and_every_ask_ends() {
     let queued = here.world.core.links().queued_bytes();
     assert!(queued <= 1024 * 1024 + 200_000, "{queued} bytes wait, where there is room for a megabyte");
     ended.extend(here.told());
-    assert!(ended.iter().all(|(_, told)| *told == Err(Unheard::NotSent)) && 400 < ended.len());
+    assert!(ended.iter().all(|(_, told)| *told == Err(Unheard::NotTaken)) && 400 < ended.len());
 
     drop(peer);
     here.turn_until("all asks end", |here| {
@@ -432,7 +435,7 @@ fn asks_under_way_on_one_link_are_bounded() {
     (1..=max).for_each(|id| here.ask(id, fetch()));
     assert_eq!(here.told(), []);
     here.ask(max + 1, fetch());
-    assert_eq!(here.told(), [(max + 1, Err(Unheard::NotSent))]);
+    assert_eq!(here.told(), [(max + 1, Err(Unheard::NotTaken))]);
 
     let asked = peer.hear(&mut here, usize::try_from(max).unwrap());
     peer.tell(asked[0].0, &Told::Stored);

@@ -294,6 +294,22 @@ fn a_node_whose_disk_is_full_lets_another_owner_write() {
 }
 
 #[test]
+fn a_connection_that_was_full_for_a_while_is_used_again() {
+    tell(
+        "cluster 3
+         clog a > b
+         put k 1 at a -> ok
+         wait 100ms
+         hints at a -> 1
+         unclog a > b
+         put k 2 at a -> ok
+         wait 2s
+         copy k at b -> 2
+         hints at a -> 0",
+    );
+}
+
+#[test]
 fn fault_08_a_retry_is_one_write_whichever_node_it_reaches() {
     tell(
         "cluster 3

@@ -161,8 +161,8 @@ impl Storm {
             let licensed = |value: &Value| {
                 let named = |gone: &Dot| self.world.minted(*gone) == Some(value);
                 let of_key = |written: &&Written| written.key == key;
-                // A write that was handed to two owners has two dots, of which one goes where they meet; its reply names
-                // what one of them replaced.
+                // A write that was handed to two owners has two dots, of which one goes where they meet; its reply
+                // names what one of them replaced.
                 let replaced = |written: &Written| {
                     self.world.has_twins(&written.value) || written.replaced.iter().flatten().any(named)
                 };

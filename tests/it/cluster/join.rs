@@ -53,6 +53,34 @@ fn a_node_with_another_secret_is_refused_and_counted() {
 }
 
 #[test]
+fn a_data_directory_stays_the_node_that_it_was() {
+    let home = Home::new();
+    start(&home, "n0", "127.0.0.1:0", "").terminate();
+
+    let secret = secret();
+    let ended = home.refused(&["--name", "n1", "--cluster-secret", &secret]);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.said.contains("--name n0"), "{}", ended.said);
+
+    let node = home.start_with(&["--cores", "1", "--cluster-secret", &secret]);
+    let named = crate::harness::request(node.http, "GET", "/admin/health", &[], b"");
+    assert_eq!(named.status, 200, "without a name it is the one that it was");
+}
+
+#[test]
+fn a_node_of_another_cluster_does_not_come_in_by_join() {
+    let (home, other) = (Home::new(), Home::new());
+    let node = start(&home, "n0", "127.0.0.1:0", "");
+    start(&other, "n1", "127.0.0.1:0", "").terminate();
+
+    let (secret, seed) = (secret(), node.binary.to_string());
+    let ended = other.refused(&["--name", "n1", "--cluster-secret", &secret, "--join", &seed]);
+
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.said.contains("belongs to cluster"), "{}", ended.said);
+}
+
+#[test]
 fn an_old_image_and_a_taken_name_are_refused_and_left_alone() {
     let (home, joined, image) = (Home::new(), Home::new(), Home::new());
     let node = start(&home, "n0", "127.0.0.1:0", "");
@@ -83,10 +111,9 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            fs::copy(entry.path(), target).map(|_| ()).unwrap()
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => fs::copy(entry.path(), target).map(|_bytes| ()).unwrap(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sloop::client::{Client, Error};
+use sloop::client::{Client, Error, Options};
 use tokio::runtime::Builder;
 
 /// No call may take longer: a core that is silent for this long counts as hung (docs/HTTP.md, health).
@@ -31,7 +31,10 @@ impl Bystander {
     )]
     pub(crate) fn begin(to: SocketAddr) -> Bystander {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let client = runtime.block_on(Client::connect(to.to_string())).unwrap();
+        let mut options = Options::new(to.to_string());
+        // One connection, so that those of others can be counted beside it.
+        options.routing = false;
+        let client = runtime.block_on(options.connect()).unwrap();
         let enough = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&enough);
         let works = std::thread::spawn(move || runtime.block_on(work(client, &until)));

@@ -51,6 +51,8 @@ pub(super) struct Sim {
     pub(super) lag: Duration,
     /// Its loop stands still until then.
     pub(super) paused_until: Instant,
+    /// What comes while it stands still is lost: its socket holds no more.
+    pub(super) is_full: bool,
     letters: BTreeMap<LetterId, (usize, u64, ExchangeId)>,
 }
 
@@ -111,6 +113,7 @@ impl World {
             notes: vec![],
             lag: Duration::ZERO,
             paused_until: Instant(0),
+            is_full: false,
             letters: BTreeMap::new(),
         });
         at
@@ -250,6 +253,10 @@ impl World {
                 let (_, (at, life, event)) = self.queue.pop_first().unwrap();
                 self.now = self.now.max(time);
                 let turn = self.turn(at, time);
+                let is_lost = self.nodes[at].is_full && matches!(event, Event::Packet { .. });
+                if self.now < turn && is_lost {
+                    return;
+                }
                 if self.now < turn {
                     self.put(turn, at, life, event);
                 } else if self.nodes[at].life == life && self.nodes[at].membership.is_some() {

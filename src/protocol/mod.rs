@@ -2,7 +2,8 @@
 //!
 //! Nothing in here can touch the world: no clock, no socket, no disk, no thread, no chance. What comes in is an
 //! [`io::Input`], what goes out is an [`io::Effect`]; the same inputs give the same effects, on every machine.
-//! `runtime` (and one day the simulator) carries the effects out and hands their ends back as inputs.
+//! `runtime` carries the effects out and hands their ends back as inputs; so does `sim`, on virtual time.
+//! What one core decides is [`shard`], what a node decides about its cluster is [`membership`].
 
 pub mod types;
 pub mod config;

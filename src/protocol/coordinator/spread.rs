@@ -73,7 +73,6 @@ pub(super) enum Send {
 }
 
 impl Writing {
-    #[expect(clippy::too_many_arguments, reason = "these are its parts")]
     pub(super) fn new(
         written: Written,
         quorum: Quorum,

@@ -90,8 +90,8 @@ pub const LISTINGS_MAX: usize = 16;
 /// What a refusal for lack of room tells the client to wait: about one group commit of a busy disk.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 
-/// A question to a peer is given up after this, and whoever was asked is silent: as long as it takes until a silent node
-/// is known to be down.
+/// A question to a peer is given up after this, and whoever was asked is silent: as long as it takes until a silent
+/// node is known to be down.
 pub const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A read without its R, and a write without its W, asks others as well after this: several times the round trip and

@@ -41,7 +41,9 @@ impl Shard {
 
     fn deliver_to(&mut self, now: Now, target: NodeId, effects: &mut Effects) {
         let is_member = self.view.layout.rows().iter().any(|row| row.node == target);
-        if self.stopped || (is_member && !self.is_reachable(target)) {
+        // Who owns what must be known: a hint for somebody who owns nothing any more goes to others.
+        let is_known = 0 < self.view.epoch;
+        if self.stopped || !is_known || (is_member && !self.is_reachable(target)) {
             return;
         }
         for due in self.hints.next_due(target, now.instant, self.durable) {

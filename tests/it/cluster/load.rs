@@ -228,6 +228,8 @@ async fn connect(nodes: &[SocketAddr], first: usize) -> Client {
     options.deadline = DEADLINE;
     // What each call met is told by the node that its client had chosen.
     options.routing = false;
+    // No write is tried twice: the first try would surface later as a twin.
+    options.operation_ids = false;
     options.connect().await.expect("some node is there")
 }
 

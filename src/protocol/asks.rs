@@ -108,7 +108,7 @@ impl Shard {
             match self.waiting_mut(whom) {
                 Some(Waiting::Read(_)) => self.stretch_read(now, whom, effects),
                 Some(Waiting::Write(writing)) if !writing.is_answered() => self.stretch_write(now, whom, effects),
-                Some(Waiting::Forward(_)) => self.forward_on(now, whom, effects),
+                Some(Waiting::Forward(_)) => self.stretch_forward(now, whom, effects),
                 _ => {}
             }
         }

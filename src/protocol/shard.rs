@@ -333,7 +333,7 @@ impl Shard {
                     writing.set_answered();
                     self.finish(whom, Err(writing.quorum().not_met()), effects);
                 }
-                self.owe_the_open(&writing, effects);
+                self.owe_the_open(&mut writing, effects);
                 if writing.is_spreading() {
                     self.wait(Asker { whom, deadline: Instant(u64::MAX) }, Waiting::Write(writing));
                 }
@@ -349,7 +349,8 @@ impl Shard {
 
     /// What waits for the store or the log may wait for ever; who was answered does not wait with it.
     fn forget_the_late(&mut self) {
-        let Shard { waiting, busy, awaiting, stretching, .. } = self;
+        let Shard { waiting, busy, awaiting, stretching, outdated, .. } = self;
+        outdated.retain(|whom| waiting.contains(whom));
         awaiting.retain(|(_, whom)| waiting.contains(whom));
         stretching.retain(|(_, whom)| waiting.contains(whom));
         busy.retain(|busy| {

@@ -299,7 +299,12 @@ impl Shard {
                 self.mint_upon(now, asker, *minting, effects);
             }
             Then::Recall(mut minting, known) => match known {
-                None | Some(Known::Unknown) => self.mint_upon(now, asker, *minting, effects),
+                None | Some(Known::Unknown) => {
+                    if minting.is_blind_delete() {
+                        minting.set_seen(joined);
+                    }
+                    self.mint_upon(now, asker, *minting, effects);
+                }
                 Some(Known::Reused) => self.finish(asker.whom, Err(Failure::OperationReused), effects),
                 Some(Known::Minted(remembered)) => {
                     minting.set_seen(joined);

@@ -57,8 +57,8 @@ struct Leg {
 enum LegState {
     /// Nobody has it yet.
     Open,
-    /// The owner has it, or a fallback for it.
-    Done,
+    /// This node has it: the owner, or a fallback for it.
+    Done(NodeId),
     /// Nobody can be asked any more: the owner is owed it.
     Owed,
 }
@@ -157,7 +157,7 @@ impl Shard {
         if append <= self.durable {
             writing.count_own();
         }
-        let (settled, role) = (writing.own_settled, writing.role);
+        let settled = writing.own_settled;
         let version = match send {
             Send::Version(store) => Ask::Store(store),
             Send::Whole if owners.is_empty() => {
@@ -168,7 +168,7 @@ impl Shard {
         };
         self.wait_for_own(asker, writing, settled, append);
         for owner in owners {
-            if role == Role::Owner && self.is_reachable(owner) {
+            if self.is_reachable(owner) {
                 self.ask_for_copy(now, whom, owner, owner, version.clone(), effects);
             } else {
                 self.stand_in(now, whom, owner, effects);
@@ -259,8 +259,14 @@ impl Shard {
         leg.under_way -= 1;
         match told {
             Ok(Told::Stored) if leg.state == LegState::Open => {
-                leg.state = LegState::Done;
-                if from == owner { writing.quorum.on_owner() } else { writing.quorum.on_fallback() }
+                leg.state = LegState::Done(from);
+                // Nodes count once, also where a newer layout made an owner of a fallback.
+                let copies = writing.legs.iter().filter(|leg| leg.state == LegState::Done(from)).count();
+                match (copies, from == owner) {
+                    (1, true) => writing.quorum.on_owner(),
+                    (1, false) => writing.quorum.on_fallback(),
+                    _ => {}
+                }
             }
             Ok(Told::Stored) => {}
             Ok(Told::Behind) => {
@@ -326,9 +332,10 @@ impl Shard {
     }
 
     /// Its owners are owed it where nobody took it: whoever waited for them waits no more.
-    pub(in crate::protocol) fn owe_the_open(&mut self, writing: &Writing, effects: &mut Effects) {
-        let open = writing.legs.iter().filter(|leg| leg.state == LegState::Open && leg.under_way == 0);
+    pub(in crate::protocol) fn owe_the_open(&mut self, writing: &mut Writing, effects: &mut Effects) {
+        let open = writing.legs.iter_mut().filter(|leg| leg.state == LegState::Open && leg.under_way == 0);
         for leg in open {
+            leg.state = LegState::Owed;
             self.owe(leg.owner, writing.key.clone(), false, effects);
         }
     }

@@ -388,3 +388,83 @@ fn more_than_n_nodes_can_have_all_kinds_of_quorums() {
          put k 3 at e q=20 -> refused 0 of 20",
     );
 }
+
+#[test]
+fn a_retried_delete_without_a_context_replaces_what_r_owners_hold_too() {
+    tell(
+        "cluster 3
+         cut a c
+         cut b c
+         put k 1 at a -> ok
+         heal
+         delete k at c id=x retry -> ok
+         get k at a -> nothing
+         get k at b -> nothing",
+    );
+}
+
+#[test]
+fn a_node_whose_disk_is_full_stands_in_for_nobody() {
+    tell(
+        "cluster 5
+         crash owner1 of=k
+         crash owner2 of=k
+         crash owner3 of=k
+         fill spare1 of=k
+         put k 1 at spare1 -> refused 0 of 2
+         fill spare2 of=k
+         put k 1 at spare1 -> DiskFull
+         put k 1 at spare2 -> DiskFull",
+    );
+}
+
+#[test]
+fn owners_that_are_slow_are_waited_for_before_a_fallback_mints() {
+    tell(
+        "cluster 4
+         put k 0 at owner1 -> ok
+         pause owner1 of=k
+         pause owner2 of=k
+         pause owner3 of=k
+         put k 1 at spare1 unheard as slow
+         wait 300ms
+         resume owner1 of=k
+         resume owner2 of=k
+         resume owner3 of=k
+         answer slow -> ok
+         wait 3s
+         copy k at owner1 -> 1
+         copy k at owner2 -> 1
+         copy k at owner3 -> 1",
+    );
+}
+
+#[test]
+fn a_fallback_gives_the_owners_that_it_reaches_their_copies() {
+    // The one that was asked reaches no owner; the fallback that it hands the write to does.
+    tell(
+        "cluster 5
+         clog spare2 > owner1 of=k
+         clog spare2 > owner2 of=k
+         clog spare2 > owner3 of=k
+         put k 1 at spare2 -> ok with 1 fallbacks
+         wait 3s
+         copy k at owner1 -> 1
+         copy k at owner2 -> 1
+         copy k at owner3 -> 1
+         get k at owner2 -> 1",
+    );
+}
+
+#[test]
+fn a_silent_owner_costs_those_who_hand_requests_on_once() {
+    tell(
+        "cluster 4
+         put k 1 at owner1 -> ok
+         pause owner1 of=k
+         get k at spare1 ms=60 -> 1
+         get k at spare1 ms=60 -> 1
+         get k at spare1 ms=20 -> 1
+         get k at spare1 ms=20 -> 1",
+    );
+}

@@ -130,6 +130,10 @@ impl Shard {
         if !is_local && 1 < self.copies.n {
             self.reads += 1;
             reading.left = self.other_owners(now, reading.partition);
+            // Who is known to be down is not waited for: where too few are left, that is said at once.
+            let all = reading.left.len();
+            reading.left.retain(|owner| self.view.is_up(*owner));
+            (reading.left.len()..all).for_each(|_| reading.quorum.on_failed());
             if self.reads.is_multiple_of(READ_ALL_ONE_IN) {
                 more = reading.left.len();
             }

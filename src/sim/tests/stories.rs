@@ -294,6 +294,39 @@ fn a_node_whose_disk_is_full_lets_another_owner_write() {
 }
 
 #[test]
+fn twins_of_one_operation_become_one_where_they_meet() {
+    // c is heard and hears nothing: it mints what a has minted already, and the others take that in as it comes.
+    tell(
+        "cluster 3
+         cut a > c
+         cut b > c
+         put k 1 at a id=x -> ok
+         put k 1 at c id=x ms=200 -> refused 1 of 2
+         get k at a -> 1
+         heal
+         wait 3s
+         get k at c q=3 -> 1
+         copy k at b -> 1",
+    );
+}
+
+#[test]
+fn who_is_known_to_be_down_is_not_waited_for() {
+    tell(
+        "cluster 3
+         put k 1 at a -> ok
+         wait 100ms
+         pause b
+         pause c
+         notice b down
+         notice c down
+         get k at a ms=10 -> refused 0 of 2
+         put k 2 at a ms=10 -> refused 0 of 2
+         get k at a q=1 -> 1",
+    );
+}
+
+#[test]
 fn a_connection_that_was_full_for_a_while_is_used_again() {
     tell(
         "cluster 3

@@ -212,7 +212,7 @@ impl Shard {
             }
             return self.coordinate(now, asker, Role::Owner, forwarding.request, Held::Unknown, effects);
         }
-        forwarding.left = 
+        forwarding.left =
             self.coordinators(now, forwarding.partition, &forwarding.request, forwarding.is_possible_here);
         self.wait(Asker { whom, deadline }, Waiting::Forward(forwarding));
         self.forward_on(now, whom, effects);

@@ -32,6 +32,16 @@ pub(super) enum About {
     Repair,
 }
 
+impl Asking {
+    /// Who waits for it, if it hands a request on: it is of no use once that has ended.
+    pub(super) fn forwards(&self) -> Option<Whom> {
+        match self.about {
+            About::Forward(whom) => Some(whom),
+            _ => None,
+        }
+    }
+}
+
 impl Shard {
     /// Asks a peer. It is given up after [`ASK_PATIENCE`], but for a forwarded request, which ends with that.
     pub(super) fn ask(

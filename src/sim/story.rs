@@ -8,7 +8,8 @@
 //! delete k at c -> ok
 //! put k v at a unheard as x      goes on in the background
 //! answer x -> ok                 how that ended
-//! crash a / restart a / pause a / resume a / fill a / empty a / cut a b / cut a > b / clog a > b / unclog a > b / heal
+//! crash a / restart a / break a (its log) / pause a / resume a / fill a / empty a
+//! cut a b / cut a > b / clog a > b / unclog a > b / heal
 //! notice a down, notice a up     what membership says, on every other node
 //! wait 2s
 //! copy k at a -> v               what the node itself holds; "!" stands for a tombstone
@@ -99,6 +100,7 @@ impl Story {
             ["restart", node, rest @ ..] => self.each(node, rest, World::start),
             ["pause", node, rest @ ..] => self.each(node, rest, World::pause),
             ["resume", node, rest @ ..] => self.each(node, rest, World::resume),
+            ["break", node, rest @ ..] => self.each(node, rest, World::break_log),
             ["fill", node, rest @ ..] => self.each(node, rest, |world, node| world.fill(node, true)),
             ["empty", node, rest @ ..] => self.each(node, rest, |world, node| world.fill(node, false)),
             [how @ ("clog" | "unclog"), one, ">", other, rest @ ..] => {

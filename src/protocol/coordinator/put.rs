@@ -229,7 +229,8 @@ impl Shard {
         effects: &mut Effects,
     ) -> State {
         if let Some(seen) = minting.seen.take() {
-            (newest, _) = self.merge_in(now, &minting.key, &seen, Vec::new(), newest, effects);
+            let told = minting.remembered.as_deref().filter(|known| seen.vector().covers(known.dot)).cloned();
+            (newest, _) = self.merge_in(now, &minting.key, &seen, told.into_iter().collect(), newest, effects);
         }
         let (key, partition) = (minting.key.clone(), minting.partition);
         let (strict, quorum) = (minting.strict, minting.quorum);
@@ -293,13 +294,13 @@ impl Shard {
                 let written = Written {
                     dot: known.dot,
                     context: known.context.seal(self.cluster, &minting.key),
-                    superseded: known.superseded,
+                    superseded: known.superseded.clone(),
                     written_at: known.written_at,
                     remembered: true,
                     level: Level::default(),
                 };
                 let state = newest.cloned().unwrap_or_default();
-                Ok(Some(Begun { written, append: self.append_of(&minting.key), state, send: Send::Whole }))
+                Ok(Some(Begun { written, append: self.append_of(&minting.key), state, send: Send::Remembered(known) }))
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::io::Effects;
 use crate::protocol::message::{Failure, Reply, Written};
 use crate::protocol::peer::{Ask, Refused, Store, Told, Unheard};
+use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, NodeId, Now};
@@ -38,6 +39,8 @@ pub(in crate::protocol) struct Writing {
     key: Key,
     partition: Partition,
     state: Arc<Siblings>,
+    /// What is known of it, if it was minted before: the state may have superseded it.
+    remembered: Option<Box<Remembered>>,
     /// The other owners.
     legs: SmallVec<[Leg; 2]>,
     /// Who may stand in and was not asked yet; looked up at first need.
@@ -70,6 +73,8 @@ pub(super) enum Send {
     Version(Arc<Store>),
     /// The key's whole set.
     Whole,
+    /// The same, for the sake of a write that was minted before, which may be superseded in it.
+    Remembered(Box<Remembered>),
 }
 
 impl Writing {
@@ -91,6 +96,7 @@ impl Writing {
             key,
             partition,
             state,
+            remembered: None,
             legs: SmallVec::new(),
             fallbacks: None,
         }
@@ -112,10 +118,6 @@ impl Writing {
     /// Whether peers were asked that have not answered yet.
     pub(in crate::protocol) fn is_spreading(&self) -> bool {
         self.legs.iter().any(|leg| 0 < leg.under_way)
-    }
-
-    fn state(&mut self) -> (Key, Arc<Siblings>) {
-        (self.key.clone(), Arc::clone(&self.state))
     }
 
     fn leg(&mut self, owner: NodeId) -> Option<&mut Leg> {
@@ -160,11 +162,15 @@ impl Shard {
         let settled = writing.own_settled;
         let version = match send {
             Send::Version(store) => Ask::Store(store),
-            Send::Whole if owners.is_empty() => {
+            Send::Whole | Send::Remembered(_) if owners.is_empty() => {
                 self.wait_for_own(asker, writing, settled, append);
                 return self.judge_write(whom, effects);
             }
-            Send::Whole => self.whole(&writing.key, &writing.state, None),
+            Send::Whole => self.whole_of(&writing, None),
+            Send::Remembered(remembered) => {
+                writing.remembered = Some(remembered);
+                self.whole_of(&writing, None)
+            }
         };
         self.wait_for_own(asker, writing, settled, append);
         for owner in owners {
@@ -214,9 +220,25 @@ impl Shard {
         let Some(fallback) = self.next_fallback(whom) else {
             return self.leave_owed(whom, owner, effects);
         };
-        let Some((key, state)) = self.writing_mut(whom).map(Writing::state) else { return };
-        let ask = self.whole(&key, &state, Some(owner));
+        let Some(ask) = self.whole_for(whom, Some(owner)) else { return };
         self.ask_for_copy(now, whom, owner, fallback, ask, effects);
+    }
+
+    fn whole_for(&self, whom: Whom, stands_for: Option<NodeId>) -> Option<Ask> {
+        match self.waiting.get(&whom) {
+            Some((_, Waiting::Write(writing))) => Some(self.whole_of(writing, stands_for)),
+            _ => None,
+        }
+    }
+
+    fn whole_of(&self, writing: &Writing, stands_for: Option<NodeId>) -> Ask {
+        let mut ask = self.whole(&writing.key, &writing.state, stands_for);
+        if let (Ask::Merge(merge), Some(remembered)) = (&mut ask, &writing.remembered)
+            && !merge.remember.iter().any(|other| other.operation == remembered.operation)
+        {
+            merge.remember.push(Remembered::clone(remembered));
+        }
+        ask
     }
 
     fn next_fallback(&mut self, whom: Whom) -> Option<NodeId> {
@@ -254,7 +276,6 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let Some(writing) = self.writing_mut(whom) else { return };
-        let (key, state) = writing.state();
         let Some(leg) = writing.leg(owner) else { return };
         leg.under_way -= 1;
         match told {
@@ -270,7 +291,7 @@ impl Shard {
             }
             Ok(Told::Stored) => {}
             Ok(Told::Behind) => {
-                let whole = self.whole(&key, &state, None);
+                let Some(whole) = self.whole_for(whom, None) else { return };
                 self.ask_for_copy(now, whom, owner, from, whole, effects);
             }
             Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
@@ -305,8 +326,7 @@ impl Shard {
             }
             lacking.push(owner);
         }
-        let (key, state) = writing.state();
-        let whole = self.whole(&key, &state, None);
+        let Some(whole) = self.whole_for(whom, None) else { return };
         for owner in lacking {
             self.ask_for_copy(now, whom, owner, owner, whole.clone(), effects);
         }

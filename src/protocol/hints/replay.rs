@@ -68,6 +68,7 @@ impl Shard {
                 let ask = self.whole(&due.key, &set, None);
                 self.ask(now, due.target, partition, ask, About::Hint(due), effects);
             }
+            Ok(Some(_)) if self.stopped => {}
             Ok(Some(_)) => self.pass_on(&due, effects),
         }
     }
@@ -97,8 +98,9 @@ impl Shard {
         }
     }
 
+    /// A core that writes no more cannot note it, and delivers it again after its next start.
     fn done(&mut self, due: &Due, effects: &mut Effects) {
-        if self.hints.on_delivered(due) {
+        if !self.stopped && self.hints.on_delivered(due) {
             self.stats.hints_delivered += 1;
             self.append_beside(due.key.clone(), Change::Delivered { target: due.target }, effects);
         }

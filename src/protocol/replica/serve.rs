@@ -152,9 +152,12 @@ impl Shard {
         }
         let Store { key, update, remember, stands_for } = store;
         let dot = update.version.dot;
-        let before = newest.clone().unwrap_or_default();
+        let before = newest.as_deref().cloned().unwrap_or_default();
         if before.vector().covers(dot) {
-            let append = self.append_of(&key);
+            // It came by another way, and may be superseded already; the name of the operation did not come with that.
+            let remember = remember.map(|remembered| *remembered).into_iter().collect();
+            let before = Arc::new(before);
+            let (newest, append) = self.merge_in(now, &key, &before, remember, newest, effects);
             self.kept(asker, key, stands_for, append, effects);
             return newest;
         }

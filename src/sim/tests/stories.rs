@@ -501,3 +501,35 @@ fn a_silent_owner_costs_those_who_hand_requests_on_once() {
          get k at spare1 ms=20 -> 1",
     );
 }
+
+#[test]
+fn a_retry_is_not_told_of_a_write_that_went_down_with_a_log() {
+    tell(
+        "cluster 3 r=3 w=1
+         cut a > b
+         cut a > c
+         put k 1 at a id=x unheard
+         break a
+         heal
+         put k 1 at b id=x retry -> ok
+         get k at b -> 1",
+    );
+}
+
+#[test]
+fn a_retry_finds_its_first_try_where_that_came_after_what_superseded_it() {
+    tell(
+        "cluster 3
+         cut a > b
+         cut a > c
+         put k 1 at a id=x unheard as first
+         wait 10ms
+         heal
+         put k 2 at a -> ok
+         put k 1 at a id=x retry -> ok remembered
+         wait 100ms
+         crash a
+         put k 1 at c id=x retry strict -> ok remembered
+         get k at b -> 2",
+    );
+}

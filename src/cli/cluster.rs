@@ -82,6 +82,7 @@ pub(super) struct Layout {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) address: String,
@@ -302,7 +303,7 @@ mod tests {
     fn node(name: &str, state: &str, liveness: &str) -> Json {
         json!({"name": name, "address": "10.0.0.1:7600", "http": "10.0.0.1:7601", "state": state, "liveness": liveness,
                "zone": "", "weight": 1, "partitions": 512, "share": 0.5, "cores": 1, "keys": 12, "bytes": 3_145_728,
-               "hints": 0, "start_count": 1, "holds_data": false})
+               "hints": 0, "startCount": 1, "holdsData": false})
     }
 
     fn cluster(nodes: &[Json]) -> Cluster {
@@ -347,7 +348,7 @@ mod tests {
         let held_up = advice(&[well.clone(), node("n2", "staged", "up"), node("n3", "member", "down")]);
         assert!(held_up.iter().any(|line| line.contains("until n3 is back")), "{held_up:?}");
         let mut holder = well;
-        holder["holds_data"] = json!(true);
+        holder["holdsData"] = json!(true);
         let waits = advice(&[holder, node("n2", "staged", "up")]);
         assert!(waits.iter().any(|line| line.contains("the cluster holds data")), "{waits:?}");
 

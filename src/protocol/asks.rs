@@ -32,6 +32,16 @@ pub(super) enum About {
     Repair,
 }
 
+impl Asking {
+    /// Who waits for it, if it hands a request on: it is of no use once that has ended.
+    pub(super) fn forwards(&self) -> Option<Whom> {
+        match self.about {
+            About::Forward(whom) => Some(whom),
+            _ => None,
+        }
+    }
+}
+
 impl Shard {
     /// Asks a peer. It is given up after [`ASK_PATIENCE`], but for a forwarded request, which ends with that.
     pub(super) fn ask(
@@ -108,7 +118,7 @@ impl Shard {
             match self.waiting_mut(whom) {
                 Some(Waiting::Read(_)) => self.stretch_read(now, whom, effects),
                 Some(Waiting::Write(writing)) if !writing.is_answered() => self.stretch_write(now, whom, effects),
-                Some(Waiting::Forward(_)) => self.forward_on(now, whom, effects),
+                Some(Waiting::Forward(_)) => self.stretch_forward(now, whom, effects),
                 _ => {}
             }
         }

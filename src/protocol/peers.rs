@@ -33,6 +33,7 @@ impl Peers {
     pub(super) fn on_answer(&mut self, node: NodeId, took: Option<Duration>) {
         let peer = self.known.entry(node).or_default();
         peer.silent_until = Instant::default();
+        peer.unlinked = false;
         if let Some(took) = took {
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
             peer.latency = match peer.latency {

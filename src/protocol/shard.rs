@@ -131,6 +131,10 @@ pub(super) struct Asker {
 
 /// What a request waits for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most that waits is a write, and a box for each would be one more allocation"
+)]
 pub(super) enum Waiting {
     Read(Box<Reading>),
     /// Boxed: few writes wait for the store, and what they hold is large.
@@ -257,6 +261,13 @@ impl Shard {
         self.hints.targets()
     }
 
+    /// What is in its tables, which is nothing on a shard that has rested for a while.
+    #[cfg(test)]
+    pub(crate) fn under_way(&self) -> usize {
+        let tables = self.waiting.len() + self.asks.len() + self.late.len() + self.loads.len() + self.busy.len();
+        tables + self.outdated.len() + self.awaiting.len() + self.settling.len() + self.minting_bytes
+    }
+
     fn on_request(&mut self, now: Now, asker: Asker, request: Request, held: Held, effects: &mut Effects) {
         match request {
             Request::Siblings(key) => self.on_siblings(now, asker, key, held, effects),
@@ -333,7 +344,7 @@ impl Shard {
                     writing.set_answered();
                     self.finish(whom, Err(writing.quorum().not_met()), effects);
                 }
-                self.owe_the_open(&writing, effects);
+                self.owe_the_open(&mut writing, effects);
                 if writing.is_spreading() {
                     self.wait(Asker { whom, deadline: Instant(u64::MAX) }, Waiting::Write(writing));
                 }
@@ -349,7 +360,9 @@ impl Shard {
 
     /// What waits for the store or the log may wait for ever; who was answered does not wait with it.
     fn forget_the_late(&mut self) {
-        let Shard { waiting, busy, awaiting, stretching, .. } = self;
+        let Shard { waiting, busy, awaiting, stretching, outdated, asks, .. } = self;
+        asks.retain(|asking| asking.forwards().is_none_or(|whom| waiting.contains(&whom)));
+        outdated.retain(|whom| waiting.contains(whom));
         awaiting.retain(|(_, whom)| waiting.contains(whom));
         stretching.retain(|(_, whom)| waiting.contains(whom));
         busy.retain(|busy| {

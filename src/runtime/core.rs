@@ -96,6 +96,8 @@ pub struct Core {
     log: Rc<Signal>,
     /// Raised when a segment may be wanted.
     segments: Rc<Signal>,
+    /// Raised while anything is under way: time is to be looked at soon.
+    busy: Rc<Signal>,
     /// The time of this turn: reading the clocks for every request costs as much as finding its key.
     now: Now,
     effects: Effects,
@@ -135,6 +137,7 @@ impl Core {
             parts,
             log,
             segments,
+            busy: Rc::default(),
             effects: Effects::new(),
             inputs: VecDeque::new(),
             pending: Requests::default(),
@@ -330,6 +333,11 @@ impl Core {
         asked || self.parts.engine.stats().queue_records > 0
     }
 
+    /// Raised at the end of each turn that leaves something under way.
+    pub fn busy(&self) -> Rc<Signal> {
+        Rc::clone(&self.busy)
+    }
+
     /// What the core was told to do.
     pub fn phase(&self) -> Phase {
         self.phase
@@ -353,6 +361,9 @@ impl Core {
             self.replies_bytes -= connection.send(self.now.instant);
         }
         self.links.flush();
+        if self.is_busy() {
+            self.busy.raise();
+        }
         woke_log
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_lite::future::or;
 use glommio::timer::sleep;
 
 use super::connection::Connection;
@@ -246,9 +247,14 @@ impl Shared {
 
     async fn beat(self, hearts: Arc<Heartbeats>, idle_max: Duration) {
         let mut swept = Instant::default();
+        let busy = self.core.borrow().busy();
         loop {
-            let busy = self.core.borrow().is_busy();
-            sleep(if busy { BEAT_BUSY } else { BEAT_IDLE }).await;
+            if !self.core.borrow().is_busy() {
+                busy.lower();
+                // Whoever asks a peer that is silent must not wait for the end of this before another is asked.
+                or(sleep(BEAT_IDLE - BEAT_BUSY), busy.wait()).await;
+            }
+            sleep(BEAT_BUSY).await;
             hearts.beat(self.id);
             let now = {
                 let mut core = self.core.borrow_mut();

@@ -6,8 +6,10 @@ use crate::protocol::Stats;
 
 type Read = fn(&Stats) -> u64;
 
-/// Counters: name, labels beside the core, help, and where the shard counts it.
-const COUNTERS: [(&str, Option<(&str, &str)>, &str, Read); 12] = [
+/// Name, a label beside the core, help, and where the shard counts it.
+type CounterRow = (&'static str, Option<(&'static str, &'static str)>, &'static str, Read);
+
+const COUNTERS: [CounterRow; 12] = [
     (QUORUM_FAILURES, None, "Requests that ended without their quorum.", |stats| stats.quorum_failures),
     (LEVELS, Some(("level", "read")), LEVELS_HELP, |stats| stats.reads_by_owners),
     (LEVELS, Some(("level", "write")), LEVELS_HELP, |stats| stats.writes_by_owners),

@@ -6,7 +6,10 @@
 //! put k v at a r/w=3 strict id=x retry with=ctx -> refused 2 of 3
 //! get k at b as ctx -> v         "nothing" for no value, "v|w" for siblings; "as" keeps the context
 //! delete k at c -> ok
-//! crash a / restart a / pause a / resume a / fill a / empty a / cut a b / cut a > b / clog a > b / unclog a > b / heal
+//! put k v at a unheard as x      goes on in the background
+//! answer x -> ok                 how that ended
+//! crash a / restart a / break a (its log) / pause a / resume a / fill a / empty a
+//! cut a b / cut a > b / clog a > b / unclog a > b / heal
 //! notice a down, notice a up     what membership says, on every other node
 //! wait 2s
 //! copy k at a -> v               what the node itself holds; "!" stands for a tombstone
@@ -21,12 +24,13 @@ use bytes::Bytes;
 use super::world::{Cluster, World};
 use crate::protocol::message::{Causality, Delete, Failure, Get, Outcome, Put, Reply, Request, Terms};
 use crate::protocol::ring::Wanted;
-use crate::protocol::types::{Key, OperationId, Value};
+use crate::protocol::types::{Key, OperationId, RequestId, Value};
 
 /// A story being told.
 struct Story {
     world: World,
     contexts: BTreeMap<String, Bytes>,
+    unheard: BTreeMap<String, RequestId>,
 }
 
 /// Tells a story.
@@ -64,7 +68,7 @@ fn begin(nodes: &str, rest: &[&str]) -> Story {
     let wanted = Wanted { n: small(setting("n", 3)), r: small(setting("r", 2)), w: small(setting("w", 2)) };
     let nodes = nodes.parse().expect("a number of nodes");
     let world = World::new(Cluster { nodes, wanted, seed: setting("seed", 1) });
-    Story { world, contexts: BTreeMap::new() }
+    Story { world, contexts: BTreeMap::new(), unheard: BTreeMap::new() }
 }
 
 impl Story {
@@ -89,16 +93,19 @@ impl Story {
                 let get = Get { key: self::key(key), terms: terms(rest) };
                 self.ask(key, node, Request::Get(get), rest)
             }
+            ["answer", name] => shown(self.world.wait_for(self.unheard[*name])),
             ["copy", key, "at", node] => self.copy(key, node),
             ["hints", "at", node] => self.world.hints(self.node("", node)).to_string(),
             ["crash", node, rest @ ..] => self.each(node, rest, World::crash),
             ["restart", node, rest @ ..] => self.each(node, rest, World::start),
             ["pause", node, rest @ ..] => self.each(node, rest, World::pause),
             ["resume", node, rest @ ..] => self.each(node, rest, World::resume),
+            ["break", node, rest @ ..] => self.each(node, rest, World::break_log),
             ["fill", node, rest @ ..] => self.each(node, rest, |world, node| world.fill(node, true)),
             ["empty", node, rest @ ..] => self.each(node, rest, |world, node| world.fill(node, false)),
-            [how @ ("clog" | "unclog"), one, ">", other] => {
-                let (one, other) = (self.node("", one), self.node("", other));
+            [how @ ("clog" | "unclog"), one, ">", other, rest @ ..] => {
+                let key = rest.iter().find_map(|word| word.strip_prefix("of=")).unwrap_or_default();
+                let (one, other) = (self.node(key, one), self.node(key, other));
                 self.world.clog(one, other, *how == "clog");
                 String::new()
             }
@@ -169,11 +176,12 @@ impl Story {
     fn ask(&mut self, key: &str, node: &str, request: Request, rest: &[&str]) -> String {
         let node = self.node(key, node);
         let id = self.world.ask(node, request);
+        let keep = rest.iter().position(|word| *word == "as").map(|at| rest[at + 1].to_owned());
         if rest.contains(&"unheard") {
+            self.unheard.extend(keep.map(|name| (name, id)));
             return String::new();
         }
         let outcome = self.world.wait_for(id);
-        let keep = rest.iter().position(|word| *word == "as").map(|at| rest[at + 1].to_owned());
         if let (Some(name), Some(Ok(reply))) = (keep, &outcome) {
             let context = match reply {
                 Reply::Found(found) => found.context.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::Stats;
-use crate::protocol::causality::Siblings;
+use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::config::{ASK_PATIENCE, DEADLINE_DEFAULT};
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input};
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
@@ -14,7 +14,7 @@ use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
-    ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, Value, WallTime,
+    ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, WallTime,
 };
 
 /// Between two ticks of a node.
@@ -59,8 +59,8 @@ pub struct World {
     tickets: u64,
     /// Who asked under a ticket, in which of his lives, and his name for the question.
     asked: BTreeMap<TicketId, (usize, u64, AskId)>,
-    /// Every value that was ever minted.
-    minted: BTreeMap<Dot, Value>,
+    /// Every version that was ever minted, whether it was kept or not.
+    minted: BTreeMap<Dot, (Key, Update)>,
 }
 
 struct Node {
@@ -73,9 +73,12 @@ struct Node {
     was_paused: bool,
     /// Its disk takes nothing.
     full: bool,
+    /// Its log has failed, and is not written again in this life.
+    broken: bool,
     lives: u64,
     down: BTreeSet<usize>,
     epoch: u64,
+    layout: Arc<Layout>,
 }
 
 /// What is durable on a node.
@@ -90,6 +93,7 @@ struct Disk {
 enum Event {
     Tick(usize, u64),
     Sync(usize, u64, AppendId),
+    Adopt(usize, u64),
     Deliver { to: usize, life: u64, message: Message },
 }
 
@@ -122,7 +126,7 @@ impl World {
             asked: BTreeMap::new(),
             minted: BTreeMap::new(),
         };
-        for node in 0..nodes {
+        for _ in 0..nodes {
             world.nodes.push(Node {
                 shard: None,
                 disk: Disk::default(),
@@ -131,12 +135,14 @@ impl World {
                 paused: None,
                 was_paused: false,
                 full: false,
+                broken: false,
                 lives: 0,
                 down: BTreeSet::new(),
                 epoch: 0,
+                layout: Arc::clone(&world.layout),
             });
-            world.start(node);
         }
+        (0..nodes).for_each(|node| world.start(node));
         world
     }
 
@@ -212,7 +218,8 @@ impl World {
 
     /// Starts a node that is dead, from what is durable on it.
     pub fn start(&mut self, node: usize) {
-        let Node { disk, lives, down, epoch, .. } = &mut self.nodes[node];
+        let nodes = self.nodes.len();
+        let Node { disk, lives, down, epoch, layout, .. } = &mut self.nodes[node];
         *lives += 1;
         *epoch += 1;
         let life = *lives;
@@ -227,14 +234,14 @@ impl World {
             actor: actor(0),
             counter: 0,
             spare: actor(1),
-            view: view(&self.layout, node, down, *epoch),
+            view: view(layout, nodes, node, down, *epoch),
             directory: Arc::new(Directory::default()),
             remembered: disk.remembered.clone(),
             hints: hints.collect(),
             seed: self.seed,
         };
         self.nodes[node].shard = Some(Shard::new(self.now, birth));
-        self.nodes[node].syncing = false;
+        (self.nodes[node].syncing, self.nodes[node].broken) = (false, false);
         self.schedule(TICK, Event::Tick(node, life));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.feed(other, Input::Linked(id(node)));
@@ -254,6 +261,15 @@ impl World {
         }
     }
 
+    /// The log of a node fails: what was not durable is lost, and it writes no more until it starts again.
+    pub fn break_log(&mut self, node: usize) {
+        let broken = &mut self.nodes[node];
+        broken.broken = true;
+        broken.log.clear();
+        let actor = ActorId(((node as u64 + 1) << 32) + (1 << 31) + broken.lives);
+        self.feed(node, Input::AppendsFailed { actor });
+    }
+
     /// The disk of a node is full from now on, or is not.
     pub fn fill(&mut self, node: usize, is_full: bool) {
         self.nodes[node].full = is_full;
@@ -261,14 +277,33 @@ impl World {
 
     /// Membership on `observer` finds that `node` answers, or that it does not.
     pub fn notice(&mut self, observer: usize, node: usize, is_up: bool) {
-        let Node { down, epoch, .. } = &mut self.nodes[observer];
+        let down = &mut self.nodes[observer].down;
         if is_up {
             down.remove(&node)
         } else {
             down.insert(node)
         };
+        self.show_view(observer);
+    }
+
+    /// The next layout, of these nodes, is told to one; the others learn of it from their peers.
+    pub fn lay_out(&mut self, told: usize, nodes: &[usize]) {
+        let rows = nodes.iter().copied().map(row).collect();
+        self.layout = Arc::new(self.layout.next(rows, self.layout.wanted()));
+        self.adopt(told);
+    }
+
+    /// A node learns of the newest layout.
+    pub fn adopt(&mut self, node: usize) {
+        self.nodes[node].layout = Arc::clone(&self.layout);
+        self.show_view(node);
+    }
+
+    fn show_view(&mut self, observer: usize) {
+        let nodes = self.nodes.len();
+        let Node { down, epoch, layout, .. } = &mut self.nodes[observer];
         *epoch += 1;
-        let view = view(&self.layout, observer, &self.nodes[observer].down, self.nodes[observer].epoch);
+        let view = view(layout, nodes, observer, down, *epoch);
         self.feed(observer, Input::View(view));
     }
 
@@ -313,14 +348,15 @@ impl World {
         self.nodes[node].disk.sets.get(key)
     }
 
-    /// The value that was minted under a dot, by any node, whether it was kept or not.
-    pub fn minted(&self, dot: Dot) -> Option<&Value> {
-        self.minted.get(&dot)
+    /// All versions that were ever minted, by any node, whether they were kept or not.
+    pub fn minted(&self) -> &BTreeMap<Dot, (Key, Update)> {
+        &self.minted
     }
 
-    /// Whether a value was minted more than once.
-    pub fn has_twins(&self, value: &Value) -> bool {
-        1 < self.minted.values().filter(|minted| *minted == value).count()
+    /// What a node still has to do, as a count of whatever is in its tables.
+    #[cfg(test)]
+    pub fn under_way(&self, node: usize) -> usize {
+        self.nodes[node].shard.as_ref().map_or(0, Shard::under_way)
     }
 
     /// Hints that a node keeps durably.
@@ -331,6 +367,11 @@ impl World {
     /// Whether a node is alive.
     pub fn is_alive(&self, node: usize) -> bool {
         self.nodes[node].shard.is_some()
+    }
+
+    /// Whether the log of a node has failed.
+    pub fn is_broken(&self, node: usize) -> bool {
+        self.nodes[node].broken
     }
 
     /// What a node counts.
@@ -361,7 +402,7 @@ impl World {
         let ((at, _), event) = entry.remove_entry();
         self.now = self.now.max(at);
         let node = match &event {
-            Event::Tick(node, _) | Event::Sync(node, ..) => *node,
+            Event::Tick(node, _) | Event::Sync(node, ..) | Event::Adopt(node, _) => *node,
             Event::Deliver { to, .. } => *to,
         };
         if let Some(paused) = &mut self.nodes[node].paused {
@@ -378,6 +419,7 @@ impl World {
                 self.feed(node, Input::Tick);
                 self.schedule(TICK, Event::Tick(node, life));
             }
+            Event::Adopt(node, life) if self.nodes[node].lives == life => self.adopt(node),
             Event::Sync(node, life, through) if self.nodes[node].lives == life => self.on_synced(node, through),
             Event::Deliver { to, life, message } if self.nodes[to].lives == life => match message {
                 Message::Ask { ticket, ask, .. } if self.nodes[to].full && is_write(&ask) => {
@@ -394,7 +436,10 @@ impl World {
     }
 
     fn on_synced(&mut self, node: usize, through: AppendId) {
-        let Node { disk, log, syncing, .. } = &mut self.nodes[node];
+        let Node { disk, log, syncing, broken, .. } = &mut self.nodes[node];
+        if *broken {
+            return;
+        }
         *syncing = false;
         let rest = log.split_off(log.partition_point(|append| append.id <= through));
         for append in std::mem::replace(log, rest) {
@@ -431,8 +476,11 @@ impl World {
                         inputs.push_back(Input::Loaded { load, found });
                     }
                     Effect::Append(append) => {
-                        let held = append.state().into_iter().flat_map(|state| state.live());
-                        self.minted.extend(held.map(|(version, value)| (version.dot, value.clone())));
+                        assert!(!self.nodes[node].broken, "nothing is appended to a log that has failed");
+                        if let Change::Version(arrived) = &append.change {
+                            let minted = || (append.key.clone(), arrived.update().cloned());
+                            self.minted.entry(arrived.dot).or_insert_with(minted);
+                        }
                         self.nodes[node].log.push(append);
                     }
                     Effect::Reply { id, outcome } => {
@@ -444,6 +492,11 @@ impl World {
                         inputs.extend(told);
                     }
                     Effect::Tell { ticket, told } => self.send_told(node, ticket, told),
+                    Effect::Compare(stamp) if stamp.is_newer_than(self.nodes[node].layout.stamp()) => {
+                        let life = self.nodes[node].lives;
+                        let took = self.about(HOP);
+                        self.schedule(took, Event::Adopt(node, life));
+                    }
                     Effect::List { .. } | Effect::Forget { .. } | Effect::Compare(_) => {}
                 }
             }
@@ -560,12 +613,15 @@ fn id(node: usize) -> NodeId {
 
 /// The layout that grew from one node to all.
 fn layout(nodes: usize, wanted: Wanted) -> Arc<Layout> {
-    let row = |node| LayoutRow { node: id(node), incarnation: 1, zone: "".into(), weight: 1 };
     let founded = Layout::founding(PARTITIONS, wanted, row(0));
     Arc::new(founded.next((0..nodes).map(row).collect(), wanted))
 }
 
-fn view(layout: &Arc<Layout>, me: usize, down: &BTreeSet<usize>, epoch: u64) -> Arc<View> {
+fn row(node: usize) -> LayoutRow {
+    LayoutRow { node: id(node), incarnation: 1, zone: "".into(), weight: 1 }
+}
+
+fn view(layout: &Arc<Layout>, nodes: usize, me: usize, down: &BTreeSet<usize>, epoch: u64) -> Arc<View> {
     let nowhere = core::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let member = |node: usize| Member {
         node: id(node),
@@ -575,6 +631,6 @@ fn view(layout: &Arc<Layout>, me: usize, down: &BTreeSet<usize>, epoch: u64) -> 
         cores: Cores { count: 1, salt: 0 },
         liveness: if down.contains(&node) { Liveness::Down } else { Liveness::Up },
     };
-    let members = (0..layout.rows().len()).map(member).collect();
+    let members = (0..nodes).map(member).collect();
     Arc::new(View { me: id(me), epoch, layout: Arc::clone(layout), members })
 }

@@ -50,6 +50,7 @@ struct LayoutJson {
 
 /// A row of the cluster. What the node itself has to tell is null where it does not.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct NodeJson<'a> {
     name: &'a str,
     address: String,

@@ -114,6 +114,12 @@ impl Siblings {
         merged
     }
 
+    /// Whether another version came of the operation that wrote the version of this dot.
+    pub fn has_twin_of(&self, dot: Dot) -> bool {
+        let of = self.version(dot);
+        of.is_some_and(|of| self.versions.iter().any(|version| version.dot != dot && are_twins(version, of)))
+    }
+
     /// Versions of both sides by dot, without those that the side which lacks them has already seen.
     fn surviving(&self, other: &Siblings) -> SmallVec<[Version; 1]> {
         let (mut ours, mut theirs) = (self.versions.iter().peekable(), other.versions.iter().peekable());

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use super::Role;
 use crate::protocol::asks::About;
+use crate::protocol::config::SILENT_FOR;
 use crate::protocol::io::{Effects, Held};
 use crate::protocol::message::{Failure, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
-use crate::protocol::types::{NodeId, Now, OperationId};
+use crate::protocol::types::{Instant, NodeId, Now, OperationId};
 
 /// A request that somebody else coordinates.
 #[derive(Debug)]
@@ -21,8 +22,14 @@ pub(in crate::protocol) struct Forwarding {
     /// Questions that have no answer yet, and whether there ever was one.
     under_way: usize,
     asked: bool,
+    /// The last that was asked.
+    last: Option<NodeId>,
+    /// While an owner may still answer, nobody mints in its place before this.
+    patient_until: Instant,
     /// The R or W that it asks for.
     needed: u8,
+    /// Whether this node may coordinate it: it takes no writes where its disk is full.
+    is_possible_here: bool,
     /// The last refusal heard.
     refused: Option<Failure>,
 }
@@ -68,10 +75,22 @@ impl Shard {
             return self.finish(asker.whom, Err(Failure::overloaded()), effects);
         }
         let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
-        let left = self.coordinators(now, partition, &request);
+        let is_possible_here = refused.is_none();
+        let left = self.coordinators(now, partition, &request, is_possible_here);
         let request = self.named(request);
         let needed = self.needed(&request);
-        let forwarding = Forwarding { needed, request, partition, left, under_way: 0, asked: false, refused };
+        let forwarding = Forwarding {
+            request,
+            partition,
+            left,
+            under_way: 0,
+            asked: false,
+            last: None,
+            patient_until: now.instant + SILENT_FOR,
+            needed,
+            is_possible_here,
+            refused,
+        };
         self.stats.forwarded += 1;
         self.wait(asker, Waiting::Forward(Box::new(forwarding)));
         self.forward_on(now, asker.whom, effects);
@@ -119,7 +138,7 @@ impl Shard {
                     // Whoever was asked before may have done it.
                     terms.retry |= forwarding.asked && is_write;
                 }
-                forwarding.asked = true;
+                (forwarding.asked, forwarding.last) = (true, Some(next));
                 let ask = Ask::Forward(request);
                 let partition = forwarding.partition;
                 forwarding.under_way += 1;
@@ -133,6 +152,24 @@ impl Shard {
                 self.finish(whom, Err(failure), effects);
             }
             None => self.wait(asker, Waiting::Forward(forwarding)),
+        }
+    }
+
+    /// It has waited for long: whoever was asked last is silent, and the next is asked as well. A fallback mints beside
+    /// what the owners hold, so it is asked once they have been silent for longer.
+    pub(in crate::protocol) fn stretch_forward(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+        let Some(Waiting::Forward(forwarding)) = self.waiting_mut(whom) else { return };
+        let (partition, is_early) = (forwarding.partition, now.instant < forwarding.patient_until);
+        let (last, next) = (forwarding.last, forwarding.left.front().copied());
+        let is_waited_for = 0 < forwarding.under_way;
+        if let Some(last) = last.filter(|_| is_waited_for) {
+            self.peers.on_silence(last, now.instant);
+        }
+        match next {
+            Some(next) if is_waited_for && is_early && !self.view.layout.is_owner(next, partition) => {
+                self.stretch_later(now, whom);
+            }
+            _ => self.forward_on(now, whom, effects),
         }
     }
 
@@ -168,18 +205,22 @@ impl Shard {
         let Some((deadline, Waiting::Forward(mut forwarding))) = self.take(whom) else {
             return;
         };
-        if self.owns(forwarding.partition) {
+        if forwarding.is_possible_here && self.owns(forwarding.partition) {
             let asker = Asker { whom, deadline };
+            if let Some(terms) = forwarding.request.terms_mut() {
+                terms.retry |= forwarding.asked;
+            }
             return self.coordinate(now, asker, Role::Owner, forwarding.request, Held::Unknown, effects);
         }
-        forwarding.left = self.coordinators(now, forwarding.partition, &forwarding.request);
+        forwarding.left =
+            self.coordinators(now, forwarding.partition, &forwarding.request, forwarding.is_possible_here);
         self.wait(Asker { whom, deadline }, Waiting::Forward(forwarding));
         self.forward_on(now, whom, effects);
     }
 
     /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which
     /// may be this node.
-    fn coordinators(&self, now: Now, partition: Partition, request: &Request) -> VecDeque<NodeId> {
+    fn coordinators(&self, now: Now, partition: Partition, request: &Request, here: bool) -> VecDeque<NodeId> {
         let me = self.view.me;
         let owners = self.view.layout.owners(partition).filter(|owner| *owner != me && self.is_reachable(*owner));
         let mut ranked: Vec<NodeId> = owners.collect();
@@ -187,7 +228,7 @@ impl Shard {
         let mut left = VecDeque::from(ranked);
         if request.is_write() && !request.terms().strict {
             let fallbacks = self.view.fallbacks(partition);
-            left.extend(fallbacks.into_iter().find(|node| *node == me || self.is_reachable(*node)));
+            left.extend(fallbacks.into_iter().find(|node| if *node == me { here } else { self.is_reachable(*node) }));
         }
         left
     }

@@ -130,6 +130,10 @@ impl Shard {
         if !is_local && 1 < self.copies.n {
             self.reads += 1;
             reading.left = self.other_owners(now, reading.partition);
+            // Who is known to be down is not waited for: where too few are left, that is said at once.
+            let all = reading.left.len();
+            reading.left.retain(|owner| self.view.is_up(*owner));
+            (reading.left.len()..all).for_each(|_| reading.quorum.on_failed());
             if self.reads.is_multiple_of(READ_ALL_ONE_IN) {
                 more = reading.left.len();
             }
@@ -299,7 +303,12 @@ impl Shard {
                 self.mint_upon(now, asker, *minting, effects);
             }
             Then::Recall(mut minting, known) => match known {
-                None | Some(Known::Unknown) => self.mint_upon(now, asker, *minting, effects),
+                None | Some(Known::Unknown) => {
+                    if minting.is_blind_delete() {
+                        minting.set_seen(joined);
+                    }
+                    self.mint_upon(now, asker, *minting, effects);
+                }
                 Some(Known::Reused) => self.finish(asker.whom, Err(Failure::OperationReused), effects),
                 Some(Known::Minted(remembered)) => {
                     minting.set_seen(joined);

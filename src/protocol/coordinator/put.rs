@@ -26,7 +26,6 @@ pub(in crate::protocol) struct Minting {
     operation: Option<Box<Operation>>,
     quorum: Quorum,
     strict: bool,
-    role: Role,
     /// What other owners were found to hold; minted upon too.
     seen: State,
     /// What another owner remembers of it: it was minted before.
@@ -45,6 +44,11 @@ impl Minting {
             Supersedes::Seen(context) => context.bytes(),
         };
         self.key.as_bytes().len() + self.value.as_ref().map_or(0, Value::len) + context
+    }
+
+    /// A delete without a context deletes what R owners hold.
+    pub(super) fn is_blind_delete(&self) -> bool {
+        self.value.is_none() && self.supersedes == Supersedes::Held
     }
 
     pub(super) fn is_strict(&self) -> bool {
@@ -116,7 +120,12 @@ impl Shard {
 
     fn write(&mut self, now: Now, asker: Asker, role: Role, asked: Asked, held: Held, effects: &mut Effects) {
         let retry = asked.terms.retry;
-        let minting = match self.minting(role, asked) {
+        let minting = match self.minting(asked) {
+            // Every copy of it would be a hint that counts.
+            Ok(minting) if role == Role::Fallback && !self.hints.has_room() => {
+                self.stats.quorum_failures += 1;
+                return self.finish(asker.whom, Err(minting.quorum.not_met()), effects);
+            }
             Ok(minting) if self.has_room() => minting,
             Ok(_) => return self.finish(asker.whom, Err(Failure::overloaded()), effects),
             Err(failure) => return self.finish(asker.whom, Err(failure), effects),
@@ -124,7 +133,9 @@ impl Shard {
         if role == Role::Owner && 1 < self.copies.n {
             if retry && minting.operation.is_some() && self.lookup(&minting) == Known::Unknown {
                 // So many owners have one in common with any W.
-                let quorum = minting.quorum.of(self.copies.n - minting.quorum.needed() + 1);
+                let enough = self.copies.n - minting.quorum.needed() + 1;
+                let needed = if minting.is_blind_delete() { enough.max(self.copies.r) } else { enough };
+                let quorum = minting.quorum.of(needed);
                 return self.read_first(
                     now,
                     asker,
@@ -135,8 +146,7 @@ impl Shard {
                     effects,
                 );
             }
-            let is_blind_delete = minting.value.is_none() && minting.supersedes == Supersedes::Held;
-            if is_blind_delete && 1 < self.copies.r {
+            if minting.is_blind_delete() && 1 < self.copies.r {
                 let quorum = minting.quorum.of(self.copies.r);
                 return self.read_first(now, asker, quorum, Then::Mint, minting, held, effects);
             }
@@ -180,7 +190,7 @@ impl Shard {
         self.queue(&key, Task::Mint(asker.whom), effects);
     }
 
-    fn minting(&self, role: Role, asked: Asked) -> Result<Minting, Failure> {
+    fn minting(&self, asked: Asked) -> Result<Minting, Failure> {
         if self.stopped {
             return Err(Failure::WritesStopped { core: self.core });
         }
@@ -196,7 +206,7 @@ impl Shard {
         };
         let (partition, strict) = (self.ring.partition(&key), terms.strict);
         let (seen, remembered) = (None, None);
-        Ok(Minting { key, partition, value, supersedes, operation, quorum, strict, role, seen, remembered })
+        Ok(Minting { key, partition, value, supersedes, operation, quorum, strict, seen, remembered })
     }
 
     /// A context that has seen what this actor will only mint later was made up, or comes from a life that an old image
@@ -219,10 +229,18 @@ impl Shard {
         effects: &mut Effects,
     ) -> State {
         if let Some(seen) = minting.seen.take() {
-            (newest, _) = self.merge_in(now, &minting.key, &seen, Vec::new(), newest, effects);
+            let told = minting.remembered.as_deref().filter(|known| seen.vector().covers(known.dot)).cloned();
+            (newest, _) = self.merge_in(now, &minting.key, &seen, told.into_iter().collect(), newest, effects);
         }
         let (key, partition) = (minting.key.clone(), minting.partition);
-        let (role, strict, quorum) = (minting.role, minting.strict, minting.quorum);
+        let (strict, quorum) = (minting.strict, minting.quorum);
+        // Asked again, since the layout may be a newer one than when the request came in.
+        let role = if self.owns(partition) { Role::Owner } else { Role::Fallback };
+        if strict && role == Role::Fallback {
+            self.stats.quorum_failures += 1;
+            self.finish(asker.whom, Err(quorum.not_met()), effects);
+            return newest;
+        }
         match self.begin(now, minting, newest.as_ref(), effects) {
             Err(failure) => {
                 self.finish(asker.whom, Err(failure), effects);
@@ -269,18 +287,20 @@ impl Shard {
         };
         match known {
             Known::Unknown => Ok(None),
+            // Nobody has shown the version that is said to have come of it.
+            Known::Minted(known) if newest.is_none_or(|set| !set.vector().covers(known.dot)) => Ok(None),
             Known::Reused => Err(Failure::OperationReused),
             Known::Minted(known) => {
                 let written = Written {
                     dot: known.dot,
                     context: known.context.seal(self.cluster, &minting.key),
-                    superseded: known.superseded,
+                    superseded: known.superseded.clone(),
                     written_at: known.written_at,
                     remembered: true,
                     level: Level::default(),
                 };
                 let state = newest.cloned().unwrap_or_default();
-                Ok(Some(Begun { written, append: self.append_of(&minting.key), state, send: Send::Whole }))
+                Ok(Some(Begun { written, append: self.append_of(&minting.key), state, send: Send::Remembered(known) }))
             }
         }
     }
@@ -333,6 +353,7 @@ impl Shard {
     pub(in crate::protocol) fn on_appends_failed(&mut self, now: Now, actor: ActorId, effects: &mut Effects) {
         self.stopped = true;
         (self.actor, self.counter) = (actor, 0);
+        self.operations.forget_after(self.durable);
         self.settling.clear();
         self.busy.retain(|busy| matches!(busy, Busy::Loading(_)));
         for (_, whom) in std::mem::take(&mut self.awaiting) {

@@ -21,6 +21,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::io::Effects;
 use crate::protocol::message::{Failure, Reply, Written};
 use crate::protocol::peer::{Ask, Refused, Store, Told, Unheard};
+use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, NodeId, Now};
@@ -38,6 +39,8 @@ pub(in crate::protocol) struct Writing {
     key: Key,
     partition: Partition,
     state: Arc<Siblings>,
+    /// What is known of it, if it was minted before: the state may have superseded it.
+    remembered: Option<Box<Remembered>>,
     /// The other owners.
     legs: SmallVec<[Leg; 2]>,
     /// Who may stand in and was not asked yet; looked up at first need.
@@ -57,8 +60,8 @@ struct Leg {
 enum LegState {
     /// Nobody has it yet.
     Open,
-    /// The owner has it, or a fallback for it.
-    Done,
+    /// This node has it: the owner, or a fallback for it.
+    Done(NodeId),
     /// Nobody can be asked any more: the owner is owed it.
     Owed,
 }
@@ -70,10 +73,11 @@ pub(super) enum Send {
     Version(Arc<Store>),
     /// The key's whole set.
     Whole,
+    /// The same, for the sake of a write that was minted before, which may be superseded in it.
+    Remembered(Box<Remembered>),
 }
 
 impl Writing {
-    #[expect(clippy::too_many_arguments, reason = "these are its parts")]
     pub(super) fn new(
         written: Written,
         quorum: Quorum,
@@ -92,6 +96,7 @@ impl Writing {
             key,
             partition,
             state,
+            remembered: None,
             legs: SmallVec::new(),
             fallbacks: None,
         }
@@ -113,10 +118,6 @@ impl Writing {
     /// Whether peers were asked that have not answered yet.
     pub(in crate::protocol) fn is_spreading(&self) -> bool {
         self.legs.iter().any(|leg| 0 < leg.under_way)
-    }
-
-    fn state(&mut self) -> (Key, Arc<Siblings>) {
-        (self.key.clone(), Arc::clone(&self.state))
     }
 
     fn leg(&mut self, owner: NodeId) -> Option<&mut Leg> {
@@ -158,18 +159,22 @@ impl Shard {
         if append <= self.durable {
             writing.count_own();
         }
-        let (settled, role) = (writing.own_settled, writing.role);
+        let settled = writing.own_settled;
         let version = match send {
             Send::Version(store) => Ask::Store(store),
-            Send::Whole if owners.is_empty() => {
+            Send::Whole | Send::Remembered(_) if owners.is_empty() => {
                 self.wait_for_own(asker, writing, settled, append);
                 return self.judge_write(whom, effects);
             }
-            Send::Whole => self.whole(&writing.key, &writing.state, None),
+            Send::Whole => self.whole_of(&writing, None),
+            Send::Remembered(remembered) => {
+                writing.remembered = Some(remembered);
+                self.whole_of(&writing, None)
+            }
         };
         self.wait_for_own(asker, writing, settled, append);
         for owner in owners {
-            if role == Role::Owner && self.is_reachable(owner) {
+            if self.is_reachable(owner) {
                 self.ask_for_copy(now, whom, owner, owner, version.clone(), effects);
             } else {
                 self.stand_in(now, whom, owner, effects);
@@ -215,9 +220,25 @@ impl Shard {
         let Some(fallback) = self.next_fallback(whom) else {
             return self.leave_owed(whom, owner, effects);
         };
-        let Some((key, state)) = self.writing_mut(whom).map(Writing::state) else { return };
-        let ask = self.whole(&key, &state, Some(owner));
+        let Some(ask) = self.whole_for(whom, Some(owner)) else { return };
         self.ask_for_copy(now, whom, owner, fallback, ask, effects);
+    }
+
+    fn whole_for(&self, whom: Whom, stands_for: Option<NodeId>) -> Option<Ask> {
+        match self.waiting.get(&whom) {
+            Some((_, Waiting::Write(writing))) => Some(self.whole_of(writing, stands_for)),
+            _ => None,
+        }
+    }
+
+    fn whole_of(&self, writing: &Writing, stands_for: Option<NodeId>) -> Ask {
+        let mut ask = self.whole(&writing.key, &writing.state, stands_for);
+        if let (Ask::Merge(merge), Some(remembered)) = (&mut ask, &writing.remembered)
+            && !merge.remember.iter().any(|other| other.operation == remembered.operation)
+        {
+            merge.remember.push(Remembered::clone(remembered));
+        }
+        ask
     }
 
     fn next_fallback(&mut self, whom: Whom) -> Option<NodeId> {
@@ -255,17 +276,22 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let Some(writing) = self.writing_mut(whom) else { return };
-        let (key, state) = writing.state();
         let Some(leg) = writing.leg(owner) else { return };
         leg.under_way -= 1;
         match told {
             Ok(Told::Stored) if leg.state == LegState::Open => {
-                leg.state = LegState::Done;
-                if from == owner { writing.quorum.on_owner() } else { writing.quorum.on_fallback() }
+                leg.state = LegState::Done(from);
+                // Nodes count once, also where a newer layout made an owner of a fallback.
+                let copies = writing.legs.iter().filter(|leg| leg.state == LegState::Done(from)).count();
+                match (copies, from == owner) {
+                    (1, true) => writing.quorum.on_owner(),
+                    (1, false) => writing.quorum.on_fallback(),
+                    _ => {}
+                }
             }
             Ok(Told::Stored) => {}
             Ok(Told::Behind) => {
-                let whole = self.whole(&key, &state, None);
+                let Some(whole) = self.whole_for(whom, None) else { return };
                 self.ask_for_copy(now, whom, owner, from, whole, effects);
             }
             Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
@@ -300,8 +326,7 @@ impl Shard {
             }
             lacking.push(owner);
         }
-        let (key, state) = writing.state();
-        let whole = self.whole(&key, &state, None);
+        let Some(whole) = self.whole_for(whom, None) else { return };
         for owner in lacking {
             self.ask_for_copy(now, whom, owner, owner, whole.clone(), effects);
         }
@@ -327,9 +352,10 @@ impl Shard {
     }
 
     /// Its owners are owed it where nobody took it: whoever waited for them waits no more.
-    pub(in crate::protocol) fn owe_the_open(&mut self, writing: &Writing, effects: &mut Effects) {
-        let open = writing.legs.iter().filter(|leg| leg.state == LegState::Open && leg.under_way == 0);
+    pub(in crate::protocol) fn owe_the_open(&mut self, writing: &mut Writing, effects: &mut Effects) {
+        let open = writing.legs.iter_mut().filter(|leg| leg.state == LegState::Open && leg.under_way == 0);
         for leg in open {
+            leg.state = LegState::Owed;
             self.owe(leg.owner, writing.key.clone(), false, effects);
         }
     }

@@ -97,6 +97,9 @@ impl Hints {
             return Vec::new();
         };
         let room = owed.window.saturating_sub(owed.in_flight);
+        if room == 0 {
+            return Vec::new();
+        }
         let from = owed.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut due = Vec::new();
         for (key, kept) in owed.keys.range_mut::<Key, _>((from, Bound::Unbounded)) {
@@ -206,6 +209,26 @@ mod tests {
         let again = hints.next_due(ABSENT, Instant(0), AppendId(2));
         assert_eq!((again.len(), again[0].append), (1, AppendId(2)));
         assert!(hints.is_counted(ABSENT, &key(0)) && hints.on_delivered(&again[0]));
+    }
+
+    #[test]
+    fn keys_that_are_never_taken_do_not_keep_the_others_back() {
+        let (mut hints, mut now) = (hints(3 * HINTS_IN_FLIGHT_MIN), Instant(0));
+        for _ in 0..6 {
+            let mut due = hints.next_due(ABSENT, now, AppendId(1));
+            // It is looked at again and again while they are under way.
+            due.extend(hints.next_due(ABSENT, now, AppendId(1)));
+            for due in due {
+                // The first keys fail for ever.
+                if due.key < key(HINTS_IN_FLIGHT_MIN) {
+                    hints.on_failed(&due, now);
+                } else {
+                    assert!(hints.on_delivered(&due));
+                }
+            }
+            now = now + HINTS_PAUSE;
+        }
+        assert_eq!(hints.len(), HINTS_IN_FLIGHT_MIN);
     }
 
     #[test]

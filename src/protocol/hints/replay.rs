@@ -41,7 +41,9 @@ impl Shard {
 
     fn deliver_to(&mut self, now: Now, target: NodeId, effects: &mut Effects) {
         let is_member = self.view.layout.rows().iter().any(|row| row.node == target);
-        if self.stopped || (is_member && !self.is_reachable(target)) {
+        // Who owns what must be known: a hint for somebody who owns nothing any more goes to others.
+        let is_known = 0 < self.view.epoch;
+        if self.stopped || !is_known || (is_member && !self.is_reachable(target)) {
             return;
         }
         for due in self.hints.next_due(target, now.instant, self.durable) {
@@ -66,6 +68,7 @@ impl Shard {
                 let ask = self.whole(&due.key, &set, None);
                 self.ask(now, due.target, partition, ask, About::Hint(due), effects);
             }
+            Ok(Some(_)) if self.stopped => {}
             Ok(Some(_)) => self.pass_on(&due, effects),
         }
     }
@@ -95,8 +98,9 @@ impl Shard {
         }
     }
 
+    /// A core that writes no more cannot note it, and delivers it again after its next start.
     fn done(&mut self, due: &Due, effects: &mut Effects) {
-        if self.hints.on_delivered(due) {
+        if !self.stopped && self.hints.on_delivered(due) {
             self.stats.hints_delivered += 1;
             self.append_beside(due.key.clone(), Change::Delivered { target: due.target }, effects);
         }

@@ -92,6 +92,16 @@ impl Operations {
         Some((key, id))
     }
 
+    /// Forgets what was to become durable after this append, and will not.
+    pub fn forget_after(&mut self, durable: AppendId) {
+        let Operations { known, by_age, bytes: held } = self;
+        by_age.retain(|(_, key, id)| {
+            let gone = known.remove_if(&(key.clone(), id.clone()), |(_, append)| durable < *append);
+            *held -= gone.as_ref().map_or(0, |(remembered, _)| bytes(key, remembered));
+            gone.is_none()
+        });
+    }
+
     /// How many are remembered.
     #[cfg(test)]
     pub(in crate::protocol) fn len(&self) -> usize {

@@ -152,9 +152,12 @@ impl Shard {
         }
         let Store { key, update, remember, stands_for } = store;
         let dot = update.version.dot;
-        let before = newest.clone().unwrap_or_default();
+        let before = newest.as_deref().cloned().unwrap_or_default();
         if before.vector().covers(dot) {
-            let append = self.append_of(&key);
+            // It came by another way, and may be superseded already; the name of the operation did not come with that.
+            let remember = remember.map(|remembered| *remembered).into_iter().collect();
+            let before = Arc::new(before);
+            let (newest, append) = self.merge_in(now, &key, &before, remember, newest, effects);
             self.kept(asker, key, stands_for, append, effects);
             return newest;
         }
@@ -167,10 +170,16 @@ impl Shard {
             let append = self.appended.next();
             self.operations.remember(now.instant, key.clone(), Remembered::clone(remembered), append);
         }
-        let state = Arc::new(after);
         let (upon, supersedes) = (update.upon, update.supersedes);
-        let arrived = Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember };
-        let append = self.append_state(key.clone(), Arc::clone(&state), Change::Version(arrived), effects);
+        let came = Arc::new(after);
+        // A twin of what is held: one of them goes, and the log keeps the whole set.
+        let settled = came.has_twin_of(dot).then(|| Arc::new(came.merge(&came)));
+        let state = settled.clone().unwrap_or_else(|| Arc::clone(&came));
+        let change = match settled {
+            Some(state) => Change::Set { state, came, remember: remember.into_iter().map(|known| *known).collect() },
+            None => Change::Version(Arrived { state: came, dot, upon, supersedes, remember }),
+        };
+        let append = self.append_state(key.clone(), Arc::clone(&state), change, effects);
         self.kept(asker, key, stands_for, append, effects);
         Some(state)
     }

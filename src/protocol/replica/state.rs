@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Unreadable};
 use crate::protocol::message::Failure;
-use crate::protocol::peer::{Refused, Told};
+use crate::protocol::peer::{Known, Refused, Told};
 use crate::protocol::replica::Remembered;
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, Now};
@@ -147,7 +147,10 @@ impl Shard {
             Some(newest) => Arc::new(newest.merge(came)),
             None => Arc::clone(came),
         };
-        if self.stopped || newest.as_ref().is_some_and(|newest| newest.digest() == merged.digest()) {
+        let is_known = newest.as_ref().is_some_and(|newest| newest.digest() == merged.digest());
+        // An operation is kept also where its version was superseded before it came: its retry must find it here.
+        let is_remembered = |told: &Remembered| self.recall(key, &told.operation) != Known::Unknown;
+        if self.stopped || (is_known && remember.iter().all(is_remembered)) {
             let append = self.append_of(key);
             return (newest, append);
         }

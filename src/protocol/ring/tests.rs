@@ -57,10 +57,12 @@ fn founded(partitions: u16) -> Layout {
     Layout::founding(partitions, WANTED, row(0, "zone-0", 1))
 }
 
-/// Copies that a node holds now and did not before, and those that it had to get in any case.
+/// Copies that a node holds now and did not before, and those that it had to get in any case. A node that changed its
+/// zone or weight still has what it had.
 fn moves(before: &Layout, after: &Layout) -> (usize, usize) {
     let held = |layout: &Layout, node: &LayoutRow, partition| {
-        layout.rows().contains(node) && layout.is_owner(node.node, partition)
+        let is_same = |row: &LayoutRow| (row.node, row.incarnation) == (node.node, node.incarnation);
+        layout.rows().iter().any(is_same) && layout.is_owner(node.node, partition)
     };
     let partitions = || (0..after.partitions()).map(Partition);
     let mut moves = (0, 0);

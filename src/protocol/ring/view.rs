@@ -40,7 +40,7 @@ pub struct Member {
 pub struct View {
     /// This node.
     pub me: NodeId,
-    /// Counts the views of this node, from 1.
+    /// Counts the views of this node, from 1. At 0 nothing is known of the cluster yet.
     pub epoch: u64,
     /// The stored layout.
     pub layout: Arc<Layout>,
@@ -49,14 +49,15 @@ pub struct View {
 }
 
 impl View {
-    /// A node by itself, which owns everything, and which nobody else reaches.
+    /// A node by itself, which owns everything, and which nobody else reaches: what a node goes by until it has seen its
+    /// cluster.
     pub fn alone(name: &str, cores: Cores, partitions: u16) -> View {
         let node = NodeId::of(name);
         let row = LayoutRow { node, incarnation: 0, zone: "".into(), weight: 1 };
         let layout = Arc::new(Layout::founding(partitions, Wanted::default(), row));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let me = Member { node, name: name.into(), address: nowhere, http: nowhere, cores, liveness: Liveness::Up };
-        View { me: node, epoch: 1, layout, members: vec![me] }
+        View { me: node, epoch: 0, layout, members: vec![me] }
     }
 
     /// A member by its id.

@@ -168,6 +168,17 @@ fn delete(name: &str) -> Request {
 }
 
 #[test]
+fn no_hint_is_given_up_before_the_cluster_was_seen() {
+    let hint = Hint { target: NodeId::of("node-b"), counted: true };
+    let birth = Birth { hints: vec![(key("k"), hint)], ..birth(1, vec![]) };
+    let mut world = World { shard: Shard::new(Instant(0), birth), ..World::new() };
+    world.written(put("k", "1"));
+    world.feed(Input::Tick);
+    world.feed(Input::Linked(hint.target));
+    assert!(world.log.is_empty() && world.shard.stats().hints_waiting == 1, "{:?}", world.log);
+}
+
+#[test]
 fn a_write_is_answered_only_once_it_is_durable() {
     let mut world = World::new();
     let id = world.ask(put("a", "1"));

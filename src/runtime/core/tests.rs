@@ -1,5 +1,7 @@
 //! One core without an executor: what goes in by errands and mail, and what comes out of its channels.
 
+use std::task::{Context, Waker};
+
 use super::*;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
@@ -61,4 +63,17 @@ fn a_forwarded_request_is_answered_by_the_other_core() {
     world.core.on_errand(Errand::Answered { ticket, outcome: found() });
     assert_eq!(reply.try_recv(), Ok(found()));
     assert!(!world.core.is_busy() && world.core.pending.overdue(Instant(u64::MAX)).is_none());
+}
+
+#[test]
+fn a_turn_that_leaves_something_under_way_wakes_an_idle_heartbeat() {
+    let mut world = World::new();
+    let context = Context::from_waker(Waker::noop());
+    world.core.flush();
+    assert!(!world.core.busy().poll_raised(&context));
+
+    let _reply = world.ask_other(60_000);
+    world.core.flush();
+
+    assert!(world.core.busy().poll_raised(&context));
 }

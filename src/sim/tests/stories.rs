@@ -294,6 +294,39 @@ fn a_node_whose_disk_is_full_lets_another_owner_write() {
 }
 
 #[test]
+fn twins_of_one_operation_become_one_where_they_meet() {
+    // c is heard and hears nothing: it mints what a has minted already, and the others take that in as it comes.
+    tell(
+        "cluster 3
+         cut a > c
+         cut b > c
+         put k 1 at a id=x -> ok
+         put k 1 at c id=x ms=200 -> refused 1 of 2
+         get k at a -> 1
+         heal
+         wait 3s
+         get k at c q=3 -> 1
+         copy k at b -> 1",
+    );
+}
+
+#[test]
+fn who_is_known_to_be_down_is_not_waited_for() {
+    tell(
+        "cluster 3
+         put k 1 at a -> ok
+         wait 100ms
+         pause b
+         pause c
+         notice b down
+         notice c down
+         get k at a ms=10 -> refused 0 of 2
+         put k 2 at a ms=10 -> refused 0 of 2
+         get k at a q=1 -> 1",
+    );
+}
+
+#[test]
 fn a_connection_that_was_full_for_a_while_is_used_again() {
     tell(
         "cluster 3
@@ -386,5 +419,117 @@ fn more_than_n_nodes_can_have_all_kinds_of_quorums() {
          get k at d q=15 -> 2
          get k at e q=20 -> refused 1 of 20
          put k 3 at e q=20 -> refused 0 of 20",
+    );
+}
+
+#[test]
+fn a_retried_delete_without_a_context_replaces_what_r_owners_hold_too() {
+    tell(
+        "cluster 3
+         cut a c
+         cut b c
+         put k 1 at a -> ok
+         heal
+         delete k at c id=x retry -> ok
+         get k at a -> nothing
+         get k at b -> nothing",
+    );
+}
+
+#[test]
+fn a_node_whose_disk_is_full_stands_in_for_nobody() {
+    tell(
+        "cluster 5
+         crash owner1 of=k
+         crash owner2 of=k
+         crash owner3 of=k
+         fill spare1 of=k
+         put k 1 at spare1 -> refused 0 of 2
+         fill spare2 of=k
+         put k 1 at spare1 -> DiskFull
+         put k 1 at spare2 -> DiskFull",
+    );
+}
+
+#[test]
+fn owners_that_are_slow_are_waited_for_before_a_fallback_mints() {
+    tell(
+        "cluster 4
+         put k 0 at owner1 -> ok
+         pause owner1 of=k
+         pause owner2 of=k
+         pause owner3 of=k
+         put k 1 at spare1 unheard as slow
+         wait 300ms
+         resume owner1 of=k
+         resume owner2 of=k
+         resume owner3 of=k
+         answer slow -> ok
+         wait 3s
+         copy k at owner1 -> 1
+         copy k at owner2 -> 1
+         copy k at owner3 -> 1",
+    );
+}
+
+#[test]
+fn a_fallback_gives_the_owners_that_it_reaches_their_copies() {
+    // The one that was asked reaches no owner; the fallback that it hands the write to does.
+    tell(
+        "cluster 5
+         clog spare2 > owner1 of=k
+         clog spare2 > owner2 of=k
+         clog spare2 > owner3 of=k
+         put k 1 at spare2 -> ok with 1 fallbacks
+         wait 3s
+         copy k at owner1 -> 1
+         copy k at owner2 -> 1
+         copy k at owner3 -> 1
+         get k at owner2 -> 1",
+    );
+}
+
+#[test]
+fn a_silent_owner_costs_those_who_hand_requests_on_once() {
+    tell(
+        "cluster 4
+         put k 1 at owner1 -> ok
+         pause owner1 of=k
+         get k at spare1 ms=60 -> 1
+         get k at spare1 ms=60 -> 1
+         get k at spare1 ms=20 -> 1
+         get k at spare1 ms=20 -> 1",
+    );
+}
+
+#[test]
+fn a_retry_is_not_told_of_a_write_that_went_down_with_a_log() {
+    tell(
+        "cluster 3 r=3 w=1
+         cut a > b
+         cut a > c
+         put k 1 at a id=x unheard
+         break a
+         heal
+         put k 1 at b id=x retry -> ok
+         get k at b -> 1",
+    );
+}
+
+#[test]
+fn a_retry_finds_its_first_try_where_that_came_after_what_superseded_it() {
+    tell(
+        "cluster 3
+         cut a > b
+         cut a > c
+         put k 1 at a id=x unheard as first
+         wait 10ms
+         heal
+         put k 2 at a -> ok
+         put k 1 at a id=x retry -> ok remembered
+         wait 100ms
+         crash a
+         put k 1 at c id=x retry strict -> ok remembered
+         get k at b -> 2",
     );
 }

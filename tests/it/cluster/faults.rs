@@ -31,7 +31,7 @@ pub(super) fn judge(what: &str, record: &Record, fault: &Fault, victim: Option<u
     let after = record.times(fault.over, fault.over + time, victim);
     let (own, others) = record.failures(victim);
     println!("{what}, {} clients, {time:?}:", record.clients());
-    for (when, times) in [("before", before), ("during", during), ("after", after)] {
+    for (when, times) in [("before", &before), ("during", &during), ("after", &after)] {
         println!("  {when}: {times}");
     }
     let ratio = during.p99.as_secs_f64() / before.p99.as_secs_f64();

@@ -2,7 +2,8 @@
 //!
 //! Each call has a time at which it is due; how long it took counts from there, so that a client that was held up does
 //! not hide how long others would have waited. Each key has one writer, which carries the context of its last write:
-//! it never has siblings. A write that was not acknowledged may surface at any time, so its key is written no more.
+//! it never has siblings. A write that was not acknowledged may surface at any time, so its key is written no more. Nor
+//! is one whose write may have been tried twice: a first try that surfaces after later writes is a sibling of theirs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +26,12 @@ use crate::harness::eventually;
 
 /// Between two calls of a client.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a call has, retries included: a machine that is busy with other things must not end it.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A write that took longer may have been tried on a second node.
+const TRIED_ONCE: Duration = Duration::from_millis(400);
 
 /// Keys of a client that are written at any time.
 const KEYS: usize = 40;
@@ -73,6 +80,8 @@ struct Called {
     took: Duration,
     /// The node that the client had chosen.
     node: usize,
+    /// What was asked.
+    what: String,
     failed: Option<String>,
 }
 
@@ -86,6 +95,19 @@ struct Owned {
     is_seen: bool,
     /// What a write that was not acknowledged would leave. It was the last one.
     open: Option<Option<String>>,
+}
+
+/// What is asked next.
+struct Choice {
+    kind: Kind,
+    name: String,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Get,
+    Put,
+    Delete,
 }
 
 struct Worker {
@@ -114,11 +136,13 @@ impl Worker {
         let mut due = now();
         while !until.load(Ordering::Relaxed) {
             sleep_until(due.into()).await;
-            let node = self.node;
-            let failed = self.call().await.err();
-            self.calls.push(Called { due, took: due.elapsed(), node, failed: failed.map(|error| error.to_string()) });
+            let (node, choice) = (self.node, self.choose());
+            let what = format!("{:?} {} by n{node}", choice.kind, choice.name);
+            let failed = self.call(choice).await.err().map(|error| error.to_string());
+            let is_over = failed.is_some();
+            self.calls.push(Called { due, took: due.elapsed(), node, what, failed });
             due += PAUSE;
-            if self.calls.last().is_some_and(|call| call.failed.is_some()) {
+            if is_over {
                 self.node = (self.node + 1) % self.nodes.len();
                 self.client = connect(&self.nodes, self.node).await;
                 due = now();
@@ -127,18 +151,27 @@ impl Worker {
         self
     }
 
-    async fn call(&mut self) -> Result<(), Error> {
+    fn choose(&mut self) -> Choice {
         if self.live.len() < KEYS {
             let name = format!("c{}-{}", self.number, self.keys.len());
             self.keys.insert(name.clone(), Owned::default());
             self.live.push(name.clone());
-            return self.write(name, false).await;
+            return Choice { kind: Kind::Put, name };
         }
         let name = self.live[self.dice.index(KEYS)].clone();
-        match self.dice.below(20) {
-            0..10 => self.read(name).await,
-            10..19 => self.write(name, false).await,
-            _ => self.write(name, true).await,
+        let kind = match self.dice.below(20) {
+            0..10 => Kind::Get,
+            10..19 => Kind::Put,
+            _ => Kind::Delete,
+        };
+        Choice { kind, name }
+    }
+
+    async fn call(&mut self, Choice { kind, name }: Choice) -> Result<(), Error> {
+        match kind {
+            Kind::Get => self.read(name).await,
+            Kind::Put => self.write(name, false).await,
+            Kind::Delete => self.write(name, true).await,
         }
     }
 
@@ -164,7 +197,12 @@ impl Worker {
             }
             None => Request::Delete(Delete { key, causality, operation, terms }),
         };
-        match self.client.ask(request).await {
+        let asked = now();
+        let outcome = self.client.ask(request).await;
+        if TRIED_ONCE < asked.elapsed() {
+            self.live.retain(|live| *live != name);
+        }
+        match outcome {
             Ok(Reply::Written(Written { context, level, .. })) => {
                 let is_seen = level.quorum <= level.owners;
                 *owned = Owned { context: Some(context), acked: text, is_seen, open: None };
@@ -186,7 +224,13 @@ impl Worker {
 async fn connect(nodes: &[SocketAddr], first: usize) -> Client {
     let order = nodes.iter().cycle().skip(first).take(nodes.len());
     let order: Vec<String> = order.map(SocketAddr::to_string).collect();
-    Options::new(order.join(",")).connect().await.expect("some node is there")
+    let mut options = Options::new(order.join(","));
+    options.deadline = DEADLINE;
+    // What each call met is told by the node that its client had chosen.
+    options.routing = false;
+    // No write is tried twice: the first try would surface later as a twin.
+    options.operation_ids = false;
+    options.connect().await.expect("some node is there")
 }
 
 async fn get(client: &Client, name: &str, quorum: u8) -> Result<Found, Error> {
@@ -212,18 +256,19 @@ pub(super) struct Record {
 }
 
 /// How long calls took.
-#[derive(Clone, Copy)]
 pub(super) struct Times {
     calls: usize,
     p50: Duration,
     pub(super) p99: Duration,
     slowest: Duration,
+    /// Which that was.
+    what: String,
 }
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Times { calls, p50, p99, slowest } = self;
-        write!(f, "{calls} calls, p50 {p50:.1?}, p99 {p99:.1?}, slowest {slowest:.1?}")
+        let Times { calls, p50, p99, slowest, what } = self;
+        write!(f, "{calls} calls, p50 {p50:.1?}, p99 {p99:.1?}, slowest {slowest:.1?} ({what})")
     }
 }
 
@@ -235,10 +280,11 @@ impl Record {
     /// Calls that were due in this time, by clients of other nodes than the victim, the failed ones among them.
     pub(super) fn times(&self, from: Instant, to: Instant, victim: Option<usize>) -> Times {
         let is_it = |call: &&Called| from <= call.due && call.due < to && Some(call.node) != victim;
-        let mut took: Vec<Duration> = self.calls().filter(is_it).map(|call| call.took).collect();
-        took.sort_unstable();
-        let at = |percent| took.get(took.len() * percent / 100).copied().unwrap_or_default();
-        Times { calls: took.len(), p50: at(50), p99: at(99), slowest: took.last().copied().unwrap_or_default() }
+        let mut calls: Vec<&Called> = self.calls().filter(is_it).collect();
+        calls.sort_unstable_by_key(|call| call.took);
+        let at = |percent: usize| calls[calls.len() * percent / 100].took;
+        let slowest = *calls.last().expect("calls were due in this time");
+        Times { calls: calls.len(), p50: at(50), p99: at(99), slowest: slowest.took, what: slowest.what.clone() }
     }
 
     /// Failures that clients of the victim saw, and those of others.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{agree, secret, start, three};
+use super::{agree, drain, secret, start, three};
 use crate::harness::{Home, Node, eventually};
 
 const NAMES: [&str; 3] = ["n0", "n1", "n2"];
@@ -45,6 +45,30 @@ fn all_nodes_gone_at_once_find_the_cluster_and_the_data_in_any_order() {
 
         eventually("all agree again", || agree(&nodes.each_ref(), 3.0));
         holds(&nodes.each_ref(), round);
+    }
+}
+
+#[test]
+fn hints_outlive_the_nodes_that_keep_them() {
+    let homes = [Home::new(), Home::new(), Home::new()];
+    let nodes = three(&homes);
+    let addresses = nodes.each_ref().map(|node| node.binary.to_string());
+    let [first, second, third] = nodes;
+    third.kill();
+    for number in 0..KEYS {
+        first.put(&format!("key-{number}"), "owed");
+    }
+    eventually("the writes are owed", || first.metric("sloop_hints") >= KEYS as f64);
+
+    first.kill();
+    second.kill();
+    let [first, second] = [0, 1].map(|node: usize| start(&homes[node], NAMES[node], &addresses[node], ""));
+    assert_eq!(first.metric("sloop_hints"), KEYS as f64, "a restart forgets none");
+    let third = start(&homes[2], "n2", &addresses[2], "");
+
+    drain(&[&first, &second, &third]);
+    for number in 0..KEYS {
+        assert_eq!(third.copies(&format!("key-{number}")).len(), 1, "{number}");
     }
 }
 

@@ -131,10 +131,6 @@ pub(super) struct Asker {
 
 /// What a request waits for.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most that waits is a write, and a box for each would be one more allocation"
-)]
 pub(super) enum Waiting {
     Read(Box<Reading>),
     /// Boxed: few writes wait for the store, and what they hold is large.

@@ -49,8 +49,8 @@ pub struct View {
 }
 
 impl View {
-    /// A node by itself, which owns everything, and which nobody else reaches: what a node goes by until it has seen its
-    /// cluster.
+    /// A node by itself, which owns everything, and which nobody else reaches: what a node goes by until it has seen
+    /// its cluster.
     pub fn alone(name: &str, cores: Cores, partitions: u16) -> View {
         let node = NodeId::of(name);
         let row = LayoutRow { node, incarnation: 0, zone: "".into(), weight: 1 };

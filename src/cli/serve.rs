@@ -6,10 +6,12 @@
 use std::net::SocketAddr;
 use std::path::absolute;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
 
 use super::config::Config;
 use super::{Failed, Said, logs, say};
@@ -28,6 +30,7 @@ use crate::control::shake::Party;
 use crate::protocol::membership::{Birth, RowStart};
 use crate::protocol::types::NodeId;
 use crate::runtime::entropy;
+use crate::runtime::heartbeat::Heartbeats;
 use crate::runtime::node::Node;
 use crate::runtime::slots::Slots;
 use crate::runtime::snapshots;
@@ -39,6 +42,10 @@ use crate::wire::proof::Secret;
 
 /// Threads for what HTTP would hold the control thread up with: large values to and from JSON.
 const BLOCKING_THREADS_MAX: usize = 2;
+
+/// A node that has seen its cluster waits at most this long for links to it, and looks so often whether they are there.
+const LINKED_MAX: Duration = Duration::from_secs(1);
+const LINKED_LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a node.
 ///
@@ -111,18 +118,19 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
         let serving = async {
             // Before they see the cluster, the cores take themselves for all of it, and would answer alone.
             begun.wait_for(|shown| shown.view.is_some()).await.expect("the membership is at work beside");
+            linked(&shown.hearts).await;
             // Only now would a signal end the node cleanly.
             say(ready.as_bytes())?;
             notify.ready();
-            let (accepted, (), served, ..) = tokio::join!(
+            let (accepted, served, ..) = tokio::join!(
                 acceptor.serve(binary),
-                dialer.serve(wishes),
                 server::serve(web, http::router(shown.clone())),
                 metrics.upkeep(),
                 notify.watch(Arc::clone(&shown.hearts)),
             );
-            accepted.and(served)
+            Ok::<_, Failed>(accepted.and(served)?)
         };
+        let serving = async { tokio::join!(serving, dialer.serve(wishes)).0 };
         let refusal = tokio::select! {
             ended = serving => {
                 ended?;
@@ -141,6 +149,19 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
         refusal.map_or(Ok(()), |refusal| Err(Failed::from(refusal)))
     })?;
     Ok(Said::default())
+}
+
+/// Waits until the cores have their links to other nodes: whoever came before would find no quorum. Nodes that start
+/// together wait for each other here, so nobody waits for long.
+async fn linked(hearts: &Heartbeats) {
+    let all = async {
+        while !hearts.linked() {
+            sleep(LINKED_LOOK).await;
+        }
+    };
+    if timeout(LINKED_MAX, all).await.is_err() {
+        tracing::warn!("serving, though not every node of the cluster could be reached: see `sloop cluster status`");
+    }
 }
 
 /// As whom the node wants to start.

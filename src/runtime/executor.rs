@@ -261,6 +261,7 @@ impl Shared {
                 core.on_tick();
                 core.flush();
                 hearts.show_full(self.id, core.is_out_of_room());
+                hearts.show_linked(self.id, core.links_are_settled());
                 core.instant()
             };
             let mut connections = self.connections.borrow_mut();

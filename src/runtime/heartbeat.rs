@@ -25,6 +25,7 @@ struct Heart {
     beaten_at: AtomicU64,
     writes_stopped: AtomicBool,
     disk_full: AtomicBool,
+    linked: AtomicBool,
 }
 
 /// Why a node is not well.
@@ -60,6 +61,7 @@ impl Heartbeats {
             beaten_at: AtomicU64::new(0),
             writes_stopped: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
+            linked: AtomicBool::new(false),
         };
         Heartbeats {
             started: Instant::now(),
@@ -81,6 +83,16 @@ impl Heartbeats {
     /// Whether the core refuses writes because the disk is full.
     pub fn show_full(&self, core: CoreId, full: bool) {
         self.hearts[core.index()].disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether the core has its links to other nodes, or has tried in vain.
+    pub fn show_linked(&self, core: CoreId, linked: bool) {
+        self.hearts[core.index()].linked.store(linked, Ordering::Relaxed);
+    }
+
+    /// Whether every core has its links to other nodes, or has tried in vain.
+    pub fn linked(&self) -> bool {
+        self.hearts.iter().all(|heart| heart.linked.load(Ordering::Relaxed))
     }
 
     /// The node serves from now on, or does so no more.

@@ -209,6 +209,13 @@ impl Links {
         peer.metrics.links.increment(1);
     }
 
+    /// Whether every line to members that answer is up, or was tried in vain.
+    pub fn are_settled(&self) -> bool {
+        let is_settled = |line: &Line| 0 < line.failures || matches!(line.state, State::Up(_));
+        let answers = |peer: &&Peer| peer.member.liveness != Liveness::Down;
+        self.peers.values().filter(answers).all(|peer| peer.lines.iter().all(is_settled))
+    }
+
     /// The line that was waited for does not come up.
     pub fn on_failed(&mut self, now: Instant, to: End) {
         self.back_off(now, to);

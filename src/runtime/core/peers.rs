@@ -98,6 +98,11 @@ impl Core {
         self.lose(lost);
     }
 
+    /// Whether the cluster was seen, and every line to members that answer is up, or was tried in vain.
+    pub fn links_are_settled(&self) -> bool {
+        0 < self.parts.shard.view().epoch && self.links.are_settled()
+    }
+
     /// Whether a line is waited for, and under this attempt.
     pub fn waits_for(&self, to: End, attempt: u64) -> bool {
         self.links.waits_for(to, attempt)

@@ -252,13 +252,8 @@ impl Shard {
         }
     }
 
-    /// Hints that wait, by target.
-    pub fn hint_targets(&self) -> Vec<NodeId> {
-        self.hints.targets()
-    }
-
     /// What is in its tables, which is nothing on a shard that has rested for a while.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "sim"))]
     pub(crate) fn under_way(&self) -> usize {
         let tables = self.waiting.len() + self.asks.len() + self.late.len() + self.loads.len() + self.busy.len();
         tables + self.outdated.len() + self.awaiting.len() + self.settling.len() + self.minting_bytes

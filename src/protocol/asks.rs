@@ -55,14 +55,14 @@ impl Shard {
     ) {
         self.asks_begun += 1;
         let id = AskId(self.asks_begun);
-        let patience = match &ask {
-            Ask::Forward(request) => request.patience(),
-            _ => ASK_PATIENCE,
+        let deadline = match &ask {
+            Ask::Forward(request) => now.instant + request.patience(),
+            _ => {
+                let deadline = now.instant + ASK_PATIENCE;
+                self.patience.push_back((deadline, id));
+                deadline
+            }
         };
-        let deadline = now.instant + patience;
-        if patience == ASK_PATIENCE {
-            self.patience.push_back((deadline, id));
-        }
         self.asks.insert(id, Asking { to, since: now.instant, about });
         effects.push(Effect::Ask { to, partition, id, stamp: self.view.layout.stamp(), ask, deadline });
     }

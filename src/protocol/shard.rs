@@ -220,8 +220,8 @@ impl Shard {
             }
             Input::Told { ask, told } => self.on_told(now, ask, told, effects),
             Input::Loaded { load, found } => self.on_loaded(now, load, found, effects),
-            Input::Appended { through } => self.on_appended(now, through, effects),
-            Input::AppendsFailed { actor } => self.on_appends_failed(now, actor, effects),
+            Input::Appended { through } => self.on_appended(through, effects),
+            Input::AppendsFailed { actor } => self.on_appends_failed(actor, effects),
             Input::Listed { id, page } => self.on_listed(id, page, effects),
             Input::View(view) => self.on_view(now, view, effects),
             Input::Linked(node) => {

@@ -15,13 +15,13 @@
 //! ```
 //! A row's node is the hash of its name, so it does not travel.
 
-use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
 use super::layout::{LAYOUT_BYTES_MAX, get_layout, put_layout};
 use super::reader::{Reader, Result, WireError, put_count, put_text};
+use super::ring::{get_address, put_address};
 use crate::protocol::config::{NODE_NAME_BYTES_MAX, NODES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
 use crate::protocol::membership::{Answer, Durable, Knowledge, Letter, Register, Round, Row, RowStart, RowState, Rows};
 use crate::protocol::ring::{Cores, Layout};
@@ -212,33 +212,6 @@ fn get_row(from: &mut Reader) -> Result<Row> {
     }
     let start = RowStart { count, stamp, address, http, cores };
     Ok(Row { node: NodeId::of(&name), name, generation, incarnation, state, holds_data, zone, weight, start })
-}
-
-fn put_address(out: &mut BytesMut, address: SocketAddr) {
-    match address.ip() {
-        IpAddr::V4(ip) => {
-            out.put_u8(4);
-            out.put_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out.put_u8(6);
-            out.put_slice(&ip.octets());
-        }
-    }
-    out.put_u16_le(address.port());
-}
-
-fn get_address(from: &mut Reader) -> Result<SocketAddr> {
-    let ip = match from.u8("address")? {
-        4 => IpAddr::from(octets::<4>(from)?),
-        6 => IpAddr::from(octets::<16>(from)?),
-        tag => return Err(unknown("address", tag)),
-    };
-    Ok(SocketAddr::new(ip, from.u16("port")?))
-}
-
-fn octets<const N: usize>(from: &mut Reader) -> Result<[u8; N]> {
-    Ok(from.take("address", N)?.try_into().expect("as many as were asked for"))
 }
 
 fn put_known_layout(out: &mut BytesMut, layout: Option<&Layout>) {

@@ -350,14 +350,14 @@ impl Shard {
     }
 
     /// The log has failed: whatever was under way may be on disk or not, so the actor ends and writes stop for good.
-    pub(in crate::protocol) fn on_appends_failed(&mut self, now: Now, actor: ActorId, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_appends_failed(&mut self, actor: ActorId, effects: &mut Effects) {
         self.stopped = true;
         (self.actor, self.counter) = (actor, 0);
         self.operations.forget_after(self.durable);
         self.settling.clear();
         self.busy.retain(|busy| matches!(busy, Busy::Loading(_)));
         for (_, whom) in std::mem::take(&mut self.awaiting) {
-            self.on_own_copy_failed(now, whom, effects);
+            self.on_own_copy_failed(whom, effects);
         }
     }
 }

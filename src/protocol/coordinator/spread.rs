@@ -333,7 +333,7 @@ impl Shard {
     }
 
     /// This node's own copy is durable.
-    pub(in crate::protocol) fn on_own_copy(&mut self, _: Now, whom: Whom, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_own_copy(&mut self, whom: Whom, effects: &mut Effects) {
         if let Some(writing) = self.writing_mut(whom) {
             writing.count_own();
             self.judge_write(whom, effects);
@@ -341,7 +341,7 @@ impl Shard {
     }
 
     /// This node's log has failed under a write, or under what a peer waits for.
-    pub(in crate::protocol) fn on_own_copy_failed(&mut self, _: Now, whom: Whom, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_own_copy_failed(&mut self, whom: Whom, effects: &mut Effects) {
         match self.take(whom) {
             Some((_, Waiting::Durable(_))) => self.tell(whom, Told::Refused(Refused::WritesStopped), effects),
             Some((_, Waiting::Write(writing))) if !writing.is_answered() => {

@@ -200,14 +200,14 @@ impl Shard {
     }
 
     /// Everything up to `through` is durable: keys come to rest, writes are counted, peers are told.
-    pub(in crate::protocol) fn on_appended(&mut self, now: Now, through: AppendId, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_appended(&mut self, through: AppendId, effects: &mut Effects) {
         self.durable = through;
         while let Some((append, key)) = self.settling.pop_front_if(|(append, _)| *append <= through) {
             self.busy.remove_if(&key, |busy| matches!(busy, Busy::Appended(_, newest) if *newest == append));
         }
         while let Some((_, whom)) = self.awaiting.pop_front_if(|(append, _)| *append <= through) {
             match self.waiting_mut(whom) {
-                Some(Waiting::Write(_)) => self.on_own_copy(now, whom, effects),
+                Some(Waiting::Write(_)) => self.on_own_copy(whom, effects),
                 Some(Waiting::Durable(_)) => {
                     if let Some((_, Waiting::Durable(told))) = self.take(whom) {
                         self.tell(whom, told, effects);

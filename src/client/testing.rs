@@ -186,7 +186,16 @@ impl Cluster {
             let address = node.addr().parse().map_err(io::Error::other)?;
             cluster.nodes.push(Some(node));
             let (node, liveness) = (NodeId::of(&name), Liveness::Up);
-            cluster.members.push(Member { node, name: name.into(), address, http: address, cores, liveness });
+            cluster.members.push(Member {
+                node,
+                name: name.into(),
+                incarnation: 0,
+                is_removed: false,
+                address,
+                http: address,
+                cores,
+                liveness,
+            });
         }
         cluster.lay_out(&(0..nodes).collect::<Vec<_>>()).await;
         Ok(cluster)
@@ -452,7 +461,7 @@ impl State {
             None => self.shard.view().map(known),
             Some(layout) => {
                 let (layout, members) = (Arc::clone(layout), self.members.clone());
-                View { me, epoch: 1, layout, members }.map(known)
+                View { me, epoch: 1, layout, change: None, members }.map(known)
             }
         }
     }
@@ -500,7 +509,12 @@ impl State {
             self.shard.handle(now, input, &mut effects);
             for effect in effects {
                 match effect {
-                    Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
+                    Effect::Ask { .. }
+                    | Effect::Tell { .. }
+                    | Effect::Compare(_)
+                    | Effect::Survey { .. }
+                    | Effect::Scan { .. }
+                    | Effect::Reached { .. } => {
                         unreachable!("a node alone asks nobody")
                     }
                     Effect::Load { load, key } => {

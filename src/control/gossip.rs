@@ -217,6 +217,7 @@ impl Gossip {
                         }
                     });
                 }
+                Effect::Ordered { .. } => todo!("orders"),
                 Effect::Freeze => self.freeze(),
                 Effect::Thaw => self.owes_thaw = true,
                 Effect::View(view) => self.show(view),

@@ -3,7 +3,7 @@
 use super::causality::Siblings;
 use super::config::{ASK_PATIENCE, EXTEND_AFTER};
 use super::hints::Due;
-use super::io::{Effect, Effects};
+use super::io::{Effect, Effects, Standing};
 use super::peer::{Ask, Told, Unheard};
 use super::ring::Partition;
 use super::shard::{Shard, Waiting, Whom};
@@ -64,7 +64,14 @@ impl Shard {
             }
         };
         self.asks.insert(id, Asking { to, since: now.instant, about });
-        effects.push(Effect::Ask { to, partition, id, stamp: self.view.layout.stamp(), ask, deadline });
+        effects.push(Effect::Ask {
+            to,
+            partition,
+            id,
+            stand: Standing { layout: self.view.stamp(), round: 0 },
+            ask,
+            deadline,
+        });
     }
 
     /// A peer has answered, or will not.

@@ -117,6 +117,10 @@ pub const HINTS_IN_FLIGHT_MIN: usize = 4;
 /// See [`HINTS_IN_FLIGHT_MIN`].
 pub const HINTS_IN_FLIGHT_MAX: usize = 64;
 
+/// Most sets, keys or digests in one message about a partition. Whoever asks takes so many keys at a time that both ways
+/// fit.
+pub const PAGE_SETS_MAX: usize = 65_536;
+
 /// After a delivery that failed the target is left alone for this long.
 pub const HINTS_PAUSE: Duration = Duration::from_millis(500);
 

@@ -4,12 +4,16 @@
 
 use std::sync::Arc;
 
+use super::antientropy::{LeafSet, Shift, Sum};
 use super::causality::{Siblings, Supersedes, UpdateRef, VersionVector};
 use super::message::{Failure, Outcome, Page, Request};
 use super::peer::{Ask, Told, Unheard};
 use super::replica::Remembered;
-use super::ring::{LayoutStamp, Partition, View};
-use super::types::{ActorId, AppendId, AskId, Dot, Instant, Key, LoadId, NodeId, OperationId, RequestId, TicketId};
+use super::ring::{LayoutStamp, Partition, Step, View};
+use super::types::{
+    ActorId, AppendId, AskId, Dot, Instant, Key, LoadId, NodeId, OperationId, RequestId, ScanId, SurveyId, TicketId,
+    WallTime,
+};
 
 /// What may come in.
 #[derive(Clone, Debug)]
@@ -60,12 +64,26 @@ pub enum Input {
         /// One page of this core's keys.
         page: Result<Page, Unreadable>,
     },
+    /// Ends [`Effect::Survey`].
+    Surveyed {
+        /// Which survey.
+        survey: SurveyId,
+        /// What the trees say.
+        found: Surveyed,
+    },
+    /// Ends [`Effect::Scan`].
+    Scanned {
+        /// Which scan.
+        scan: ScanId,
+        /// What was found.
+        page: Result<ScanPage, Unreadable>,
+    },
     /// A peer asks. Answered by exactly one [`Effect::Tell`], before `deadline` and a little.
     Asked {
         /// Whom to tell.
         ticket: TicketId,
-        /// The layout that the asker goes by.
-        stamp: LayoutStamp,
+        /// Where the asker stands.
+        stand: Standing,
         /// What is asked.
         ask: Ask,
         /// What is held of its key.
@@ -118,6 +136,28 @@ pub enum Effect {
         /// What is asked.
         keys: super::message::Keys,
     },
+    /// Look at the trees of what is durable. Ended by [`Input::Surveyed`], at once.
+    Survey {
+        /// Which survey.
+        survey: SurveyId,
+        /// What to look at.
+        of: Survey,
+    },
+    /// Go over the durable sets of a partition, by key. Ended by [`Input::Scanned`].
+    Scan {
+        /// Which scan.
+        scan: ScanId,
+        /// What to look for.
+        of: Scan,
+    },
+    /// This core has reached a step of a change: nothing begun before it is unfinished. Told again now and then until
+    /// a view comes that goes on. Nothing comes back.
+    Reached {
+        /// The pending layout.
+        stamp: LayoutStamp,
+        /// Which step.
+        step: Step,
+    },
     /// Forget an operation in the store too; nothing comes back. Lost with a crash, it is forgotten again.
     Forget {
         /// The key it was for.
@@ -133,8 +173,8 @@ pub enum Effect {
         partition: Partition,
         /// Which question.
         id: AskId,
-        /// The layout that this shard goes by.
-        stamp: LayoutStamp,
+        /// Where this shard stands.
+        stand: Standing,
         /// The question.
         ask: Ask,
         /// When the answer is of no use any more.
@@ -182,6 +222,13 @@ pub enum Change {
         came: Arc<Siblings>,
         /// What to remember of the operations that came with it; kept in the log and in the store.
         remember: Vec<Remembered>,
+        /// What that does to the partition's tree.
+        shift: Shift,
+    },
+    /// The key's set is gone: owners have it, or no one needs it any more.
+    Drop {
+        /// What that does to the partition's tree.
+        shift: Shift,
     },
     /// The key's set is owed to an absent node.
     Hint(Hint),
@@ -205,6 +252,92 @@ pub struct Arrived {
     pub supersedes: Supersedes,
     /// What to remember of the operation, if it has a name; kept in the log and in the store.
     pub remember: Option<Box<Remembered>>,
+    /// What that does to the partition's tree.
+    pub shift: Shift,
+}
+
+/// Where whoever asks stands: a replica that has gone on refuses, and says where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The newest layout that it goes by.
+    pub layout: LayoutStamp,
+    /// The last round of the partition's tombstones that it has heard of, from 1; 0 for none.
+    pub round: u32,
+}
+
+/// What to look at in the trees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Survey {
+    /// The sums of these partitions.
+    Sums(Arc<[Partition]>),
+    /// The branches of a partition's tree.
+    Branches(Partition),
+    /// The leaves of one branch.
+    Leaves(Partition, u8),
+}
+
+/// What the trees say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Surveyed {
+    /// To [`Survey::Sums`], in its order.
+    Sums(Vec<Sum>),
+    /// To [`Survey::Branches`] and [`Survey::Leaves`]: [`BRANCHES`](super::antientropy::BRANCHES) of them.
+    Digests(Vec<u64>),
+}
+
+/// What to look for in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// The partition.
+    pub partition: Partition,
+    /// The leaves whose keys are wanted.
+    pub leaves: LeafSet,
+    /// Keys behind this one only.
+    pub after: Option<Key>,
+    /// What is wanted of them.
+    pub want: ScanWant,
+}
+
+/// What is wanted of the keys of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanWant {
+    /// Their digests; at most so many.
+    Names {
+        /// The bound.
+        max: usize,
+    },
+    /// The sets whose digests ([`digest`](super::antientropy::digest)) are not among those known, and which of these
+    /// were met. The page ends with the set by which it holds so many bytes.
+    Sets {
+        /// What need not be told, in the order in which it is to be answered.
+        known: Arc<[u64]>,
+        /// The bound.
+        bytes_max: usize,
+    },
+}
+
+/// One page of a scan, in the order of keys.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ScanPage {
+    /// To [`ScanWant::Names`].
+    pub names: Vec<Name>,
+    /// To [`ScanWant::Sets`].
+    pub sets: Vec<(Key, Arc<Siblings>)>,
+    /// To [`ScanWant::Sets`]: which of those known were met on this page.
+    pub met: Vec<bool>,
+    /// The last key that was looked at, where there may be more behind it.
+    pub next: Option<Key>,
+}
+
+/// A key, and the digest of its set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The key.
+    pub key: Key,
+    /// [`digest`](super::antientropy::digest) of key and set.
+    pub digest: u64,
+    /// Where the set holds nothing but tombstones: when the newest of them was written.
+    pub buried_at: Option<WallTime>,
 }
 
 /// To whom a key's set is owed. A key has one hint for each node at most; the newest counts.
@@ -222,7 +355,7 @@ impl Append {
         match &self.change {
             Change::Version(arrived) => Some(&arrived.state),
             Change::Set { state, .. } => Some(state),
-            Change::Hint(_) | Change::Delivered { .. } => None,
+            Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => None,
         }
     }
 }

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use super::antientropy::LeafSet;
 use super::causality::{Operation, Siblings, Update};
 use super::message::{Outcome, Request};
 use super::replica::Remembered;
-use super::ring::LayoutStamp;
+use super::ring::{LayoutStamp, Partition, Ring};
 use super::types::{Key, NodeId};
 
 /// A question to a peer.
@@ -34,6 +35,89 @@ pub enum Ask {
     },
     /// Coordinate this request; it has made its one hop. Told [`Told::Outcome`].
     Forward(Box<Request>),
+    /// Do you hold the same of these partitions, all of which your core serves? Told [`Told::Same`] or
+    /// [`Told::Digests`] with the root of each.
+    Compare(Compare),
+    /// What are the branches of this partition's tree, or the leaves of one of them? Told [`Told::Digests`].
+    Tree {
+        /// The partition.
+        partition: Partition,
+        /// The branch whose leaves are wanted.
+        branch: Option<u8>,
+    },
+    /// What do you hold in these leaves that I do not? Told [`Told::Page`].
+    Pull(Box<Pull>),
+    /// A step of a round in which the tombstones of a partition are forgotten. Told [`Told::Collected`].
+    Collect(Box<Collect>),
+}
+
+/// To compare many partitions at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// They ascend; at least one.
+    pub partitions: Arc<[Partition]>,
+    /// [`digest_of_roots`](super::antientropy::digest_of_roots) of them.
+    pub digest: u64,
+}
+
+/// One page of what the asker lacks of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pull {
+    /// The partition.
+    pub partition: Partition,
+    /// The leaves that are wanted.
+    pub leaves: LeafSet,
+    /// Keys behind this one only.
+    pub after: Option<Key>,
+    /// Digests of what the asker holds there: these sets need not travel.
+    pub known: Arc<[u64]>,
+}
+
+/// To [`Ask::Pull`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Sets that the asker did not know of, by key.
+    pub sets: Vec<Pulled>,
+    /// Of each that was known, whether it was met between the page's first key and its last: the rest of what the asker
+    /// holds there is lacking here.
+    pub met: Vec<bool>,
+    /// Where the page ends, if there may be more.
+    pub next: Option<Key>,
+}
+
+/// One set that was pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// The key.
+    pub key: Key,
+    /// The set.
+    pub set: Arc<Siblings>,
+    /// What its holder remembers of the operations that wrote its versions.
+    pub remember: Vec<Remembered>,
+}
+
+/// One step of a round. Rounds of a partition are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collect {
+    /// The partition.
+    pub partition: Partition,
+    /// The round.
+    pub round: u32,
+    /// The step.
+    pub step: CollectStep,
+}
+
+/// What is asked in a round (docs/ARCHITECTURE.md, "How tombstones are forgotten").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CollectStep {
+    /// To owners: which of these keys do you hold just so?
+    Agree(Vec<(Key, u64)>),
+    /// To all members: is nothing of this partition under way that began before you first heard of this round?
+    Drain,
+    /// To owners: show and repair these no more, of those that you agreed to; and take nothing from before the round.
+    Retire(Vec<bool>),
+    /// To owners: forget these, durably.
+    Forget(Vec<bool>),
 }
 
 /// One version for a replica.
@@ -77,8 +161,38 @@ pub enum Told {
     Recalled(Box<Recalled>),
     /// To [`Ask::Forward`].
     Outcome(Box<Outcome>),
+    /// Digests of trees.
+    Digests(Vec<u64>),
+    /// To [`Ask::Pull`].
+    Page(Box<Page>),
+    /// To [`Ask::Collect`]: of each key of [`CollectStep::Agree`] whether it is so; of a drain one: whether it is done.
+    Collected(Vec<bool>),
     /// It was not done. Nothing was stored.
     Refused(Refused),
+}
+
+impl Ask {
+    /// The key that it is about, where it is about one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Ask::Store(store) => Some(&store.key),
+            Ask::Merge(merge) => Some(&merge.key),
+            Ask::Fetch { key, .. } | Ask::Recall { key, .. } => Some(key),
+            Ask::Forward(request) => request.key(),
+            Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => None,
+        }
+    }
+
+    /// The partition that it is about: of several, one. None for a request that names no key.
+    pub fn partition(&self, ring: Ring) -> Option<Partition> {
+        match self {
+            Ask::Compare(compare) => compare.partitions.first().copied(),
+            Ask::Tree { partition, .. } => Some(*partition),
+            Ask::Pull(pull) => Some(pull.partition),
+            Ask::Collect(collect) => Some(collect.partition),
+            _ => self.key().map(|key| ring.partition(key)),
+        }
+    }
 }
 
 /// What a replica knows of an operation, and of the key that it was on.
@@ -106,6 +220,10 @@ pub enum Known {
 pub enum Refused {
     /// It knows a newer layout than the asker: compare layouts, then ask again under the newer one.
     Layout(LayoutStamp),
+    /// It has heard of a later round of the partition's tombstones than the asker: what the asker says is from before.
+    Round(u32),
+    /// It has lost what it held, or never had it: it is not read from.
+    Hollow,
     /// No room for more right now.
     Overloaded,
     /// Its disk is full.

@@ -215,8 +215,9 @@ impl Shard {
             Input::Elsewhere { id, request, failure, deadline } => {
                 self.hand_on(now, Asker { whom: Whom::Client(id), deadline }, request, Some(failure), effects);
             }
-            Input::Asked { ticket, stamp, ask, held, deadline } => {
-                self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stamp, ask, held, effects);
+            Input::Surveyed { .. } | Input::Scanned { .. } => todo!("antientropy"),
+            Input::Asked { ticket, stand, ask, held, deadline } => {
+                self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stand, ask, held, effects);
             }
             Input::Told { ask, told } => self.on_told(now, ask, told, effects),
             Input::Loaded { load, found } => self.on_loaded(now, load, found, effects),

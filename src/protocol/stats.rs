@@ -1,5 +1,7 @@
 //! What one shard counts, for the metrics.
 
+use super::types::Instant;
+
 /// Counts since the start, and what there is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -33,4 +35,38 @@ pub struct Stats {
     pub hints_bytes: u64,
     /// Partitions that lost a hint: some owner lacks what no hint says.
     pub partitions_marked: u64,
+    /// Comparisons of all partitions that this core shares with a core of another node, and those that found all equal.
+    pub comparisons: u64,
+    /// See [`Stats::comparisons`].
+    pub comparisons_equal: u64,
+    /// Partitions in which a comparison found a difference that was still there a little later.
+    pub partitions_differed: u64,
+    /// Sets that anti-entropy took in here, and sent to others.
+    pub repairs_pulled: u64,
+    /// See [`Stats::repairs_pulled`].
+    pub repairs_pushed: u64,
+    /// Sets that a change of owners brought here, and bytes of them.
+    pub transfers_sets: u64,
+    /// See [`Stats::transfers_sets`].
+    pub transfers_bytes: u64,
+    /// Pairs of a partition and an owner that the change under way fetches it from: all, and those not done yet.
+    pub transfers: u64,
+    /// See [`Stats::transfers`].
+    pub transfers_left: u64,
+    /// Keys of partitions that this node does not own which were deleted here, because all owners have them.
+    pub leftovers_dropped: u64,
+    /// Partitions that this node does not own, of which it still holds keys.
+    pub leftover_partitions: u64,
+    /// Rounds to forget tombstones that began, and that came to nothing.
+    pub rounds: u64,
+    /// See [`Stats::rounds`].
+    pub rounds_ended: u64,
+    /// Keys that were forgotten here because they held nothing but tombstones.
+    pub tombstones_forgotten: u64,
+    /// Partitions that differ from a co-owner's, as far as is known.
+    pub partitions_differing: u64,
+    /// When the oldest of them was first seen to differ; none does at `None`.
+    pub differing_since: Option<Instant>,
+    /// When all shared partitions were last seen to be equal with all owners; `None` for not yet.
+    pub agreed_at: Option<Instant>,
 }

@@ -18,7 +18,7 @@ use super::slots::Slot;
 use super::stream::{Ended, Stream};
 use super::wanting::Wanting;
 use crate::protocol::message::{Answer, Call, Failure};
-use crate::protocol::peer::{Ask, Told};
+use crate::protocol::peer::Told;
 use crate::protocol::types::{Instant, Key};
 use crate::wire::answer::encode_answer;
 use crate::wire::call::decode_call;
@@ -103,19 +103,9 @@ impl Said {
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         let (call, ask) = match self {
             Said::Call(call) => (Some(call), None),
-            Said::Ask(question) => (None, key_of(&question.ask)),
+            Said::Ask(question) => (None, question.ask.key()),
         };
         call.into_iter().flat_map(Call::keys).chain(ask)
-    }
-}
-
-/// The key that an ask is about: only a listing has none, and is not forwarded.
-pub fn key_of(ask: &Ask) -> Option<&Key> {
-    match ask {
-        Ask::Store(store) => Some(&store.key),
-        Ask::Merge(merge) => Some(&merge.key),
-        Ask::Fetch { key, .. } | Ask::Recall { key, .. } => Some(key),
-        Ask::Forward(request) => request.key(),
     }
 }
 

@@ -506,12 +506,14 @@ impl Core {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Ask { to, partition, id, stamp, ask, deadline } => {
-                self.ask_peer((to, partition), &Question { id, stamp, deadline, ask: &ask });
+            Effect::Ask { to, partition, id, stand, ask, deadline } => {
+                self.ask_peer((to, partition), &Question { id, stand, deadline, ask: &ask });
             }
             Effect::Tell { ticket, told } => self.tell(ticket, &told),
             Effect::Compare(stamp) => self.compare(stamp),
             Effect::Load { load, key } => self.load(load, key),
+            Effect::Survey { .. } | Effect::Scan { .. } => todo!("store"),
+            Effect::Reached { .. } => todo!("members"),
             Effect::Append(append) => {
                 self.parts.engine.append(append);
                 self.appended = true;

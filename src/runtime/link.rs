@@ -13,9 +13,9 @@ use super::connection::ASKS_MAX;
 use super::mail::Line;
 use super::stream::{Ended, Stream};
 use super::wanting::Wanting;
+use crate::protocol::io::Standing;
 use crate::protocol::message::Failure;
 use crate::protocol::peer::{Ask, Told, Unheard};
-use crate::protocol::ring::LayoutStamp;
 use crate::protocol::types::{AskId, CoreId, Instant, NodeId};
 use crate::wire::frame::CallId;
 use crate::wire::peer::{AskTooLarge, PEER_BYTES_MAX, decode_told, encode_ask};
@@ -53,8 +53,8 @@ pub struct Link {
 pub struct Question<'a> {
     /// Whom it ends for.
     pub id: AskId,
-    /// The layout that the shard goes by.
-    pub stamp: LayoutStamp,
+    /// Where the shard stands.
+    pub stand: Standing,
     /// When the answer is of no use any more.
     pub deadline: Instant,
     /// What is asked.
@@ -209,12 +209,12 @@ impl Link {
     /// # Errors
     /// [`AskTooLarge`]: nothing was spelled.
     pub fn put(&self, now: Instant, question: &Question<'_>) -> Result<usize, AskTooLarge> {
-        let Question { id, stamp, deadline, ask } = *question;
+        let Question { id, stand, deadline, ask } = *question;
         let place = self.asks.borrow_mut().insert(Sent { id, at: now, deadline });
         // What is left of the time, and never none of it: rounding must not end an ask.
         let left = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX).max(1);
         let mut spelled = Ok(());
-        let bytes = self.stream.put(|out| spelled = encode_ask(out, CallId(place.data().as_ffi()), stamp, left, ask));
+        let bytes = self.stream.put(|out| spelled = encode_ask(out, CallId(place.data().as_ffi()), stand, left, ask));
         if let Err(too_large) = spelled {
             self.asks.borrow_mut().remove(place);
             return Err(too_large);

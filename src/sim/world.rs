@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::Stats;
+use crate::protocol::antientropy::{Forest, PartitionLeaf, Shift, digest, is_buried};
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::config::{ASK_PATIENCE, DEADLINE_DEFAULT};
-use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input};
+use crate::protocol::io::{
+    Append, Arrived, Change, Effect, Effects, Held, Hint, Input, Name, Scan, ScanPage, ScanWant, Standing, Survey,
+    Surveyed,
+};
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, View, Wanted};
+use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
     ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, WallTime,
@@ -25,6 +29,7 @@ const HOP: Duration = Duration::from_micros(100);
 const SYNC: Duration = Duration::from_micros(300);
 
 const PARTITIONS: u16 = 16;
+const RING: Ring = Ring::new(PARTITIONS);
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +92,7 @@ struct Disk {
     sets: BTreeMap<Key, Arc<Siblings>>,
     hints: BTreeMap<(NodeId, Key), bool>,
     remembered: Vec<(Key, Remembered)>,
+    forest: Forest,
 }
 
 #[derive(Clone)]
@@ -99,7 +105,7 @@ enum Event {
 
 #[derive(Clone)]
 enum Message {
-    Ask { ticket: TicketId, stamp: LayoutStamp, ask: Ask, patience: Duration },
+    Ask { ticket: TicketId, stand: Standing, ask: Ask, patience: Duration },
     Told { ask: AskId, told: Result<Told, Unheard> },
 }
 
@@ -153,7 +159,7 @@ impl World {
 
     /// The owners of a key, as indices of nodes, in the layout's order.
     pub fn owners(&self, key: &Key) -> Vec<usize> {
-        let partition = crate::protocol::ring::Ring::new(PARTITIONS).partition(key);
+        let partition = RING.partition(key);
         self.layout.owners(partition).map(|owner| self.index(owner)).collect()
     }
 
@@ -425,9 +431,9 @@ impl World {
                 Message::Ask { ticket, ask, .. } if self.nodes[to].full && is_write(&ask) => {
                     self.send_told(to, ticket, Told::Refused(Refused::DiskFull));
                 }
-                Message::Ask { ticket, stamp, ask, patience } => {
+                Message::Ask { ticket, stand, ask, patience } => {
                     let deadline = self.now + patience;
-                    self.feed(to, Input::Asked { ticket, stamp, ask, held: Held::Unknown, deadline });
+                    self.feed(to, Input::Asked { ticket, stand, ask, held: Held::Unknown, deadline });
                 }
                 Message::Told { ask, told } => self.feed(to, Input::Told { ask, told }),
             },
@@ -487,8 +493,8 @@ impl World {
                         self.judge(node, id, &outcome);
                         assert!(self.outcomes.insert(id, outcome).is_none(), "{id:?} is answered once");
                     }
-                    Effect::Ask { to, id, stamp, ask, deadline, .. } => {
-                        let told = self.send_ask(node, to, id, stamp, ask, deadline);
+                    Effect::Ask { to, id, stand, ask, deadline, .. } => {
+                        let told = self.send_ask(node, to, id, stand, ask, deadline);
                         inputs.extend(told);
                     }
                     Effect::Tell { ticket, told } => self.send_told(node, ticket, told),
@@ -497,6 +503,15 @@ impl World {
                         let took = self.about(HOP);
                         self.schedule(took, Event::Adopt(node, life));
                     }
+                    Effect::Survey { survey, of } => {
+                        let found = self.nodes[node].disk.survey(&of);
+                        inputs.push_back(Input::Surveyed { survey, found });
+                    }
+                    Effect::Scan { scan, of } => {
+                        let page = Ok(self.nodes[node].disk.scan(&of));
+                        inputs.push_back(Input::Scanned { scan, page });
+                    }
+                    Effect::Reached { .. } => todo!("change"),
                     Effect::List { .. } | Effect::Forget { .. } | Effect::Compare(_) => {}
                 }
             }
@@ -523,7 +538,7 @@ impl World {
         from: usize,
         to: NodeId,
         ask_id: AskId,
-        stamp: LayoutStamp,
+        stand: Standing,
         ask: Ask,
         deadline: Instant,
     ) -> Option<Input> {
@@ -539,7 +554,7 @@ impl World {
         self.asked.insert(ticket, (from, self.nodes[from].lives, ask_id));
         let patience = deadline.since(self.now).min(ASK_PATIENCE);
         let life = self.nodes[to].lives;
-        self.send(from, to, life, Message::Ask { ticket, stamp, ask, patience });
+        self.send(from, to, life, Message::Ask { ticket, stand, ask, patience });
         None
     }
 
@@ -558,12 +573,12 @@ impl World {
             way += Duration::from_millis(self.draw(500));
         }
         // What comes twice comes under a ticket of its own, whose answer goes nowhere.
-        if let Message::Ask { stamp, ask, patience, .. } = &message
+        if let Message::Ask { stand, ask, patience, .. } = &message
             && self.draw(1_000) < self.doubled
         {
             self.tickets += 1;
-            let (ask, stamp, patience) = (ask.clone(), *stamp, *patience);
-            let again = Message::Ask { ticket: TicketId(self.tickets), stamp, ask, patience };
+            let (ask, stand, patience) = (ask.clone(), *stand, *patience);
+            let again = Message::Ask { ticket: TicketId(self.tickets), stand, ask, patience };
             let later = way + Duration::from_millis(self.draw(200));
             self.schedule(later, Event::Deliver { to, life, message: again });
         }
@@ -577,8 +592,68 @@ impl World {
 }
 
 impl Disk {
+    fn shift(&mut self, key: &Key, shift: Shift) {
+        self.forest.apply(RING.partition(key), PartitionLeaf::of(RING, key), shift);
+    }
+
+    fn survey(&self, of: &Survey) -> Surveyed {
+        let tree = |partition| self.forest.tree(partition).cloned().unwrap_or_default();
+        match of {
+            Survey::Sums(partitions) => {
+                Surveyed::Sums(partitions.iter().map(|partition| self.forest.sum(*partition)).collect())
+            }
+            Survey::Branches(partition) => Surveyed::Digests(tree(*partition).branches().to_vec()),
+            Survey::Leaves(partition, branch) => Surveyed::Digests(tree(*partition).leaves_of(*branch).to_vec()),
+        }
+    }
+
+    fn scan(&self, of: &Scan) -> ScanPage {
+        let is_wanted = |key: &Key| {
+            RING.partition(key) == of.partition
+                && of.leaves.contains(PartitionLeaf::of(RING, key))
+                && of.after.as_ref().is_none_or(|after| after < key)
+        };
+        let mut page = ScanPage::default();
+        if let ScanWant::Sets { known, .. } = &of.want {
+            page.met = vec![false; known.len()];
+        }
+        let mut bytes = 0;
+        for (key, set) in self.sets.iter().filter(|(key, _)| is_wanted(key)) {
+            let digest = digest(key, set);
+            match &of.want {
+                ScanWant::Names { max } => {
+                    if page.names.len() == *max {
+                        page.next = page.names.last().map(|name| name.key.clone());
+                        return page;
+                    }
+                    let newest = set.versions().iter().map(|version| version.written_at).max();
+                    let buried_at = newest.filter(|_| is_buried(set));
+                    page.names.push(Name { key: key.clone(), digest, buried_at });
+                }
+                ScanWant::Sets { known, bytes_max } => match known.iter().position(|known| *known == digest) {
+                    Some(at) => page.met[at] = true,
+                    None => {
+                        page.sets.push((key.clone(), Arc::clone(set)));
+                        bytes += set.bytes();
+                        if *bytes_max <= bytes {
+                            page.next = Some(key.clone());
+                            return page;
+                        }
+                    }
+                },
+            }
+        }
+        page
+    }
+
     fn keep(&mut self, append: Append) {
         let Append { key, change, .. } = append;
+        match &change {
+            Change::Version(Arrived { shift, .. }) | Change::Set { shift, .. } | Change::Drop { shift } => {
+                self.shift(&key, *shift);
+            }
+            Change::Hint(_) | Change::Delivered { .. } => {}
+        }
         match change {
             Change::Version(arrived) => {
                 self.remembered.extend(arrived.remember.map(|remembered| (key.clone(), *remembered)));
@@ -587,6 +662,9 @@ impl Disk {
             Change::Set { state, remember, .. } => {
                 self.remembered.extend(remember.into_iter().map(|remembered| (key.clone(), remembered)));
                 self.sets.insert(key, state);
+            }
+            Change::Drop { .. } => {
+                self.sets.remove(&key);
             }
             Change::Hint(Hint { target, counted }) => {
                 self.hints.insert((target, key), counted);
@@ -602,6 +680,7 @@ fn is_write(ask: &Ask) -> bool {
     match ask {
         Ask::Store(_) | Ask::Merge(_) => true,
         Ask::Fetch { .. } | Ask::Recall { .. } => false,
+        Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => false,
         Ask::Forward(request) => request.is_write(),
     }
 }
@@ -626,11 +705,13 @@ fn view(layout: &Arc<Layout>, nodes: usize, me: usize, down: &BTreeSet<usize>, e
     let member = |node: usize| Member {
         node: id(node),
         name: format!("n{node}").into(),
+        incarnation: 1,
+        is_removed: false,
         address: nowhere,
         http: nowhere,
         cores: Cores { count: 1, salt: 0 },
         liveness: if down.contains(&node) { Liveness::Down } else { Liveness::Up },
     };
     let members = (0..nodes).map(member).collect();
-    Arc::new(View { me: id(me), epoch, layout: Arc::clone(layout), members })
+    Arc::new(View { me: id(me), epoch, layout: Arc::clone(layout), change: None, members })
 }

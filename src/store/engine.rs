@@ -441,6 +441,7 @@ impl Engine {
             Change::Version(Arrived { state, remember, .. }) => {
                 self.show_state(key, state, remember.map(|remembered| *remembered));
             }
+            Change::Drop { .. } => todo!("store"),
             Change::Set { state, remember, .. } => self.show_state(key, state, remember),
             Change::Hint(hint) => self.resident.hint(&key, hint),
             Change::Delivered { target } => self.resident.deliver(&key, target),

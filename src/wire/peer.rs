@@ -1,12 +1,17 @@
 //! Asks and what is told: what the cores of two nodes say to each other.
 //!
 //! ```text
-//! kind  ask      body, behind: number u64, hash u64 (the asker's layout), deadline_ms u32 (left, from arrival)
+//! kind  ask      body, behind: number u64, hash u64 (the asker's layout), round u32, deadline_ms u32 (left, from arrival)
 //! 0x20  store    key, flags u8 (1 stands for, 2 remember), [node u64], update, [remember]
 //! 0x21  merge    key, flags u8 (1 stands for), [node u64], set, count u32, as often: remember
 //! 0x22  fetch    key, flags u8 (1 known), [digest u64]
 //! 0x23  recall   key, id length u16, id, digest u64
 //! 0x24  forward  kind u8 (0x01 to 0x04), body of that call
+//! 0x25  compare  count u32, as often: partition u16; digest u64
+//! 0x26  tree     partition u16, flags u8 (1 branch), [branch u8]
+//! 0x27  pull     partition u16, leaves 4 x u64, flags u8 (1 after), [key], count u32, as often: digest u64
+//! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 retire, 3 forget), body of the step:
+//!                agree: count u32, as often: key, digest u64; retire and forget: bits
 //!
 //! kind  told     body
 //! 0xa0  stored
@@ -15,10 +20,13 @@
 //! 0xa3  set      flags u8 (1 heard of), [set]
 //! 0xa4  recalled tag u8 (0 unknown, 1 minted, 2 reused), [remember], flags u8 (1 heard of), [set]
 //! 0xa5  outcome  kind u8 (0x81 to 0x84, or 0xff), body of that answer
-//! 0xa6  refused  reason u8, number u64, hash u64 (the refuser's layout; zeros for other reasons than 0)
+//! 0xa6  refused  reason u8, number u64, hash u64 (of reason 0 the refuser's layout, of 8 its round; else zeros)
+//! 0xa7  digests  count u32, as often: u64
+//! 0xa8  page     flags u8 (1 next), [key], bits (met), count u32, as often: key, set, count u32, as often: remember
+//! 0xa9  collected bits
 //! 0xff  failure  the ask was not understood: nothing was done
 //! ```
-//! Sets, updates and what is remembered as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever
+//! Bits are a count u32 and so many bits, the first in the lowest place of its byte. Sets, updates and what is remembered as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever
 //! tells are nodes of one cluster that have proven it, so a frame may be as large as the largest answer, both ways.
 
 use std::borrow::Cow;
@@ -35,11 +43,16 @@ use super::sets::{
     get_operation, get_remembered, get_set, get_update, put_operation, put_remembered, put_set, put_update,
     remembered_bytes, set_bytes, update_bytes,
 };
+use crate::protocol::antientropy::{BRANCHES, LeafSet};
 use crate::protocol::causality::Siblings;
-use crate::protocol::config::SIBLINGS_DECODED_MAX;
+use crate::protocol::config::{PAGE_SETS_MAX, PARTITIONS_MAX, SIBLINGS_DECODED_MAX};
+use crate::protocol::io::Standing;
 use crate::protocol::message::{Failure, Request};
-use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
-use crate::protocol::ring::LayoutStamp;
+use crate::protocol::peer::{
+    Ask, Collect, CollectStep, Compare, Known, Merge, Page, Pull, Pulled, Recalled, Refused, Store, Told,
+};
+use crate::protocol::replica::Remembered;
+use crate::protocol::ring::{LayoutStamp, Partition};
 use crate::protocol::types::{Key, NodeId};
 
 const STORE: u8 = 0x20;
@@ -47,6 +60,10 @@ const MERGE: u8 = 0x21;
 const FETCH: u8 = 0x22;
 const RECALL: u8 = 0x23;
 const FORWARD: u8 = 0x24;
+const COMPARE: u8 = 0x25;
+const TREE: u8 = 0x26;
+const PULL: u8 = 0x27;
+const COLLECT: u8 = 0x28;
 
 const STORED: u8 = 0xa0;
 const BEHIND: u8 = 0xa1;
@@ -55,6 +72,9 @@ const SET: u8 = 0xa3;
 const RECALLED: u8 = 0xa4;
 const OUTCOME: u8 = 0xa5;
 const REFUSED: u8 = 0xa6;
+const DIGESTS: u8 = 0xa7;
+const PAGE: u8 = 0xa8;
+const COLLECTED: u8 = 0xa9;
 
 const STANDS_FOR: u8 = 1;
 const REMEMBER: u8 = 2;
@@ -64,7 +84,7 @@ const SOME: u8 = 1;
 const REMEMBERED_BYTES_MIN: usize = 2 + 1 + 8 + 16 + 8 + 4 + 4 + 4;
 
 /// What stands in front of every ask.
-const HEAD_BYTES: usize = 8 + 8 + 4;
+const HEAD_BYTES: usize = 8 + 8 + 4 + 4;
 
 /// Largest frame that a peer sends or takes: a set of the largest size, merged with some more.
 pub const PEER_BYTES_MAX: usize = ANSWER_BYTES_MAX;
@@ -72,8 +92,8 @@ pub const PEER_BYTES_MAX: usize = ANSWER_BYTES_MAX;
 /// An ask as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The layout that the asker goes by.
-    pub stamp: LayoutStamp,
+    /// Where the asker stands.
+    pub stand: Standing,
     /// Milliseconds that are left for it, from its arrival on.
     pub deadline_ms: u32,
     /// The ask.
@@ -103,6 +123,17 @@ pub fn ask_bytes(ask: &Ask) -> usize {
         Ask::Fetch { key: of, .. } => key(of) + 1 + 8,
         Ask::Recall { key: of, operation } => key(of) + 2 + operation.id.as_bytes().len() + 8,
         Ask::Forward(request) => request_bytes(request),
+        Ask::Compare(compare) => 4 + 2 * compare.partitions.len() + 8,
+        Ask::Tree { .. } => 2 + 1 + 1,
+        Ask::Pull(pull) => 2 + 32 + 1 + pull.after.as_ref().map_or(0, key) + 4 + 8 * pull.known.len(),
+        Ask::Collect(collect) => {
+            let step = match &collect.step {
+                CollectStep::Agree(keys) => 4 + keys.iter().map(|(of, _)| key(of) + 8).sum::<usize>(),
+                CollectStep::Drain => 0,
+                CollectStep::Retire(bits) | CollectStep::Forget(bits) => bits_bytes(bits),
+            };
+            2 + 4 + 1 + step
+        }
     };
     FRAME_BYTES + HEAD_BYTES + body
 }
@@ -114,7 +145,7 @@ pub fn ask_bytes(ask: &Ask) -> usize {
 pub fn encode_ask(
     out: &mut BytesMut,
     id: CallId,
-    stamp: LayoutStamp,
+    stand: Standing,
     deadline_ms: u32,
     ask: &Ask,
 ) -> std::result::Result<(), AskTooLarge> {
@@ -124,8 +155,9 @@ pub fn encode_ask(
     }
     out.reserve(bytes);
     put_frame(out, id, ask_kind(ask), |out| {
-        out.put_u64_le(stamp.number);
-        out.put_u64_le(stamp.hash);
+        out.put_u64_le(stand.layout.number);
+        out.put_u64_le(stand.layout.hash);
+        out.put_u32_le(stand.round);
         out.put_u32_le(deadline_ms);
         put_ask(out, ask);
     });
@@ -139,6 +171,10 @@ fn ask_kind(ask: &Ask) -> u8 {
         Ask::Fetch { .. } => FETCH,
         Ask::Recall { .. } => RECALL,
         Ask::Forward(_) => FORWARD,
+        Ask::Compare(_) => COMPARE,
+        Ask::Tree { .. } => TREE,
+        Ask::Pull(_) => PULL,
+        Ask::Collect(_) => COLLECT,
     }
 }
 
@@ -174,6 +210,23 @@ fn put_ask(out: &mut BytesMut, ask: &Ask) {
             out.put_u8(request_kind(request));
             put_request(out, request);
         }
+        Ask::Compare(compare) => {
+            put_count(out, compare.partitions.len());
+            compare.partitions.iter().for_each(|partition| out.put_u16_le(partition.0));
+            out.put_u64_le(compare.digest);
+        }
+        Ask::Tree { partition, branch } => {
+            out.put_u16_le(partition.0);
+            out.put_u8(if branch.is_some() { SOME } else { 0 });
+            branch.iter().for_each(|branch| out.put_u8(*branch));
+        }
+        Ask::Pull(pull) => {
+            out.put_u16_le(pull.partition.0);
+            pull.leaves.0.iter().for_each(|bits| out.put_u64_le(*bits));
+            put_some_key(out, pull.after.as_ref());
+            put_digests(out, &pull.known);
+        }
+        Ask::Collect(collect) => put_collect(out, collect),
     }
 }
 
@@ -183,10 +236,10 @@ fn put_ask(out: &mut BytesMut, ask: &Ask) {
 /// Any [`WireError`]. The frame is over, so it can be answered by a failure and the next one read.
 pub fn decode_ask(mut frame: Frame<'_>) -> Result<Question> {
     let body = &mut frame.body;
-    if !(STORE..=FORWARD).contains(&frame.kind) {
+    if !(STORE..=COLLECT).contains(&frame.kind) {
         return Err(WireError::Unknown { what: "kind of ask", tag: frame.kind.into() });
     }
-    let stamp = get_stamp(body)?;
+    let stand = Standing { layout: get_stamp(body)?, round: body.u32("round")? };
     let deadline_ms = body.u32("deadline")?;
     let ask = match frame.kind {
         STORE => Ask::Store(Arc::new(get_store(body)?)),
@@ -194,19 +247,24 @@ pub fn decode_ask(mut frame: Frame<'_>) -> Result<Question> {
             let key = get_key(body)?;
             let (stands_for, _) = get_stands_for(body, STANDS_FOR)?;
             let set = Arc::new(get_set(body)?);
-            let count = body.count("remembers", SIBLINGS_DECODED_MAX, REMEMBERED_BYTES_MIN)?;
-            let remember = (0..count).map(|_| get_remembered(body)).collect::<Result<_>>()?;
-            Ask::Merge(Merge { key, set, remember, stands_for })
+            Ask::Merge(Merge { key, set, remember: get_remembers(body)?, stands_for })
         }
         FETCH => {
             let key = get_key(body)?;
             Ask::Fetch { key, known: get_some(body)?.then(|| body.u64("digest")).transpose()? }
         }
         RECALL => Ask::Recall { key: get_key(body)?, operation: get_operation(body)? },
-        _ => Ask::Forward(Box::new(get_forwarded(body)?)),
+        FORWARD => Ask::Forward(Box::new(get_forwarded(body)?)),
+        COMPARE => Ask::Compare(get_compare(body)?),
+        TREE => Ask::Tree {
+            partition: get_partition(body)?,
+            branch: get_some(body)?.then(|| get_branch(body)).transpose()?,
+        },
+        PULL => Ask::Pull(Box::new(get_pull(body)?)),
+        _ => Ask::Collect(Box::new(get_collect(body)?)),
     };
     body.end()?;
-    Ok(Question { stamp, deadline_ms, ask })
+    Ok(Question { stand, deadline_ms, ask })
 }
 
 fn get_store(from: &mut Reader) -> Result<Store> {
@@ -276,6 +334,9 @@ fn told_kind(told: &Told) -> u8 {
         Told::Recalled(_) => RECALLED,
         Told::Outcome(_) => OUTCOME,
         Told::Refused(_) => REFUSED,
+        Told::Digests(_) => DIGESTS,
+        Told::Page(_) => PAGE,
+        Told::Collected(_) => COLLECTED,
     }
 }
 
@@ -293,6 +354,16 @@ fn told_bytes(told: &Told) -> usize {
         }
         Told::Outcome(outcome) => 1 + outcome_bytes(outcome),
         Told::Refused(_) => 1 + 16,
+        Told::Digests(digests) => 4 + 8 * digests.len(),
+        Told::Page(page) => {
+            let pulled = |pulled: &Pulled| {
+                let remember: usize = pulled.remember.iter().map(remembered_bytes).sum();
+                2 + pulled.key.as_bytes().len() + set_bytes(&pulled.set) + 4 + remember
+            };
+            let next = page.next.as_ref().map_or(0, |key| 2 + key.as_bytes().len());
+            1 + next + bits_bytes(&page.met) + 4 + page.sets.iter().map(pulled).sum::<usize>()
+        }
+        Told::Collected(bits) => bits_bytes(bits),
     }
 }
 
@@ -316,6 +387,19 @@ fn put_told(out: &mut BytesMut, told: &Told) {
             put_outcome(out, outcome);
         }
         Told::Refused(refused) => put_refused(out, *refused),
+        Told::Digests(digests) => put_digests(out, digests),
+        Told::Page(page) => {
+            put_some_key(out, page.next.as_ref());
+            put_bits(out, &page.met);
+            put_count(out, page.sets.len());
+            for Pulled { key, set, remember } in &page.sets {
+                put_bytes16(out, key.as_bytes());
+                put_set(out, set);
+                put_count(out, remember.len());
+                remember.iter().for_each(|remembered| put_remembered(out, remembered));
+            }
+        }
+        Told::Collected(bits) => put_bits(out, bits),
     }
 }
 
@@ -336,6 +420,9 @@ pub fn decode_told(mut frame: Frame<'_>) -> Result<std::result::Result<Told, Fai
             Told::Outcome(Box::new(get_outcome(body, kind)?))
         }
         REFUSED => Told::Refused(get_refused(body)?),
+        DIGESTS => Told::Digests(get_digests(body)?),
+        PAGE => Told::Page(Box::new(get_page(body)?)),
+        COLLECTED => Told::Collected(get_bits(body)?),
         FAILURE => {
             let failure = get_failure(body)?;
             body.end()?;
@@ -385,6 +472,8 @@ fn put_refused(out: &mut BytesMut, refused: Refused) {
         Refused::Unreadable => (5, LayoutStamp::default()),
         Refused::Stopping => (6, LayoutStamp::default()),
         Refused::TooLate => (7, LayoutStamp::default()),
+        Refused::Round(round) => (8, LayoutStamp { number: round.into(), hash: 0 }),
+        Refused::Hollow => (9, LayoutStamp::default()),
     };
     out.put_u8(reason);
     out.put_u64_le(stamp.number);
@@ -403,8 +492,142 @@ fn get_refused(from: &mut Reader) -> Result<Refused> {
         5 => Refused::Unreadable,
         6 => Refused::Stopping,
         7 => Refused::TooLate,
+        8 => match u32::try_from(stamp.number) {
+            Ok(round) => Refused::Round(round),
+            Err(_) => return Err(WireError::Unknown { what: "round", tag: stamp.number }),
+        },
+        9 => Refused::Hollow,
         tag => return Err(WireError::Unknown { what: "reason of a refusal", tag: tag.into() }),
     })
+}
+
+fn get_remembers(from: &mut Reader) -> Result<Vec<Remembered>> {
+    let count = from.count("remembers", SIBLINGS_DECODED_MAX, REMEMBERED_BYTES_MIN)?;
+    (0..count).map(|_| get_remembered(from)).collect()
+}
+
+fn get_partition(from: &mut Reader) -> Result<Partition> {
+    let partition = from.u16("partition")?;
+    if partition < PARTITIONS_MAX {
+        Ok(Partition(partition))
+    } else {
+        Err(WireError::Unknown { what: "partition", tag: partition.into() })
+    }
+}
+
+fn get_branch(from: &mut Reader) -> Result<u8> {
+    match from.u8("branch")? {
+        branch if usize::from(branch) < BRANCHES => Ok(branch),
+        branch => Err(WireError::Unknown { what: "branch", tag: branch.into() }),
+    }
+}
+
+fn get_compare(from: &mut Reader) -> Result<Compare> {
+    let count = from.count("partitions", PARTITIONS_MAX.into(), 2)?;
+    let partitions = (0..count).map(|_| get_partition(from)).collect::<Result<Arc<[Partition]>>>()?;
+    if partitions.is_empty() || !partitions.is_sorted_by(|one, other| one < other) {
+        return Err(WireError::Unknown { what: "order of partitions", tag: 0 });
+    }
+    Ok(Compare { partitions, digest: from.u64("digest")? })
+}
+
+fn get_pull(from: &mut Reader) -> Result<Pull> {
+    let partition = get_partition(from)?;
+    let mut leaves = LeafSet::default();
+    for bits in &mut leaves.0 {
+        *bits = from.u64("leaves")?;
+    }
+    let after = get_some_key(from)?;
+    Ok(Pull { partition, leaves, after, known: get_digests(from)?.into() })
+}
+
+fn get_page(from: &mut Reader) -> Result<Page> {
+    let (next, met) = (get_some_key(from)?, get_bits(from)?);
+    let count = from.count("sets", PAGE_SETS_MAX, 2 + 1 + 4 + 4)?;
+    let pulled = |from: &mut Reader| {
+        Ok(Pulled { key: get_key(from)?, set: Arc::new(get_set(from)?), remember: get_remembers(from)? })
+    };
+    let sets = (0..count).map(|_| pulled(from)).collect::<Result<_>>()?;
+    Ok(Page { sets, met, next })
+}
+
+fn put_collect(out: &mut BytesMut, collect: &Collect) {
+    out.put_u16_le(collect.partition.0);
+    out.put_u32_le(collect.round);
+    match &collect.step {
+        CollectStep::Agree(keys) => {
+            out.put_u8(0);
+            put_count(out, keys.len());
+            for (key, digest) in keys {
+                put_bytes16(out, key.as_bytes());
+                out.put_u64_le(*digest);
+            }
+        }
+        CollectStep::Drain => out.put_u8(1),
+        CollectStep::Retire(bits) => {
+            out.put_u8(2);
+            put_bits(out, bits);
+        }
+        CollectStep::Forget(bits) => {
+            out.put_u8(3);
+            put_bits(out, bits);
+        }
+    }
+}
+
+fn get_collect(from: &mut Reader) -> Result<Collect> {
+    let (partition, round) = (get_partition(from)?, from.u32("round")?);
+    let step = match from.u8("step of a round")? {
+        0 => {
+            let count = from.count("keys", PAGE_SETS_MAX, 2 + 1 + 8)?;
+            let agreed = (0..count).map(|_| Ok((get_key(from)?, from.u64("digest")?)));
+            CollectStep::Agree(agreed.collect::<Result<_>>()?)
+        }
+        1 => CollectStep::Drain,
+        2 => CollectStep::Retire(get_bits(from)?),
+        3 => CollectStep::Forget(get_bits(from)?),
+        tag => return Err(WireError::Unknown { what: "step of a round", tag: tag.into() }),
+    };
+    Ok(Collect { partition, round, step })
+}
+
+fn put_some_key(out: &mut BytesMut, key: Option<&Key>) {
+    out.put_u8(if key.is_some() { SOME } else { 0 });
+    key.iter().for_each(|key| put_bytes16(out, key.as_bytes()));
+}
+
+fn get_some_key(from: &mut Reader) -> Result<Option<Key>> {
+    get_some(from)?.then(|| get_key(from)).transpose()
+}
+
+fn put_digests(out: &mut BytesMut, digests: &[u64]) {
+    put_count(out, digests.len());
+    digests.iter().for_each(|digest| out.put_u64_le(*digest));
+}
+
+fn get_digests(from: &mut Reader) -> Result<Vec<u64>> {
+    let count = from.count("digests", PAGE_SETS_MAX, 8)?;
+    (0..count).map(|_| from.u64("digest")).collect()
+}
+
+fn bits_bytes(bits: &[bool]) -> usize {
+    4 + bits.len().div_ceil(8)
+}
+
+fn put_bits(out: &mut BytesMut, bits: &[bool]) {
+    put_count(out, bits.len());
+    for eight in bits.chunks(8) {
+        out.put_u8(eight.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit)));
+    }
+}
+
+fn get_bits(from: &mut Reader) -> Result<Vec<bool>> {
+    let count = usize::try_from(from.u32("bits")?).expect("32 bits fit");
+    if PAGE_SETS_MAX < count || 8 * from.left() < count {
+        return Err(WireError::TooLong { what: "bits", found: count, max: PAGE_SETS_MAX.min(8 * from.left()) });
+    }
+    let bytes = (0..count.div_ceil(8)).map(|_| from.u8("bits")).collect::<Result<Vec<u8>>>()?;
+    Ok((0..count).map(|at| bytes[at / 8] >> (at % 8) & 1 == 1).collect())
 }
 
 fn get_stamp(from: &mut Reader) -> Result<LayoutStamp> {

@@ -6,6 +6,7 @@ use super::Role;
 use super::get::{Reading, Then};
 use super::quorum::Quorum;
 use super::spread::{Send, Writing};
+use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::config::MINTING_BYTES_MAX;
 use crate::protocol::io::{Arrived, Change, Effects, Held};
@@ -276,7 +277,7 @@ impl Shard {
             None => Siblings::default().mint(dot, write)?,
         };
         self.counter = dot.counter;
-        Ok(self.append(now, key, minted, effects))
+        Ok(self.append(now, key, newest.map(|newest| &**newest), minted, effects))
     }
 
     /// What an earlier try of the same operation led to.
@@ -322,7 +323,14 @@ impl Shard {
         }
     }
 
-    fn append(&mut self, now: Now, key: Key, minted: Minted, effects: &mut Effects) -> Begun {
+    fn append(
+        &mut self,
+        now: Now,
+        key: Key,
+        before: Option<&Siblings>,
+        minted: Minted,
+        effects: &mut Effects,
+    ) -> Begun {
         let remember = remember(&minted, now.wall);
         if let Some(remembered) = &remember {
             let append = self.appended.next();
@@ -344,7 +352,8 @@ impl Shard {
             level: Level::default(),
         };
         let state = Arc::new(set);
-        let arrived = Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember };
+        let shift = Shift::between(&key, before, Some(&state));
+        let arrived = Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember, shift };
         let append = self.append_state(key, Arc::clone(&state), Change::Version(arrived), effects);
         Begun { written, append, state, send }
     }

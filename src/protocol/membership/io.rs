@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::order::{Order, OrderId, OrderRefused, Plan};
 use super::past::Refusal;
 use super::rows::Rows;
-use crate::protocol::ring::{Layout, LayoutStamp, Liveness, Unruly, View};
-use crate::protocol::types::{ClusterId, NodeId};
+use crate::protocol::ring::{Layout, LayoutStamp, Liveness, Step, Unruly, View};
+use crate::protocol::types::{ClusterId, CoreId, NodeId};
 
 /// One exchange on its way to a member and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +138,22 @@ pub enum Input {
     Frozen(Option<bool>),
     /// A core has heard from a peer that goes by this layout.
     Differs(LayoutStamp),
+    /// An operator asks. Answered by one [`Effect::Ordered`].
+    Order {
+        /// Which.
+        id: OrderId,
+        /// What.
+        order: Order,
+    },
+    /// A core has reached a step of the change to this pending layout; it may say so more than once.
+    Reached {
+        /// The core.
+        core: CoreId,
+        /// The pending layout.
+        stamp: LayoutStamp,
+        /// The step.
+        step: Step,
+    },
     /// The node stops: tells a few members, who tell the others. Nothing more may come in.
     Leave,
     /// Time has gone by ([`Membership::wakes_at`](super::Membership::wakes_at)).
@@ -170,6 +187,14 @@ pub enum Effect {
         letter: LetterId,
         /// What to say.
         answer: Answer,
+    },
+    /// Answer an operator: what is staged now and what it comes to, or why nothing was done. What was staged or
+    /// committed is durable here. Nothing comes back.
+    Ordered {
+        /// Which order.
+        id: OrderId,
+        /// The answer.
+        outcome: Result<Box<Plan>, OrderRefused>,
     },
     /// Make this durable. Ended by [`Input::Persisted`]; there is one at a time.
     Persist(Box<Durable>),

@@ -19,6 +19,7 @@ mod row;
 mod rows;
 mod past;
 mod io;
+mod order;
 mod swim;
 mod commit;
 mod reach;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub use io::{
     Answer, Durable, Effect, ExchangeId, Input, Knowledge, Letter, LetterId, Note, Packet, Round, Unanswered,
 };
+pub use order::{Order, OrderId, OrderRefused, Plan, PlannedLoad, Staged, StagedChange};
 pub use past::{Past, Refusal, may_join};
 pub use row::{Register, Row, RowStart, RowState};
 pub use rows::Rows;
@@ -222,6 +224,7 @@ impl Membership {
             Input::Persisted(is_durable) => self.on_persisted(now, is_durable, effects),
             Input::Frozen(is_empty) => self.on_frozen(now, is_empty, effects),
             Input::Differs(stamp) => self.on_differs(now, stamp, effects),
+            Input::Order { .. } | Input::Reached { .. } => todo!("change"),
             Input::Leave => {
                 let mut wants = SwimWants::default();
                 self.swim.leave(&mut wants);
@@ -492,7 +495,7 @@ impl Membership {
             }
         }
         let epoch = 1 + self.view.as_ref().map_or(0, |view| view.epoch);
-        let view = Arc::new(View { me: self.me, epoch, layout: Arc::clone(&self.layout), members });
+        let view = Arc::new(View { me: self.me, epoch, layout: Arc::clone(&self.layout), change: None, members });
         self.view = Some(Arc::clone(&view));
         effects.push(Effect::View(view));
     }
@@ -501,6 +504,8 @@ impl Membership {
         Member {
             node: row.node,
             name: Arc::clone(&row.name),
+            incarnation: row.incarnation,
+            is_removed: row.state == RowState::Removed,
             address: row.start.address,
             http: row.start.http,
             cores: row.start.cores,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::{Context, Operation, Siblings, VersionVector};
-use crate::protocol::io::{Arrived, Change, Effect, Effects, Held, Unreadable};
+use crate::protocol::io::{Arrived, Change, Effect, Effects, Held, Standing, Unreadable};
 use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
 use crate::protocol::replica::{Remembered, State, Task};
-use crate::protocol::ring::LayoutStamp;
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Dot, Key, NodeId, Now};
 
@@ -26,12 +26,12 @@ impl Shard {
         &mut self,
         now: Now,
         asker: Asker,
-        stamp: LayoutStamp,
+        stand: Standing,
         ask: Ask,
         held: Held,
         effects: &mut Effects,
     ) {
-        let mine = self.view.layout.stamp();
+        let (mine, stamp) = (self.view.stamp(), stand.layout);
         if mine.is_newer_than(stamp) {
             return self.tell(asker.whom, Told::Refused(Refused::Layout(mine)), effects);
         }
@@ -42,6 +42,7 @@ impl Shard {
             return self.tell(asker.whom, Told::Refused(Refused::Overloaded), effects);
         }
         match ask {
+            Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => todo!("antientropy"),
             Ask::Forward(request) => self.on_forwarded(now, asker, *request, held, effects),
             Ask::Fetch { key, known } => self.on_fetch(asker, key, known, held, effects),
             Ask::Store(store) => {
@@ -175,9 +176,13 @@ impl Shard {
         // A twin of what is held: one of them goes, and the log keeps the whole set.
         let settled = came.has_twin_of(dot).then(|| Arc::new(came.merge(&came)));
         let state = settled.clone().unwrap_or_else(|| Arc::clone(&came));
+        let shift = Shift::between(&key, newest.as_deref(), Some(&state));
         let change = match settled {
-            Some(state) => Change::Set { state, came, remember: remember.into_iter().map(|known| *known).collect() },
-            None => Change::Version(Arrived { state: came, dot, upon, supersedes, remember }),
+            Some(state) => {
+                let remember = remember.into_iter().map(|known| *known).collect();
+                Change::Set { state, came, remember, shift }
+            }
+            None => Change::Version(Arrived { state: came, dot, upon, supersedes, remember, shift }),
         };
         let append = self.append_state(key.clone(), Arc::clone(&state), change, effects);
         self.kept(asker, key, stands_for, append, effects);

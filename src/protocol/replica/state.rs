@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Unreadable};
 use crate::protocol::message::Failure;
@@ -155,7 +156,8 @@ impl Shard {
             return (newest, append);
         }
         let remember = self.remember_of(now, key, came, remember);
-        let change = Change::Set { state: Arc::clone(&merged), came: Arc::clone(came), remember };
+        let shift = Shift::between(key, newest.as_deref(), Some(&merged));
+        let change = Change::Set { state: Arc::clone(&merged), came: Arc::clone(came), remember, shift };
         let append = self.append_state(key.clone(), Arc::clone(&merged), change, effects);
         (Some(merged), append)
     }

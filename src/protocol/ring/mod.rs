@@ -4,6 +4,7 @@
 //! partition. Within a node a partition belongs to one core, salted so that a slow core of one node is not the slow
 //! core of every replica (DESIGN sections 3 and 7). Integers only: nodes must agree on this for ever.
 
+mod change;
 mod layout;
 mod placement;
 mod rules;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::fmt;
 
+pub use change::{Change, Step};
 pub use layout::{Layout, LayoutRow, LayoutStamp, Wanted};
 pub use rules::Unruly;
 pub use view::{Liveness, Member, View};
@@ -39,8 +41,8 @@ impl Ring {
     /// # Panics
     /// When `partitions` is not a power of two from 1 to 32,768: the number comes from our own data directory, which
     /// was checked when it was read.
-    pub fn new(partitions: u16) -> Ring {
-        assert!(partitions.is_power_of_two(), "a ring has a power of two of partitions, not {partitions}");
+    pub const fn new(partitions: u16) -> Ring {
+        assert!(partitions.is_power_of_two(), "a ring has a power of two of partitions");
         Ring { partitions }
     }
 

@@ -3,7 +3,7 @@
 use core::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Cores, Layout, LayoutRow, LayoutStamp, Partition, Wanted};
+use super::{Change, Cores, Layout, LayoutRow, LayoutStamp, Partition, Wanted};
 use crate::protocol::message::{RingMap, RingNode};
 use crate::protocol::types::NodeId;
 
@@ -25,6 +25,10 @@ pub struct Member {
     pub node: NodeId,
     /// Its name.
     pub name: Arc<str>,
+    /// Its data directory. An owner whose row in a layout names another one has lost what it held for that layout.
+    pub incarnation: u128,
+    /// Whether the cluster has removed it, or is about to: nothing is fetched from it, and nobody waits for it.
+    pub is_removed: bool,
     /// Where clients, peers and gossip reach it.
     pub address: SocketAddr,
     /// Where HTTP does.
@@ -42,8 +46,10 @@ pub struct View {
     pub me: NodeId,
     /// Counts the views of this node, from 1. At 0 nothing is known of the cluster yet.
     pub epoch: u64,
-    /// The stored layout.
+    /// The layout that reads go by, and whose owners coordinate.
     pub layout: Arc<Layout>,
+    /// The change under way.
+    pub change: Option<Arc<Change>>,
     /// All members, this node among them, by id; also those that the layout does not have yet.
     pub members: Vec<Member>,
 }
@@ -56,8 +62,45 @@ impl View {
         let row = LayoutRow { node, incarnation: 0, zone: "".into(), weight: 1 };
         let layout = Arc::new(Layout::founding(partitions, Wanted::default(), row));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let me = Member { node, name: name.into(), address: nowhere, http: nowhere, cores, liveness: Liveness::Up };
-        View { me: node, epoch: 0, layout, members: vec![me] }
+        let me = Member {
+            node,
+            name: name.into(),
+            incarnation: 0,
+            is_removed: false,
+            address: nowhere,
+            http: nowhere,
+            cores,
+            liveness: Liveness::Up,
+        };
+        View { me: node, epoch: 0, layout, change: None, members: vec![me] }
+    }
+
+    /// The newest layout that this node goes by, which its messages to peers name.
+    pub fn stamp(&self) -> LayoutStamp {
+        self.change.as_ref().map_or(self.layout.stamp(), |change| change.pending.stamp())
+    }
+
+    /// The layouts in whose owners a write needs its W: that of the reads first, and the other one while there is a
+    /// change.
+    pub fn written(&self) -> impl Iterator<Item = &Arc<Layout>> {
+        let both = self.change.iter().flat_map(|change| [&change.stored, &change.pending]);
+        let reads = self.layout.stamp();
+        std::iter::once(&self.layout).chain(both.filter(move |layout| layout.stamp() != reads))
+    }
+
+    /// Whether the node owns the partition in a layout that writes go by.
+    pub fn is_written(&self, node: NodeId, partition: Partition) -> bool {
+        self.written().any(|layout| layout.is_owner(node, partition))
+    }
+
+    /// Whether an owner in a layout still has what it held for it: its data directory is the one that the layout names.
+    pub fn is_whole(&self, layout: &Layout, node: NodeId) -> bool {
+        let Ok(at) = layout.rows().binary_search_by_key(&node, |row| row.node) else {
+            return false;
+        };
+        // What a founding node goes by until it has seen its cluster names no directory.
+        let named = layout.rows()[at].incarnation;
+        self.epoch == 0 || self.member(node).is_some_and(|member| member.incarnation == named)
     }
 
     /// A member by its id.
@@ -94,17 +137,18 @@ impl View {
         node == self.me || self.member(node).is_some_and(|member| member.liveness != Liveness::Down)
     }
 
-    /// The nodes of the layout that stand in for owners of a partition, best first: all that do not own it, in an order
-    /// that differs from partition to partition and is the same on every node.
+    /// The nodes that stand in for owners of a partition, best first: all that own it in no layout, in an order that
+    /// differs from partition to partition and is the same on every node.
     pub fn fallbacks(&self, partition: Partition) -> Vec<NodeId> {
-        let rows = self.layout.rows().iter().map(|row| row.node);
-        let mut others: Vec<NodeId> = rows.filter(|node| !self.layout.is_owner(*node, partition)).collect();
+        let rows = self.written().flat_map(|layout| layout.rows()).map(|row| row.node);
+        let mut others: Vec<NodeId> = rows.filter(|node| !self.is_written(*node, partition)).collect();
         others.sort_unstable_by_key(|node| {
             let mut bytes = [0; 10];
             bytes[..8].copy_from_slice(&node.0.to_le_bytes());
             bytes[8..].copy_from_slice(&partition.0.to_le_bytes());
             (seahash::hash(&bytes), *node)
         });
+        others.dedup();
         others
     }
 }

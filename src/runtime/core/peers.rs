@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::{Core, Phase, VALUES_BYTES_SMALL};
 use crate::protocol::config::DEADLINE_MAX;
-use crate::protocol::io::Input;
+use crate::protocol::io::{Held, Input};
 use crate::protocol::message::Failure;
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::ring::{LayoutStamp, Partition, View};
 use crate::protocol::types::{AskId, NodeId, TicketId};
-use crate::runtime::connection::{Connection, key_of};
+use crate::runtime::connection::Connection;
 use crate::runtime::gather;
 use crate::runtime::link::{End, Heard, Link, Question};
 use crate::runtime::mail::Notice;
@@ -25,20 +25,21 @@ const COMPARED_AGAIN: Duration = Duration::from_millis(100);
 impl Core {
     /// A core of another node asks.
     pub(super) fn on_ask(&mut self, connection: &Rc<Connection>, id: CallId, question: spelt::Question) {
-        let spelt::Question { stamp, deadline_ms, ask } = question;
-        let key = key_of(&ask).expect("all that is asked has a key");
-        let owner = self.parts.cores.of(self.parts.ring.partition(key));
+        let spelt::Question { stand, deadline_ms, ask } = question;
+        let partition = ask.partition(self.parts.ring).expect("all that is asked is about a partition");
+        let owner = self.parts.cores.of(partition);
         if owner != self.parts.id {
-            let reason = format!("this is core {} of the node, and the key belongs to core {owner}", self.parts.id);
+            let reason =
+                format!("this is core {} of the node, and the partition belongs to core {owner}", self.parts.id);
             return self.on_malformed(connection, id, &Failure::Malformed { reason });
         }
         let ticket = self.tickets.begin(Rc::clone(connection), id);
         if let Err(refused) = self.admit(&ask) {
             return self.tell(ticket, &Told::Refused(refused));
         }
-        let held = self.parts.engine.held(key);
+        let held = ask.key().map_or(Held::Unknown, |key| self.parts.engine.held(key));
         let deadline = self.now.instant + Duration::from_millis(deadline_ms.into()).min(DEADLINE_MAX);
-        self.feed(Input::Asked { ticket, stamp, ask, held, deadline });
+        self.feed(Input::Asked { ticket, stand, ask, held, deadline });
     }
 
     fn admit(&self, ask: &Ask) -> Result<(), Refused> {
@@ -48,6 +49,7 @@ impl Core {
         let writes = match ask {
             Ask::Store(_) | Ask::Merge(_) => true,
             Ask::Fetch { .. } | Ask::Recall { .. } => false,
+            Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => false,
             Ask::Forward(request) => request.is_write(),
         };
         if !writes {
@@ -147,6 +149,8 @@ impl Core {
 fn value_bytes(told: &Told) -> usize {
     match told {
         Told::Stored | Told::Behind | Told::Same | Told::Refused(_) => 0,
+        Told::Digests(_) | Told::Collected(_) => 0,
+        Told::Page(page) => page.sets.iter().map(|pulled| pulled.set.bytes()).sum(),
         Told::Set(set) => set.as_ref().map_or(0, |set| set.bytes()),
         Told::Recalled(recalled) => recalled.set.as_ref().map_or(0, |set| set.bytes()),
         Told::Outcome(outcome) => gather::value_bytes(outcome),

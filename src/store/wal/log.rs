@@ -358,7 +358,8 @@ fn memory(append: &Append) -> u64 {
             let clocks = CLOCK_ENTRY * (arrived.upon.len() + arrived.state.vector().len());
             arrived.update().version.bytes() + clocks + VERSION * arrived.state.versions().len()
         }
-        Change::Set { state, came, remember } => {
+        Change::Drop { .. } => todo!("store"),
+        Change::Set { state, came, remember, .. } => {
             let versions = VERSION * (came.versions().len() + state.versions().len());
             let operations: usize = remember.iter().map(|kept| REMEMBERED + kept.context.bytes()).sum();
             came.bytes() + CLOCK_ENTRY * state.vector().len() + versions + operations

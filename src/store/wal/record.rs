@@ -209,6 +209,7 @@ pub fn put_append(out: &mut Vec<u8>, life: Life, append: &Append) {
                 sets::put_set(out, came);
                 remember.iter().for_each(|remembered| sets::put_remembered(out, remembered));
             }
+            Change::Drop { .. } => todo!("store"),
             Change::Hint(Hint { target, counted }) => {
                 out.put_u64_le(target.0);
                 out.put_u8(u8::from(*counted));
@@ -223,6 +224,7 @@ fn kind(change: &Change) -> u8 {
         Change::Version(arrived) if tells_the_set(arrived) => WHOLE,
         Change::Version(_) => UPDATE,
         Change::Set { .. } => SET,
+        Change::Drop { .. } => todo!("store"),
         Change::Hint(_) => HINT,
         Change::Delivered { .. } => DELIVERED,
     }

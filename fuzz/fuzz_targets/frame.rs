@@ -81,7 +81,7 @@ fn ask(frame: Frame<'_>) {
     let id = frame.id;
     let Ok(question) = decode_ask(frame) else { return };
     let mut again = BytesMut::new();
-    if encode_ask(&mut again, id, question.stamp, question.deadline_ms, &question.ask).is_ok() {
+    if encode_ask(&mut again, id, question.stand, question.deadline_ms, &question.ask).is_ok() {
         let again = again.freeze();
         assert_eq!(decode_ask(Frame::borrowed(&again)).expect("we wrote it"), question);
         assert_eq!(decode_ask(Frame::owned(&again)).expect("we wrote it"), question);

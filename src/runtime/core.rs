@@ -512,7 +512,14 @@ impl Core {
             Effect::Tell { ticket, told } => self.tell(ticket, &told),
             Effect::Compare(stamp) => self.compare(stamp),
             Effect::Load { load, key } => self.load(load, key),
-            Effect::Survey { .. } | Effect::Scan { .. } => todo!("store"),
+            Effect::Survey { survey, of } => {
+                let found = self.parts.engine.survey(&of);
+                self.inputs.push_back(Input::Surveyed { survey, found });
+            }
+            Effect::Scan { scan, of } => {
+                let overlay = pages::newer_than_tree_of(&self.parts.engine, self.parts.ring, &of);
+                self.hand_over(Job::Scan { scan, of, overlay });
+            }
             Effect::Reached { .. } => todo!("members"),
             Effect::Append(append) => {
                 self.parts.engine.append(append);
@@ -549,6 +556,7 @@ impl Core {
                     self.on_fetched(key, found);
                 }
             }
+            Finished::Scanned { scan, page } => self.feed(Input::Scanned { scan, page }),
             Finished::Listed { id, page } => self.feed(Input::Listed { id, page }),
             Finished::Ingested { outcome, took } => self.on_ingested(outcome, took),
         }

@@ -25,6 +25,7 @@ use super::metrics::CoreMetrics;
 use super::opening::{Opened, open};
 use super::priority::{self, be_nice};
 use super::probe;
+use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
 use crate::protocol::message::{Directory, NodeInfo};
@@ -53,6 +54,7 @@ pub struct Node {
     rests: flume::Receiver<Rest>,
     jobs: Vec<flume::Sender<Job>>,
     storekeepers: Vec<std::thread::JoinHandle<()>>,
+    reclaimer: Reclaimer,
     wishes: flume::Receiver<Wish>,
     notices: flume::Receiver<Notice>,
 }
@@ -66,7 +68,7 @@ impl Node {
         let clock = Clock::start();
         let memory = Memory::divide(config.memory, config.cores)?;
         probe::io_uring()?;
-        let Opened { home, lsm, ring, actors, spares, remembered, hints, segment_last } =
+        let Opened { home, lsm, forest, ring, actors, spares, remembered, hints, segment_last } =
             open(config, memory.blocks_bytes)?;
         let identity = &home.identity;
         let cores = Cores { count: config.cores, salt: identity.salt };
@@ -92,6 +94,7 @@ impl Node {
         let (wish, wishes) = flume::unbounded();
         let (notice, notices) = flume::bounded(NOTICES_MAX);
         let wal = home.wal();
+        let reclaimer = Reclaimer::start(lsm.clone(), clock).map_err(StartError::Thread)?;
         let mut node = Node {
             lsm,
             ring,
@@ -106,6 +109,7 @@ impl Node {
             rests,
             jobs: Vec::new(),
             storekeepers: Vec::new(),
+            reclaimer,
             wishes,
             notices,
             home,
@@ -114,6 +118,7 @@ impl Node {
             let mine = |key: &Key| cores.of(ring.partition(key)) == id;
             let spares: Vec<SpareSegment> =
                 spares.iter().skip(id.index()).step_by(usize::from(config.cores)).copied().collect();
+            let trees = forest.part(|partition| cores.of(partition) == id);
             let birth = Birth {
                 cluster: node.info.cluster,
                 core: id,
@@ -131,7 +136,7 @@ impl Node {
                 id,
                 clock,
                 shard: Shard::new(clock.instant(), birth),
-                engine: Engine::new(engine_config(&memory, ring, LogId { start, core: id }), spares),
+                engine: Engine::new(engine_config(&memory, ring, LogId { start, core: id }), spares, trees),
                 ring,
                 cores,
                 info: NodeInfo { core: id, ..node.info.clone() },
@@ -255,6 +260,7 @@ impl Node {
             // A panic has ended the process already.
             let _ = storekeeper.join();
         }
+        self.reclaimer.stop();
         self.lsm.close()?;
         let drained = rests.into_values().map(|rest| rest.drained.then_some(rest.left));
         if let Some(actors) = drained.collect::<Option<Vec<_>>>() {

@@ -7,18 +7,20 @@ mod manifest;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::compaction::Leveled;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, KeySet, Set};
 use super::layout::{self, Known, LayoutError, Place};
+use super::scan::Scanner;
+use crate::protocol::antientropy::{Forest, PartitionLeaf, PartitionTree, Shift};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::Hint;
+use crate::protocol::io::{Hint, Scan, ScanPage};
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
@@ -38,6 +40,17 @@ const LEVEL_0_TABLES_MAX: usize = 2 * LEVEL_0_TABLES as usize;
 
 /// Entries that are written or read between two looks for other work.
 const SLICE: usize = 512;
+
+/// Keys of the tree that are looked at for one page of a scan, at most: a few hundredths of a second, for which chunks
+/// may wait.
+const SCANNED_MAX: usize = 32_768;
+
+/// Deletions that are not yet compacted away, from which on the tree may be written again for them. A tree of so few
+/// entries that these matter is written in a moment.
+const DELETIONS_MIN: u64 = 10_000;
+
+/// Bytes that a tree may take beside twice its contents: journal, tables that were not merged yet.
+const WASTE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// The LSM tree failed.
 #[derive(Debug, thiserror::Error)]
@@ -166,18 +179,27 @@ impl Lsm {
         })
     }
 
-    /// Takes in sets in strictly ascending order of their places, all or none.
+    /// Takes in sets in strictly ascending order of their places, with their hash trees, all or none. The tree must
+    /// hold nothing before.
     ///
     /// # Errors
     /// Those of the sets, and [`LsmError`]; nothing was taken in.
     pub fn ingest_sets<E: From<LsmError>>(
         &self,
+        ring: Ring,
         mut placed: impl Iterator<Item = Result<(Place, Siblings), E>>,
     ) -> Result<(), E> {
+        let mut forest = Forest::default();
         self.ingest_spelled(|put| {
             placed.try_for_each(|set| {
                 let (place, set) = set?;
-                Ok(put(&place.set_key(), Some(&sets::encode_set(&set)))?)
+                let shift = Shift::between(&place.key, None, Some(&set));
+                forest.apply(place.partition, PartitionLeaf::of(ring, &place.key), shift);
+                Ok::<_, E>(put(&place.set_key(), Some(&sets::encode_set(&set)))?)
+            })?;
+            forest.trees().try_for_each(|(partition, tree)| {
+                let (key, value) = layout::tree_entry(partition, tree);
+                Ok(put(&key, Some(&value))?)
             })
         })
     }
@@ -218,6 +240,30 @@ impl Lsm {
         Ok(known)
     }
 
+    /// The hash tree of a partition, as the sets here make it; none where there are none.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn tree(&self, partition: Partition) -> Result<Option<PartitionTree>, LsmError> {
+        let key = layout::tree_key(partition);
+        let Some(value) = self.data.get(&key).map_err(|cause| self.error("cannot read", cause))? else {
+            return Ok(None);
+        };
+        layout::decode_tree(&key, &value).map(|(_, tree)| Some(tree)).map_err(|cause| self.foreign(cause))
+    }
+
+    /// The hash trees of all partitions, as the sets here make them.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn forest(&self) -> Result<Forest, LsmError> {
+        let mut forest = Forest::default();
+        for (partition, tree) in self.all(layout::tree_prefix(), layout::decode_tree)? {
+            forest.put(partition, Arc::new(tree));
+        }
+        Ok(forest)
+    }
+
     /// The operations that are remembered, by key.
     ///
     /// # Errors
@@ -248,6 +294,43 @@ impl Lsm {
     /// How much is there, without reading any of it.
     pub fn size(&self) -> TreeSize {
         TreeSize { keys_approximately: self.data.approximate_len() as u64, bytes_on_disk: self.data.disk_space() }
+    }
+
+    /// Whether about half of the tree, in entries or in bytes, is what was deleted or replaced: a deletion stands beside
+    /// what it deletes until both are compacted away, for which they must meet.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn is_wasteful(&self) -> Result<bool, LsmError> {
+        let deletions = self.data.tree.tombstone_count();
+        let held: u64 = self.forest()?.trees().map(|(_, tree)| tree.sum().bytes).sum();
+        let TreeSize { keys_approximately, bytes_on_disk } = self.size();
+        Ok(is_wasteful(deletions, keys_approximately, held, bytes_on_disk))
+    }
+
+    /// Writes the whole tree again, without what was deleted or replaced. Takes as long as that takes; reads and
+    /// chunks go on meanwhile, compaction does not.
+    ///
+    /// # Errors
+    /// [`LsmError`]; nothing was changed.
+    pub fn reclaim(&self) -> Result<(), LsmError> {
+        let failed = |cause| self.error("cannot compact", cause);
+        self.move_on()?;
+        self.data.major_compact().map_err(failed)?;
+        // A file of large values goes with the compaction behind the one that found it dead.
+        if self.size().bytes_on_disk <= 4 * self.data.fragmented_blob_bytes() {
+            self.data.major_compact().map_err(failed)?;
+        }
+        // fjall keeps the files of what the tree was before until something makes it look.
+        self.move_on()?;
+        let unread = self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+        let dropped = self.data.tree.get_version_history_lock().maintenance(self.data.path(), unread);
+        dropped.map_err(|cause| failed(cause.into()))
+    }
+
+    /// With each ingestion fjall finds out anew what nobody reads any more: one that says nothing.
+    fn move_on(&self) -> Result<(), LsmError> {
+        self.ingest_spelled(|put| put(&layout::nothing_key(), None))
     }
 
     /// A page of the keys in partitions that are `mine`, as the tree and what is newer in memory hold them together:
@@ -299,6 +382,50 @@ impl Lsm {
             }
         }
         Ok(Some(page(found, limit)))
+    }
+
+    /// A page of the sets of a partition, as the tree and what is newer in memory hold them together: `newer` are those
+    /// of the scan's keys that memory holds, in order. The page ends behind [`SCANNED_MAX`] keys at the latest. `go_on`
+    /// is asked now and then; without it there is no page.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn scan(
+        &self,
+        ring: Ring,
+        of: Scan,
+        newer: Vec<KeySet>,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Option<ScanPage>, LsmError> {
+        let mut scanner = Scanner::new(of.want);
+        let mut newer = newer.into_iter().peekable();
+        let after = of.after.map(|key| Place { partition: of.partition, key });
+        let range = page_range(of.partition, b"", after.as_ref());
+        for (at, entry) in range.into_iter().flat_map(|range| self.data.range(range)).enumerate() {
+            if at % SLICE == SLICE - 1 && !go_on() {
+                return Ok(None);
+            }
+            let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
+            let place = Place::from_set_key(&key).map_err(|cause| self.foreign(cause))?;
+            while let Some((before, set)) = newer.next_if(|(before, _)| *before < place.key) {
+                if take_set(&mut scanner, before, set).is_break() {
+                    return Ok(Some(scanner.end()));
+                }
+            }
+            let set = match newer.next_if(|(key, _)| *key == place.key) {
+                Some((_, set)) => set,
+                None if !of.leaves.contains(PartitionLeaf::of(ring, &place.key)) => None,
+                None => Some(Arc::new(self.decode(&key, &value)?)),
+            };
+            if take_set(&mut scanner, place.key.clone(), set).is_break() {
+                return Ok(Some(scanner.end()));
+            }
+            if at == SCANNED_MAX {
+                return Ok(Some(scanner.end_behind(place.key)));
+            }
+        }
+        let _full = newer.try_for_each(|(key, set)| take_set(&mut scanner, key, set));
+        Ok(Some(scanner.end()))
     }
 
     /// All sets as they are now, by place, whatever is written meanwhile.
@@ -392,8 +519,21 @@ fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Opt
     Some((begin, Bound::Excluded(behind)))
 }
 
+fn is_wasteful(deletions: u64, entries: u64, bytes_held: u64, bytes_on_disk: u64) -> bool {
+    let by_entries = DELETIONS_MIN <= deletions && entries <= 4 * deletions;
+    let by_bytes = 2 * bytes_held + WASTE_BYTES_MIN <= bytes_on_disk;
+    by_entries || by_bytes
+}
+
 fn taken_if_live((place, live): (Place, bool)) -> Option<Key> {
     live.then_some(place.key)
+}
+
+fn take_set(scanner: &mut Scanner, key: Key, set: Set) -> ControlFlow<()> {
+    match set {
+        Some(set) => scanner.take(key, set),
+        None => ControlFlow::Continue(()),
+    }
 }
 
 fn page(mut found: Vec<Key>, limit: usize) -> Page {

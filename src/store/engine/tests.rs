@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::antientropy::{Sum, digest};
 use crate::protocol::io::Hint;
 use crate::protocol::types::NodeId;
 use crate::store::samples::{Shard, entries, key, log_id, remembered, ring, state};
@@ -34,7 +35,7 @@ fn engine_that_keeps(cache_bytes: u64) -> Engine {
         log,
     };
     let spare = |id| SpareSegment { id: SegmentId(id), bytes: 64 * 1024 };
-    Engine::new(config, vec![spare(0), spare(1)])
+    Engine::new(config, vec![spare(0), spare(1)], Forest::default())
 }
 
 fn write(engine: &mut Engine, append: Append) {
@@ -250,7 +251,7 @@ fn what_is_newer_than_the_tree_is_told_by_partition_and_key_and_in_its_newest_st
     keys.sort();
     let all = newer(|_| true);
     assert!(all.iter().map(|(key, _)| key).eq(keys.iter().map(|(_, key)| key)));
-    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key.clone(), state(&new))]);
+    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key.clone(), Some(state(&new)))]);
 }
 
 #[test]
@@ -292,7 +293,7 @@ fn a_whole_set_is_read_and_its_operations_are_remembered_once_it_is_durable() {
     let came = elsewhere.put_as("a", b"2", &state(&before), "op");
     let (came, remember) = (state(&came), vec![remembered(&came)]);
     let joined = Arc::new(state(&held).merge(&came));
-    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember }));
+    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember, shift: Shift::default() }));
     assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&held)), "it is not durable");
 
     let write = engine.next_write(|| Life(7)).unwrap();
@@ -306,7 +307,9 @@ fn a_fetch_that_a_whole_set_overtook_does_not_serve_the_old_state() {
     let (mut engine, mut shard) = (engine_that_keeps(0), Shard::new());
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
     let came = state(&Shard::new().put("a", b"1", &Siblings::default()));
-    write(&mut engine, shard.append("a", Change::Set { state: came.clone(), came: came.clone(), remember: vec![] }));
+    let shift = Shift::between(&key("a"), None, Some(&came));
+    let change = Change::Set { state: came.clone(), came: came.clone(), remember: vec![], shift };
+    write(&mut engine, shard.append("a", change));
     assert_eq!(engine.on_fetched(key("a"), None), Lookup::Found(came));
 }
 
@@ -395,4 +398,52 @@ fn writes_wait_longer_the_more_waits_for_the_disk_and_are_refused_last() {
 
     ingest(&mut engine);
     assert_eq!((engine.strain(), engine.admit()), (Duration::ZERO, Ok(())));
+}
+
+#[test]
+fn a_dropped_key_is_absent_on_its_whole_way_and_its_deletion_goes_with_the_chunk() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let held = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, held.clone());
+    ingest(&mut engine);
+    let partition = ring().partition(&key("a"));
+    let survey = |engine: &Engine| engine.survey(&Survey::Sums([partition].into()));
+    let full = survey(&engine);
+
+    let shift = Shift::between(&key("a"), Some(&state(&held)), None);
+    engine.append(shard.append("a", Change::Drop { shift }));
+    assert_eq!((engine.lookup(&key("a")), survey(&engine)), (Lookup::Found(state(&held)), full), "it is not durable");
+    let write = engine.next_write(|| Life(7)).unwrap();
+    engine.on_written(write);
+    assert_eq!(survey(&engine), Surveyed::Sums(vec![Sum::default()]));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent);
+    assert_eq!(engine.newer_than_tree(partition, |_| true), [&(key("a"), None)]);
+
+    engine.checkpoint();
+    let chunk = engine.next_chunk(NOW).unwrap();
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent, "frozen");
+    let gone: Vec<u8> =
+        entries(&chunk).into_iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key[0]).collect();
+    assert_eq!(gone, *b"kt", "the set, and the tree of a partition that holds nothing");
+    engine.on_ingested();
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent, "kept");
+}
+
+#[test]
+fn surveys_tell_branches_and_leaves_of_what_is_durable() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let append = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, append.clone());
+    let partition = ring().partition(&key("a"));
+    let digests = |of: Survey| match engine.survey(&of) {
+        Surveyed::Digests(digests) => digests,
+        other => panic!("{other:?}"),
+    };
+    let leaf = PartitionLeaf::of(ring(), &key("a")).0;
+    let (branch, digest) = (leaf / 16, digest(&key("a"), &state(&append)));
+    let alone = |at: u8| (0..16).map(|n| if n == at { digest } else { 0 }).collect::<Vec<u64>>();
+    assert_eq!(digests(Survey::Branches(partition)), alone(branch));
+    assert_eq!(digests(Survey::Leaves(partition, branch)), alone(leaf % 16));
+    assert_eq!(digests(Survey::Leaves(partition, (branch + 1) % 16)), [0; 16]);
+    assert_eq!(digests(Survey::Branches(Partition((partition.0 + 1) % 8))), [0; 16]);
 }

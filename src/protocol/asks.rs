@@ -1,5 +1,6 @@
 //! Questions to peers: what each is for, and when it is given up.
 
+use super::antientropy::{JobId, LookId};
 use super::causality::Siblings;
 use super::config::{ASK_PATIENCE, EXTEND_AFTER};
 use super::hints::Due;
@@ -30,6 +31,12 @@ pub(super) enum About {
     Hint(Due),
     /// A replica that was found behind: nobody waits.
     Repair,
+    /// Whether a core of another node holds the same.
+    Same(LookId),
+    /// A page, or a part of a tree, of a partition that is synced.
+    Synced(JobId),
+    /// A set that a peer lacked in it.
+    Lacking(JobId),
 }
 
 impl Asking {
@@ -111,6 +118,9 @@ impl Shard {
             About::Forward(whom) => self.on_forward_told(now, whom, told, effects),
             About::Hint(due) => self.on_hint_told(now, due, told, effects),
             About::Repair => {}
+            About::Same(look) => self.on_compared(now, look, told),
+            About::Synced(job) => self.on_synced(now, job, told, effects),
+            About::Lacking(job) => self.on_lacking_told(now, job, told, effects),
         }
     }
 

@@ -121,6 +121,42 @@ pub const HINTS_IN_FLIGHT_MAX: usize = 64;
 /// fit.
 pub const PAGE_SETS_MAX: usize = 65_536;
 
+/// Between two comparisons of all that a core shares with a core of another node. Equal ones cost some 250 bytes.
+pub const COMPARE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Partitions that differ are looked at again after this: what was under way in the first look has come by then.
+pub const COMPARE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Comparisons of a core that may be under way at once.
+pub const COMPARES_MAX: usize = 4;
+
+/// Looks at the trees and the keys of a core that peers may have under way at once; others are refused as overloaded.
+pub const LOOKS_MAX: usize = 64;
+
+/// A page of sets ends with the set by which it holds so many bytes: some milliseconds of a slow network.
+pub const PULL_BYTES: usize = 256 * 1024;
+
+/// Keys whose digests are exchanged at a time: 32 KiB of digests, and at most 4 MiB of names in memory.
+pub const SYNC_NAMES: usize = 4_096;
+
+/// Keys that are looked at for a page of which no sets are wanted.
+pub const SYNC_NAMES_SERVED: usize = 16_384;
+
+/// Sets of one partition that are taken in, sent or dropped at once, for one peer.
+pub const SYNC_SETS_AT_ONCE: usize = 32;
+
+/// Partitions of a core that are synced at once, each with another peer.
+pub const SYNCS_MAX: usize = 4;
+
+/// A partition that could not be synced with a peer is left alone for this long.
+pub const SYNC_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes a second that a core fetches for a change of owners, unless a setting says otherwise.
+pub const TRANSFER_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+
+/// Between two looks for keys of partitions that this node does not own.
+pub const LEFTOVERS_PERIOD: Duration = Duration::from_secs(5);
+
 /// After a delivery that failed the target is left alone for this long.
 pub const HINTS_PAUSE: Duration = Duration::from_millis(500);
 

@@ -45,6 +45,7 @@ impl Shard {
             self.go_on_once_known(now, whom, newer, effects);
         }
         self.deliver_hints(now, effects);
+        self.share_out(now);
         self.enter_step();
         self.tell_reached(now.instant, effects);
     }
@@ -103,11 +104,6 @@ impl Shard {
         let (stamp, step) = (marking.stamp, marking.step);
         effects.push(Effect::Reached { stamp, step });
         self.marking.as_mut().expect("it was there a line ago").told_again = now + REACHED_AGAIN;
-    }
-
-    // Stands until the fetching is there.
-    fn has_fetched_all(&self) -> bool {
-        self.view.change.is_some()
     }
 }
 

@@ -69,8 +69,12 @@ pub struct Pull {
     pub leaves: LeafSet,
     /// Keys behind this one only.
     pub after: Option<Key>,
+    /// Keys up to this one only.
+    pub through: Option<Key>,
     /// Digests of what the asker holds there: these sets need not travel.
     pub known: Arc<[u64]>,
+    /// Whether the sets that the asker lacks are wanted, or only which of those known are met.
+    pub takes: bool,
 }
 
 /// To [`Ask::Pull`].

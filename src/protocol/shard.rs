@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::antientropy::{AntiEntropy, JobId};
 use super::asks::Asking;
 use super::causality::Siblings;
 use super::config::{LISTINGS_MAX, WAITING_MAX};
@@ -30,7 +31,7 @@ use super::ring::{LayoutStamp, Partition, Ring, View};
 use super::stats::Stats;
 use super::table::Table;
 use super::types::{
-    ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, LoadId, NodeId, Now, RequestId, TicketId,
+    ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, LoadId, NodeId, Now, RequestId, TicketId, WallTime,
 };
 
 /// Operations that are forgotten in one tick: more than may come in between two, and some milliseconds of a core. Those
@@ -103,6 +104,7 @@ pub struct Shard {
     pub(super) hints: Hints,
     /// Partitions that lost a hint beyond W: some owner lacks what no hint says.
     pub(super) marked: BTreeSet<Partition>,
+    pub(super) trees: AntiEntropy,
     loads: Table<LoadId, Load>,
     loads_begun: u64,
     /// Bytes of the writes in `waiting` that are not minted yet.
@@ -147,6 +149,8 @@ pub(super) enum Waiting {
     Serve(Box<Serving>),
     /// A peer is told this once an append is durable.
     Durable(Told),
+    /// A peer's question waits for what the trees or the keys of a partition say.
+    Look,
     List,
 }
 
@@ -159,6 +163,8 @@ pub(super) enum Load {
     State(Key),
     /// What a hint owes.
     Hint(Due),
+    /// What a peer lacks.
+    Lacking(JobId, Key),
 }
 
 impl Shard {
@@ -173,7 +179,7 @@ impl Shard {
         for (key, Hint { target, counted }) in hints {
             kept.keep(target, key, counted, AppendId::default());
         }
-        Shard {
+        let mut shard = Shard {
             cluster,
             core,
             actor,
@@ -202,6 +208,7 @@ impl Shard {
             forwards: 0,
             hints: kept,
             marked: BTreeSet::new(),
+            trees: AntiEntropy::new(seed),
             loads: Table::new(seed),
             loads_begun: 0,
             minting_bytes: 0,
@@ -210,7 +217,9 @@ impl Shard {
             settling: VecDeque::new(),
             awaiting: VecDeque::new(),
             stats: Stats::default(),
-        }
+        };
+        shard.share_out(Now { instant: now, wall: WallTime(0) });
+        shard
     }
 
     /// Takes one input in and puts what follows from it into `effects`, in order.
@@ -222,13 +231,14 @@ impl Shard {
             Input::Elsewhere { id, request, failure, deadline } => {
                 self.hand_on(now, Asker { whom: Whom::Client(id), deadline }, request, Some(failure), effects);
             }
-            Input::Surveyed { .. } | Input::Scanned { .. } => todo!("antientropy"),
+            Input::Surveyed { survey, found } => self.on_surveyed(now, survey, found, effects),
+            Input::Scanned { scan, page } => self.on_scanned(now, scan, page, effects),
             Input::Asked { ticket, stand, ask, held, deadline } => {
                 self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stand, ask, held, effects);
             }
             Input::Told { ask, told } => self.on_told(now, ask, told, effects),
             Input::Loaded { load, found } => self.on_loaded(now, load, found, effects),
-            Input::Appended { through } => self.on_appended(through, effects),
+            Input::Appended { through } => self.on_appended(now, through, effects),
             Input::AppendsFailed { actor } => self.on_appends_failed(actor, effects),
             Input::Listed { id, page } => self.on_listed(id, page, effects),
             Input::View(view) => self.on_view(now, view, effects),
@@ -252,19 +262,25 @@ impl Shard {
 
     /// What it has counted since the start, and how many hints wait.
     pub fn stats(&self) -> Stats {
-        Stats {
+        let stats = Stats {
             hints_waiting: self.hints.len() as u64,
             hints_bytes: self.hints.bytes() as u64,
             partitions_marked: self.marked.len() as u64,
             ..self.stats
-        }
+        };
+        self.trees.count(stats)
     }
 
     /// What is in its tables, which is nothing on a shard that has rested for a while.
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn under_way(&self) -> usize {
         let tables = self.waiting.len() + self.asks.len() + self.late.len() + self.loads.len() + self.busy.len();
-        tables + self.outdated.len() + self.awaiting.len() + self.settling.len() + self.minting_bytes
+        tables
+            + self.trees.under_way()
+            + self.outdated.len()
+            + self.awaiting.len()
+            + self.settling.len()
+            + self.minting_bytes
     }
 
     fn on_request(&mut self, now: Now, asker: Asker, request: Request, held: Held, effects: &mut Effects) {
@@ -286,6 +302,7 @@ impl Shard {
             Some(Load::Copy(whom, attempt)) => self.on_copy(now, (whom, attempt), found, effects),
             Some(Load::State(key)) => self.on_state(now, &key, found, effects),
             Some(Load::Hint(due)) => self.on_owed(now, due, found, effects),
+            Some(Load::Lacking(job, key)) => self.on_lacking(now, job, key, found, effects),
             None => unreachable!("load {load:?} ended twice"),
         }
     }
@@ -314,6 +331,7 @@ impl Shard {
         self.stretch(now, effects);
         self.deliver_hints(now, effects);
         self.tell_reached(now.instant, effects);
+        self.converge(now, effects);
         if self.soonest.is_none_or(|soonest| now.instant < soonest) {
             return;
         }
@@ -339,7 +357,9 @@ impl Shard {
                     self.wait(Asker { whom, deadline: Instant(u64::MAX) }, Waiting::Write(writing));
                 }
             }
-            Waiting::Serve(_) | Waiting::Durable(_) => self.tell(whom, Told::Refused(Refused::TooLate), effects),
+            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look => {
+                self.tell(whom, Told::Refused(Refused::TooLate), effects)
+            }
             other => {
                 self.stats.quorum_failures += 1;
                 let failure = other.too_late();
@@ -455,7 +475,7 @@ impl Waiting {
             Waiting::Write(writing) => writing.not_met(),
             Waiting::Forward(forwarding) => forwarding.not_met(),
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
-            Waiting::Serve(_) | Waiting::Durable(_) => unreachable!("peers are told otherwise"),
+            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look => unreachable!("peers are told otherwise"),
         }
     }
 }

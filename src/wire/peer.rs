@@ -7,9 +7,10 @@
 //! 0x22  fetch    key, flags u8 (1 known), [digest u64]
 //! 0x23  recall   key, id length u16, id, digest u64
 //! 0x24  forward  kind u8 (0x01 to 0x04), body of that call
-//! 0x25  compare  count u32, as often: partition u16; digest u64
+//! 0x25  compare  first u16, bits (of the partitions from the first on; the first and the last are set), digest u64
 //! 0x26  tree     partition u16, flags u8 (1 branch), [branch u8]
-//! 0x27  pull     partition u16, leaves 4 x u64, flags u8 (1 after), [key], count u32, as often: digest u64
+//! 0x27  pull     partition u16, leaves 4 x u64, flags u8 (1 after, 2 through, 4 takes), [key], [key], count u32,
+//!                as often: digest u64
 //! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 retire, 3 forget), body of the step:
 //!                agree: count u32, as often: key, digest u64; retire and forget: bits
 //!
@@ -26,8 +27,9 @@
 //! 0xa9  collected bits
 //! 0xff  failure  the ask was not understood: nothing was done
 //! ```
-//! Bits are a count u32 and so many bits, the first in the lowest place of its byte. Sets, updates and what is remembered as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever
-//! tells are nodes of one cluster that have proven it, so a frame may be as large as the largest answer, both ways.
+//! Bits are a count u32 and so many bits, the first in the lowest place of its byte. Sets, updates and what is remembered
+//! as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever tells are nodes of one cluster that have
+//! proven it, so a frame may be as large as the largest answer, both ways.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -79,6 +81,9 @@ const COLLECTED: u8 = 0xa9;
 const STANDS_FOR: u8 = 1;
 const REMEMBER: u8 = 2;
 const SOME: u8 = 1;
+const AFTER: u8 = 1;
+const THROUGH: u8 = 2;
+const TAKES: u8 = 4;
 
 /// Least bytes of what is remembered of an operation: an id of one byte, its digest, a dot, a time, and clocks of none.
 const REMEMBERED_BYTES_MIN: usize = 2 + 1 + 8 + 16 + 8 + 4 + 4 + 4;
@@ -123,9 +128,12 @@ pub fn ask_bytes(ask: &Ask) -> usize {
         Ask::Fetch { key: of, .. } => key(of) + 1 + 8,
         Ask::Recall { key: of, operation } => key(of) + 2 + operation.id.as_bytes().len() + 8,
         Ask::Forward(request) => request_bytes(request),
-        Ask::Compare(compare) => 4 + 2 * compare.partitions.len() + 8,
+        Ask::Compare(compare) => 2 + 4 + span(&compare.partitions).div_ceil(8) + 8,
         Ask::Tree { .. } => 2 + 1 + 1,
-        Ask::Pull(pull) => 2 + 32 + 1 + pull.after.as_ref().map_or(0, key) + 4 + 8 * pull.known.len(),
+        Ask::Pull(pull) => {
+            let bounds = [&pull.after, &pull.through].into_iter().flatten().map(key).sum::<usize>();
+            2 + 32 + 1 + bounds + 4 + 8 * pull.known.len()
+        }
         Ask::Collect(collect) => {
             let step = match &collect.step {
                 CollectStep::Agree(keys) => 4 + keys.iter().map(|(of, _)| key(of) + 8).sum::<usize>(),
@@ -211,8 +219,7 @@ fn put_ask(out: &mut BytesMut, ask: &Ask) {
             put_request(out, request);
         }
         Ask::Compare(compare) => {
-            put_count(out, compare.partitions.len());
-            compare.partitions.iter().for_each(|partition| out.put_u16_le(partition.0));
+            put_partitions(out, &compare.partitions);
             out.put_u64_le(compare.digest);
         }
         Ask::Tree { partition, branch } => {
@@ -220,12 +227,7 @@ fn put_ask(out: &mut BytesMut, ask: &Ask) {
             out.put_u8(if branch.is_some() { SOME } else { 0 });
             branch.iter().for_each(|branch| out.put_u8(*branch));
         }
-        Ask::Pull(pull) => {
-            out.put_u16_le(pull.partition.0);
-            pull.leaves.0.iter().for_each(|bits| out.put_u64_le(*bits));
-            put_some_key(out, pull.after.as_ref());
-            put_digests(out, &pull.known);
-        }
+        Ask::Pull(pull) => put_pull(out, pull),
         Ask::Collect(collect) => put_collect(out, collect),
     }
 }
@@ -523,12 +525,36 @@ fn get_branch(from: &mut Reader) -> Result<u8> {
 }
 
 fn get_compare(from: &mut Reader) -> Result<Compare> {
-    let count = from.count("partitions", PARTITIONS_MAX.into(), 2)?;
-    let partitions = (0..count).map(|_| get_partition(from)).collect::<Result<Arc<[Partition]>>>()?;
-    if partitions.is_empty() || !partitions.is_sorted_by(|one, other| one < other) {
-        return Err(WireError::Unknown { what: "order of partitions", tag: 0 });
+    let (first, bits) = (get_partition(from)?, get_bits(from)?);
+    let is_minimal = bits.first() == Some(&true) && bits.last() == Some(&true);
+    if !is_minimal || usize::from(PARTITIONS_MAX - first.0) < bits.len() {
+        return Err(WireError::Unknown { what: "partitions from", tag: first.0.into() });
     }
+    let partitions = (first.0..).zip(bits).filter(|(_, is_set)| *is_set).map(|(at, _)| Partition(at)).collect();
     Ok(Compare { partitions, digest: from.u64("digest")? })
+}
+
+/// Partitions from the first to the last of some that ascend.
+fn span(partitions: &[Partition]) -> usize {
+    partitions.first().zip(partitions.last()).map_or(0, |(first, last)| usize::from(last.0 - first.0) + 1)
+}
+
+fn put_partitions(out: &mut BytesMut, partitions: &[Partition]) {
+    let first = partitions.first().map_or(0, |first| first.0);
+    let mut bits = vec![false; span(partitions)];
+    partitions.iter().for_each(|partition| bits[usize::from(partition.0 - first)] = true);
+    out.put_u16_le(first);
+    put_bits(out, &bits);
+}
+
+fn put_pull(out: &mut BytesMut, pull: &Pull) {
+    out.put_u16_le(pull.partition.0);
+    pull.leaves.0.iter().for_each(|bits| out.put_u64_le(*bits));
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    let bounds = flag(pull.after.is_some(), AFTER) | flag(pull.through.is_some(), THROUGH);
+    out.put_u8(bounds | flag(pull.takes, TAKES));
+    [&pull.after, &pull.through].into_iter().flatten().for_each(|key| put_bytes16(out, key.as_bytes()));
+    put_digests(out, &pull.known);
 }
 
 fn get_pull(from: &mut Reader) -> Result<Pull> {
@@ -537,8 +563,14 @@ fn get_pull(from: &mut Reader) -> Result<Pull> {
     for bits in &mut leaves.0 {
         *bits = from.u64("leaves")?;
     }
-    let after = get_some_key(from)?;
-    Ok(Pull { partition, leaves, after, known: get_digests(from)?.into() })
+    let flags = from.u8("flags of a pull")?;
+    if flags & !(AFTER | THROUGH | TAKES) != 0 {
+        return Err(WireError::Unknown { what: "flags of a pull", tag: flags.into() });
+    }
+    let mut bound = |flag| (flags & flag != 0).then(|| get_key(from)).transpose();
+    let (after, through) = (bound(AFTER)?, bound(THROUGH)?);
+    let takes = flags & TAKES != 0;
+    Ok(Pull { partition, leaves, after, through, known: get_digests(from)?.into(), takes })
 }
 
 fn get_page(from: &mut Reader) -> Result<Page> {

@@ -47,7 +47,10 @@ impl Shard {
             return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
         }
         match ask {
-            Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => todo!("antientropy"),
+            Ask::Compare(compare) => self.on_compare_asked(asker, compare, effects),
+            Ask::Tree { partition, branch } => self.on_tree_asked(asker, partition, branch, effects),
+            Ask::Pull(pull) => self.on_pull_asked(asker, pull, effects),
+            Ask::Collect(_) => todo!("collect"),
             Ask::Forward(request) => self.on_forwarded(now, asker, *request, held, effects),
             Ask::Fetch { key, known } => self.on_fetch(asker, key, known, held, effects),
             Ask::Store(store) => {
@@ -213,12 +216,18 @@ impl Shard {
 
     /// A whole set for a peer, with what is remembered of the operations that wrote its versions.
     pub(in crate::protocol) fn whole(&self, key: &Key, set: &Arc<Siblings>, stands_for: Option<NodeId>) -> Ask {
+        let remember = self.remembered_with(key, set);
+        Ask::Merge(Merge { key: key.clone(), set: Arc::clone(set), remember, stands_for })
+    }
+
+    /// What is remembered of the operations that wrote the versions of a set.
+    pub(in crate::protocol) fn remembered_with(&self, key: &Key, set: &Siblings) -> Vec<Remembered> {
         let operations = set.versions().iter().filter_map(|version| version.operation.as_deref());
-        let remember = operations.filter_map(|operation| match self.recall(key, operation) {
+        let known = operations.filter_map(|operation| match self.recall(key, operation) {
             Known::Minted(remembered) => Some(*remembered),
             Known::Unknown | Known::Reused => None,
         });
-        Ask::Merge(Merge { key: key.clone(), set: Arc::clone(set), remember: remember.collect(), stands_for })
+        known.collect()
     }
 
     /// What to remember of the operations that a set brings, where nothing is known of them. Where the sender knew

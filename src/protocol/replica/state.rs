@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::protocol::antientropy::Shift;
+use crate::protocol::antientropy::{JobId, Shift};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Unreadable};
 use crate::protocol::message::Failure;
-use crate::protocol::peer::{Known, Refused, Told};
+use crate::protocol::peer::{Known, Pulled, Refused, Told};
 use crate::protocol::replica::Remembered;
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, Now};
@@ -25,7 +25,7 @@ pub(in crate::protocol) enum Busy {
     /// Its state is being read for these, which follow each other upon it.
     Loading(VecDeque<Task>),
     /// Its newest appended state, and the append that makes it durable.
-    Appended(Arc<Siblings>, AppendId),
+    Appended(State, AppendId),
 }
 
 /// What is done upon a key's newest state.
@@ -37,6 +37,10 @@ pub(in crate::protocol) enum Task {
     Serve(Whom),
     /// A set that a read has joined is taken in.
     TakeIn(Arc<Siblings>),
+    /// A set that was pulled is taken in.
+    Pulled(JobId, Box<Pulled>),
+    /// The set is dropped if it has this digest still: its owners have it.
+    Drop(JobId, u64),
 }
 
 impl Task {
@@ -44,7 +48,7 @@ impl Task {
     pub(in crate::protocol) fn whom(&self) -> Option<Whom> {
         match self {
             Task::Mint(whom) | Task::Serve(whom) => Some(*whom),
-            Task::TakeIn(_) => None,
+            Task::TakeIn(_) | Task::Pulled(..) | Task::Drop(..) => None,
         }
     }
 }
@@ -53,7 +57,7 @@ impl Shard {
     /// The key's newest state, where that is known now.
     pub(in crate::protocol) fn newest(&self, key: &Key, held: Held) -> Held {
         match (self.busy.get(key), held) {
-            (Some(Busy::Appended(newest, _)), _) => Held::Known(Some(Arc::clone(newest))),
+            (Some(Busy::Appended(newest, _)), _) => Held::Known(newest.clone()),
             (Some(Busy::Loading(_)), _) => Held::Unknown,
             (None, held) => held,
         }
@@ -80,7 +84,7 @@ impl Shard {
             unreachable!("a key whose state is loaded stays in loading until then");
         };
         match found {
-            Err(unreadable) => queue.into_iter().for_each(|task| self.fail(&task, &unreadable, effects)),
+            Err(unreadable) => queue.into_iter().for_each(|task| self.fail(now, &task, &unreadable, effects)),
             Ok(mut newest) => {
                 for task in queue {
                     newest = self.run(now, key, task, newest, effects);
@@ -89,7 +93,7 @@ impl Shard {
         }
     }
 
-    fn fail(&mut self, task: &Task, unreadable: &Unreadable, effects: &mut Effects) {
+    fn fail(&mut self, now: Now, task: &Task, unreadable: &Unreadable, effects: &mut Effects) {
         match task {
             Task::Mint(whom) => {
                 let reason = unreadable.reason.clone();
@@ -100,6 +104,7 @@ impl Shard {
                     self.tell(*whom, Told::Refused(Refused::Unreadable), effects);
                 }
             }
+            Task::Pulled(job, _) | Task::Drop(job, _) => self.fail_job(now, *job, effects),
             Task::TakeIn(_) => {}
         }
     }
@@ -108,6 +113,8 @@ impl Shard {
     fn run(&mut self, now: Now, key: &Key, task: Task, newest: State, effects: &mut Effects) -> State {
         let whom = match task {
             Task::TakeIn(set) => return self.merge_in(now, key, &set, Vec::new(), newest, effects).0,
+            Task::Pulled(job, pulled) => return self.take_in_pulled(now, job, *pulled, newest, effects),
+            Task::Drop(job, digest) => return self.drop_proven(now, job, key, digest, newest, effects),
             Task::Mint(whom) | Task::Serve(whom) => whom,
         };
         match self.take(whom) {
@@ -179,8 +186,19 @@ impl Shard {
         effects: &mut Effects,
     ) -> AppendId {
         let id = self.next_append();
-        self.busy.insert(key.clone(), Busy::Appended(state, id));
+        self.busy.insert(key.clone(), Busy::Appended(Some(state), id));
         self.settling.push_back((id, key.clone()));
+        effects.push(Effect::Append(Append { id, key, change }));
+        id
+    }
+
+    /// Appends that the key's set is gone. No actor claims dots of it from then on.
+    pub(in crate::protocol) fn append_drop(&mut self, key: Key, newest: &Siblings, effects: &mut Effects) -> AppendId {
+        let id = self.next_append();
+        self.dropped.insert(self.ring.partition(&key));
+        self.busy.insert(key.clone(), Busy::Appended(None, id));
+        self.settling.push_back((id, key.clone()));
+        let change = Change::Drop { shift: Shift::between(&key, Some(newest), None) };
         effects.push(Effect::Append(Append { id, key, change }));
         id
     }
@@ -202,7 +220,7 @@ impl Shard {
     }
 
     /// Everything up to `through` is durable: keys come to rest, writes are counted, peers are told.
-    pub(in crate::protocol) fn on_appended(&mut self, through: AppendId, effects: &mut Effects) {
+    pub(in crate::protocol) fn on_appended(&mut self, now: Now, through: AppendId, effects: &mut Effects) {
         self.durable = through;
         while let Some((append, key)) = self.settling.pop_front_if(|(append, _)| *append <= through) {
             self.busy.remove_if(&key, |busy| matches!(busy, Busy::Appended(_, newest) if *newest == append));
@@ -218,6 +236,7 @@ impl Shard {
                 _ => {}
             }
         }
+        self.settle_jobs(now, effects);
     }
 
     fn next_append(&mut self) -> AppendId {

@@ -6,16 +6,21 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
+use crate::protocol::antientropy::LeafSet;
 use crate::protocol::causality::{
     Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
 };
+use crate::protocol::config::PARTITIONS_MAX;
+use crate::protocol::io::Standing;
 use crate::protocol::message::{
     Answer, Call, Causality, Copies, Copy, Delete, Failure, Found, Get, Keys, Level, NodeInfo, Outcome, Page, Put,
     Reply, Request, RingMap, RingNode, Sibling, Terms, Written,
 };
-use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
+use crate::protocol::peer::{
+    Ask, Collect, CollectStep, Compare, Known, Merge, Pull, Pulled, Recalled, Refused, Store, Told,
+};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::{Cores, LayoutStamp};
+use crate::protocol::ring::{Cores, LayoutStamp, Partition};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, Key, LengthError, NodeId, OperationId, Value, WallTime};
 use crate::wire::call::PAGE_LIMIT_MAX;
 use crate::wire::hello::{Features, Greeting, Hello, Kind, Limits, Token, Versions, Welcome};
@@ -319,6 +324,62 @@ fn stands_for() -> impl Strategy<Value = Option<NodeId>> {
     prop::option::of(any::<u64>().prop_map(NodeId))
 }
 
+fn partition() -> impl Strategy<Value = Partition> {
+    (0..PARTITIONS_MAX).prop_map(Partition)
+}
+
+fn bits() -> impl Strategy<Value = Vec<bool>> {
+    prop::collection::vec(any::<bool>(), 0..20)
+}
+
+fn digests() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(any::<u64>(), 0..20)
+}
+
+fn ask_of_trees() -> impl Strategy<Value = Ask> {
+    let compare = (prop::collection::btree_set(partition(), 1..20), any::<u64>())
+        .prop_map(|(partitions, digest)| Compare { partitions: partitions.into_iter().collect(), digest });
+    let tree =
+        (partition(), prop::option::of(0..16_u8)).prop_map(|(partition, branch)| Ask::Tree { partition, branch });
+    let bounds = (prop::option::of(key()), prop::option::of(key()));
+    let pull = (partition(), any::<[u64; 4]>(), bounds, digests(), any::<bool>()).prop_map(
+        |(partition, leaves, (after, through), known, takes)| Pull {
+            partition,
+            leaves: LeafSet(leaves),
+            after,
+            through,
+            known: known.into(),
+            takes,
+        },
+    );
+    let step = prop_oneof![
+        prop::collection::vec((key(), any::<u64>()), 0..5).prop_map(CollectStep::Agree),
+        Just(CollectStep::Drain),
+        bits().prop_map(CollectStep::Retire),
+        bits().prop_map(CollectStep::Forget),
+    ];
+    let collect =
+        (partition(), any::<u32>(), step).prop_map(|(partition, round, step)| Collect { partition, round, step });
+    prop_oneof![
+        compare.prop_map(Ask::Compare),
+        tree,
+        pull.prop_map(|pull| Ask::Pull(Box::new(pull))),
+        collect.prop_map(|collect| Ask::Collect(Box::new(collect))),
+    ]
+}
+
+fn told_of_trees() -> impl Strategy<Value = Told> {
+    let pulled = (key(), set().prop_map(Arc::new), prop::collection::vec(remembered(), 0..3))
+        .prop_map(|(key, set, remember)| Pulled { key, set, remember });
+    let page = (prop::collection::vec(pulled, 0..4), bits(), prop::option::of(key()))
+        .prop_map(|(sets, met, next)| crate::protocol::peer::Page { sets, met, next });
+    prop_oneof![
+        digests().prop_map(Told::Digests),
+        page.prop_map(|page| Told::Page(Box::new(page))),
+        bits().prop_map(Told::Collected),
+    ]
+}
+
 fn ask() -> impl Strategy<Value = Ask> {
     let store = (key(), update(), prop::option::of(remembered().prop_map(Box::new)), stands_for())
         .prop_map(|(key, update, remember, stands_for)| Store { key, update, remember, stands_for });
@@ -326,6 +387,7 @@ fn ask() -> impl Strategy<Value = Ask> {
         .prop_map(|(key, set, remember, stands_for)| Merge { key, set, remember, stands_for });
     let forwarded = prop_oneof![get(), put(), delete(), key().prop_map(Request::Siblings)];
     prop_oneof![
+        ask_of_trees(),
         store.prop_map(|store| Ask::Store(Arc::new(store))),
         merge.prop_map(Ask::Merge),
         (key(), any::<Option<u64>>()).prop_map(|(key, known)| Ask::Fetch { key, known }),
@@ -335,8 +397,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 }
 
 pub(super) fn question() -> impl Strategy<Value = Question> {
-    (stamp(), any::<u32>(), ask()).prop_map(|(layout, deadline_ms, ask)| Question {
-        stand: crate::protocol::io::Standing { layout, round: 0 },
+    (stamp(), any::<(u32, u32)>(), ask()).prop_map(|(layout, (round, deadline_ms), ask)| Question {
+        stand: Standing { layout, round },
         deadline_ms,
         ask,
     })
@@ -345,6 +407,8 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
 fn refused() -> impl Strategy<Value = Refused> {
     prop_oneof![
         stamp().prop_map(Refused::Layout),
+        any::<u32>().prop_map(Refused::Round),
+        Just(Refused::Hollow),
         Just(Refused::Overloaded),
         Just(Refused::DiskFull),
         Just(Refused::WritesStopped),
@@ -363,6 +427,7 @@ pub(super) fn told() -> impl Strategy<Value = Told> {
     ];
     let some_set = || prop::option::of(set().prop_map(Arc::new));
     prop_oneof![
+        told_of_trees(),
         Just(Told::Stored),
         Just(Told::Behind),
         Just(Told::Same),

@@ -9,16 +9,22 @@ use bytes::{Bytes, BytesMut};
 use smallvec::smallvec;
 
 use super::*;
+use crate::protocol::antientropy::{LeafSet, PartitionLeaf};
 use crate::protocol::causality::{
     Context, ContextError, Operation, SetLimit, Siblings, Supersedes, Update, Version, VersionVector,
 };
+use crate::protocol::io::Standing;
 use crate::protocol::message::{Copies, Copy, Delete, Keys, NodeInfo, Page, RingMap, RingNode, Written};
-use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
+use crate::protocol::peer::{
+    Ask, Collect, CollectStep, Compare, Known, Merge, Page as PulledPage, Pull, Pulled, Recalled, Refused, Store, Told,
+};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::{Cores, LayoutStamp};
+use crate::protocol::ring::{Cores, LayoutStamp, Partition};
 use crate::protocol::types::{ClusterId, CoreId, LengthError, NodeId, OperationId};
 use crate::wire::hello::{Features, Greeting, Kind, Limits, Token, VERSIONS, Welcome};
 use crate::wire::peer::{PEER_BYTES_MAX, Question, decode_ask, decode_told, encode_misunderstood, encode_told};
+
+const STAND: Standing = Standing { layout: LayoutStamp { number: 3, hash: 0x5eed }, round: 2 };
 
 /// What became of some bytes.
 #[derive(Debug, PartialEq)]
@@ -78,11 +84,7 @@ impl Sample {
     }
 
     fn ask(name: &str, ask: Ask) -> Sample {
-        let question = Question {
-            stand: crate::protocol::io::Standing { layout: LayoutStamp { number: 3, hash: 0x5eed }, round: 0 },
-            deadline_ms: 1_500,
-            ask,
-        };
+        let question = Question { stand: STAND, deadline_ms: 1_500, ask };
         Sample::new(format!("ask/{name}"), ask_frame(&question), move |bytes| {
             let heard = next_frame(&mut BytesMut::from(bytes), PEER_BYTES_MAX, decode_ask)?;
             Ok(heard.transpose()?.map(|heard| heard == question))
@@ -358,6 +360,43 @@ fn asks() -> Vec<Sample> {
     ]
 }
 
+fn asks_of_trees() -> Vec<Sample> {
+    let partitions = [3, 4, 17].map(Partition);
+    let pull = |after: Option<&str>, through: Option<&str>, known: &[u64], takes| {
+        let leaves: LeafSet = [0, 255].map(PartitionLeaf).into_iter().collect();
+        let (after, through) = (after.map(key), through.map(key));
+        Ask::Pull(Box::new(Pull { partition: Partition(5), leaves, after, through, known: known.into(), takes }))
+    };
+    let collect = |step| Ask::Collect(Box::new(Collect { partition: Partition(5), round: 9, step }));
+    vec![
+        Sample::ask("compare", Ask::Compare(Compare { partitions: partitions.into(), digest: 0x1234 })),
+        Sample::ask("tree", Ask::Tree { partition: Partition(5), branch: None }),
+        Sample::ask("tree-branch", Ask::Tree { partition: Partition(5), branch: Some(15) }),
+        Sample::ask("pull", pull(None, None, &[], true)),
+        Sample::ask("pull-within", pull(Some("cart:17"), Some("cart:18"), &[1, 2], false)),
+        Sample::ask("collect-agree", collect(CollectStep::Agree(vec![(key("cart:17"), 0x1234)]))),
+        Sample::ask("collect-drain", collect(CollectStep::Drain)),
+        Sample::ask("collect-retire", collect(CollectStep::Retire(vec![true, false, true]))),
+        Sample::ask("collect-forget", collect(CollectStep::Forget(vec![false; 9]))),
+    ]
+}
+
+fn told_of_trees() -> Vec<Sample> {
+    let pulled = |remember| Pulled { key: key("cart:17"), set: std::sync::Arc::new(two_versions()), remember };
+    let page = |sets, met, next: Option<&str>| Ok(Told::Page(Box::new(PulledPage { sets, met, next: next.map(key) })));
+    vec![
+        Sample::told("digests", Ok(Told::Digests(vec![1, 0x1234]))),
+        Sample::told("page-empty", page(vec![], vec![], None)),
+        Sample::told(
+            "page",
+            page(vec![pulled(vec![]), pulled(vec![*remembers()])], vec![true, false], Some("cart:17")),
+        ),
+        Sample::told("collected", Ok(Told::Collected(vec![true]))),
+        Sample::told("refused-round", Ok(Told::Refused(Refused::Round(7)))),
+        Sample::told("refused-hollow", Ok(Told::Refused(Refused::Hollow))),
+    ]
+}
+
 fn told() -> Vec<Sample> {
     let set = || Some(std::sync::Arc::new(two_versions()));
     let recalled = |known, set| Ok(Told::Recalled(Box::new(Recalled { known, set })));
@@ -425,7 +464,10 @@ fn stored() -> Vec<Sample> {
 }
 
 fn samples() -> Vec<Sample> {
-    [handshakes(), calls(), answers(), failures(), asks(), told(), stored()].into_iter().flatten().collect()
+    [handshakes(), calls(), answers(), failures(), asks(), asks_of_trees(), told(), told_of_trees(), stored()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::types::{AskId, Instant, NodeId, Now};
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) to: NodeId,
+    partition: Partition,
     since: Instant,
     about: About,
 }
@@ -30,6 +31,8 @@ pub(super) enum About {
     Hint(Due),
     /// A replica that was found behind: nobody waits.
     Repair,
+    /// A step of a round of this number.
+    Collect(u32),
 }
 
 impl Asking {
@@ -39,6 +42,11 @@ impl Asking {
             About::Forward(whom) => Some(whom),
             _ => None,
         }
+    }
+
+    /// Whether sets of this partition come or go with it.
+    pub(super) fn carries(&self, partition: Partition) -> bool {
+        self.partition == partition && !matches!(self.about, About::Forward(_) | About::Collect(_))
     }
 }
 
@@ -63,12 +71,12 @@ impl Shard {
                 deadline
             }
         };
-        self.asks.insert(id, Asking { to, since: now.instant, about });
+        self.asks.insert(id, Asking { to, partition, since: now.instant, about });
         effects.push(Effect::Ask {
             to,
             partition,
             id,
-            stand: Standing { layout: self.view.stamp(), round: 0 },
+            stand: Standing { layout: self.view.stamp(), round: self.tombstones.round(partition) },
             ask,
             deadline,
         });
@@ -90,6 +98,11 @@ impl Shard {
         if let Ok(Told::Refused(super::peer::Refused::Layout(stamp))) = &told {
             effects.push(Effect::Compare(*stamp));
         }
+        if let Ok(Told::Refused(super::peer::Refused::Round(round))) = &told
+            && !matches!(asking.about, About::Collect(_))
+        {
+            self.tombstones.raise(asking.partition, *round);
+        }
         self.on_heard(now, asking, told, effects);
     }
 
@@ -104,13 +117,14 @@ impl Shard {
     }
 
     fn on_heard(&mut self, now: Now, asking: Asking, told: Result<Told, Unheard>, effects: &mut Effects) {
-        let Asking { to, about, .. } = asking;
+        let Asking { to, partition, about, .. } = asking;
         match about {
             About::Read(whom) => self.on_read_told(now, whom, to, told, effects),
             About::Copy(whom, owner) => self.on_copy_told(now, whom, owner, to, told, effects),
             About::Forward(whom) => self.on_forward_told(now, whom, told, effects),
             About::Hint(due) => self.on_hint_told(now, due, told, effects),
             About::Repair => {}
+            About::Collect(round) => self.on_round_told(now, partition, round, to, told, effects),
         }
     }
 

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::asks::Asking;
 use super::causality::Siblings;
@@ -28,8 +29,10 @@ use super::replica::{Busy, Operations, Remembered, Serving};
 use super::ring::{Partition, Ring, View};
 use super::stats::Stats;
 use super::table::Table;
+use super::tombstones::{Scanning, Surveying, Tombstones};
 use super::types::{
-    ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, LoadId, NodeId, Now, RequestId, TicketId,
+    ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, LoadId, NodeId, Now, RequestId, ScanId, SurveyId,
+    TicketId,
 };
 
 /// Operations that are forgotten in one tick: more than may come in between two, and some milliseconds of a core. Those
@@ -57,6 +60,8 @@ pub struct Birth {
     pub remembered: Vec<(Key, Remembered)>,
     /// The hints that the store keeps.
     pub hints: Vec<(Key, Hint)>,
+    /// Tombstones are kept for so long, of running time: longer than operations are remembered.
+    pub tombstone_age: Duration,
     /// Random bits, by which its tables hash: clients choose keys, and must not choose which of them collide.
     pub seed: u64,
 }
@@ -98,8 +103,14 @@ pub struct Shard {
     pub(super) hints: Hints,
     /// Partitions that lost a hint beyond W: some owner lacks what no hint says.
     pub(super) marked: BTreeSet<Partition>,
-    loads: Table<LoadId, Load>,
-    loads_begun: u64,
+    pub(super) tombstones: Tombstones,
+    /// Looks at trees, and at keys, that have not come back.
+    pub(super) surveys: Table<SurveyId, Surveying>,
+    pub(super) surveys_begun: u64,
+    pub(super) scans: Table<ScanId, Scanning>,
+    pub(super) scans_begun: u64,
+    pub(super) loads: Table<LoadId, Load>,
+    pub(super) loads_begun: u64,
     /// Bytes of the writes in `waiting` that are not minted yet.
     pub(super) minting_bytes: usize,
     /// Listings that the store owes, also for requests whose deadline is over.
@@ -142,6 +153,8 @@ pub(super) enum Waiting {
     Serve(Box<Serving>),
     /// A peer is told this once an append is durable.
     Durable(Told),
+    /// A peer's question in a round about tombstones waits for the states of keys.
+    Collect,
     List,
 }
 
@@ -154,12 +167,15 @@ pub(super) enum Load {
     State(Key),
     /// What a hint owes.
     Hint(Due),
+    /// Whether a round may forget this one of its keys.
+    Agree(Partition, u32, usize),
 }
 
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed } = birth;
+        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, tombstone_age, seed } =
+            birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
@@ -195,6 +211,11 @@ impl Shard {
             forwards: 0,
             hints: kept,
             marked: BTreeSet::new(),
+            tombstones: Tombstones::new(tombstone_age),
+            surveys: Table::new(seed),
+            surveys_begun: 0,
+            scans: Table::new(seed),
+            scans_begun: 0,
             loads: Table::new(seed),
             loads_begun: 0,
             minting_bytes: 0,
@@ -215,7 +236,8 @@ impl Shard {
             Input::Elsewhere { id, request, failure, deadline } => {
                 self.hand_on(now, Asker { whom: Whom::Client(id), deadline }, request, Some(failure), effects);
             }
-            Input::Surveyed { .. } | Input::Scanned { .. } => todo!("antientropy"),
+            Input::Surveyed { survey, found } => self.on_surveyed(now, survey, found, effects),
+            Input::Scanned { scan, page } => self.on_scanned(now, scan, page, effects),
             Input::Asked { ticket, stand, ask, held, deadline } => {
                 self.on_asked(now, Asker { whom: Whom::Peer(ticket), deadline }, stand, ask, held, effects);
             }
@@ -257,7 +279,8 @@ impl Shard {
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn under_way(&self) -> usize {
         let tables = self.waiting.len() + self.asks.len() + self.late.len() + self.loads.len() + self.busy.len();
-        tables + self.outdated.len() + self.awaiting.len() + self.settling.len() + self.minting_bytes
+        let looks = self.surveys.len() + self.scans.len() + self.tombstones.rounds_under_way();
+        tables + looks + self.outdated.len() + self.awaiting.len() + self.settling.len() + self.minting_bytes
     }
 
     fn on_request(&mut self, now: Now, asker: Asker, request: Request, held: Held, effects: &mut Effects) {
@@ -279,6 +302,7 @@ impl Shard {
             Some(Load::Copy(whom)) => self.on_copy(now, whom, found, effects),
             Some(Load::State(key)) => self.on_state(now, &key, found, effects),
             Some(Load::Hint(due)) => self.on_owed(now, due, found, effects),
+            Some(Load::Agree(partition, round, at)) => self.on_agreeing(now, partition, round, at, found, effects),
             None => unreachable!("load {load:?} ended twice"),
         }
     }
@@ -302,6 +326,9 @@ impl Shard {
     }
 
     fn on_view(&mut self, now: Now, view: Arc<View>, effects: &mut Effects) {
+        if view.stamp() != self.view.stamp() || view.change.is_some() {
+            self.end_rounds(now, effects);
+        }
         self.ring = Ring::new(view.layout.partitions());
         self.copies = Copies::of(&view.layout);
         self.view = view;
@@ -316,6 +343,7 @@ impl Shard {
         self.give_up_asks(now, effects);
         self.stretch(now, effects);
         self.deliver_hints(now, effects);
+        self.lead_rounds(now, effects);
         if self.soonest.is_none_or(|soonest| now.instant < soonest) {
             return;
         }
@@ -341,7 +369,9 @@ impl Shard {
                     self.wait(Asker { whom, deadline: Instant(u64::MAX) }, Waiting::Write(writing));
                 }
             }
-            Waiting::Serve(_) | Waiting::Durable(_) => self.tell(whom, Told::Refused(Refused::TooLate), effects),
+            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Collect => {
+                self.tell(whom, Told::Refused(Refused::TooLate), effects)
+            }
             other => {
                 self.stats.quorum_failures += 1;
                 let failure = other.too_late();
@@ -448,6 +478,18 @@ impl Waiting {
         }
     }
 
+    /// The partition of whose sets it holds some, or is about to.
+    pub(super) fn partition(&self, ring: Ring) -> Option<Partition> {
+        match self {
+            Waiting::Read(reading) => Some(reading.partition()),
+            Waiting::Mint(minting) => Some(minting.partition()),
+            Waiting::Write(writing) => Some(writing.partition()),
+            Waiting::Serve(serving) => Some(ring.partition(serving.key())),
+            // A request that was handed on carries no set; what is told to a peer is that something is durable.
+            Waiting::Forward(_) | Waiting::Durable(_) | Waiting::Collect | Waiting::List => None,
+        }
+    }
+
     fn too_late(&self) -> Failure {
         match self {
             Waiting::Read(reading) => reading.quorum().not_met(),
@@ -455,7 +497,7 @@ impl Waiting {
             Waiting::Write(writing) => writing.quorum().not_met(),
             Waiting::Forward(forwarding) => forwarding.not_met(),
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
-            Waiting::Serve(_) | Waiting::Durable(_) => unreachable!("peers are told otherwise"),
+            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Collect => unreachable!("peers are told otherwise"),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::holdings::Holdings;
 use super::mail::{Arrival, Caller, Errand, Job, NOTICES_MAX, Notice, Wish};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
+use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::NodeInfo;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
@@ -115,6 +116,7 @@ fn birth(core: CoreId) -> Birth {
         directory: Arc::default(),
         remembered: vec![],
         hints: Vec::new(),
+        tombstone_age: TOMBSTONE_AGE,
         seed: 1,
     }
 }

@@ -106,6 +106,10 @@ impl Writing {
         self.quorum
     }
 
+    pub(in crate::protocol) fn partition(&self) -> Partition {
+        self.partition
+    }
+
     /// Whether whoever asked has an answer.
     pub(in crate::protocol) fn is_answered(&self) -> bool {
         self.written.is_none()
@@ -290,8 +294,10 @@ impl Shard {
                 }
             }
             Ok(Told::Stored) => {}
-            Ok(Told::Behind) => {
-                let Some(whole) = self.whole_for(whom, None) else { return };
+            // What it was sent was named before the round, which this node has drained for: so the copy is not from before.
+            Ok(Told::Behind | Told::Refused(Refused::Round(_))) => {
+                let stands_for = (from != owner).then_some(owner);
+                let Some(whole) = self.whole_for(whom, stands_for) else { return };
                 self.ask_for_copy(now, whom, owner, from, whole, effects);
             }
             Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),

@@ -86,6 +86,11 @@ impl Hints {
         self.owed.get(&target).and_then(|owed| owed.keys.get(key)).is_some_and(|kept| kept.counted)
     }
 
+    /// Whether the key is owed to anybody.
+    pub(super) fn owes(&self, key: &Key) -> bool {
+        self.owed.values().any(|owed| owed.keys.contains_key(key))
+    }
+
     /// Targets that are owed something.
     pub(super) fn targets(&self) -> Vec<NodeId> {
         self.owed.keys().copied().collect()

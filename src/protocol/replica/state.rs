@@ -25,7 +25,7 @@ pub(in crate::protocol) enum Busy {
     /// Its state is being read for these, which follow each other upon it.
     Loading(VecDeque<Task>),
     /// Its newest appended state, and the append that makes it durable.
-    Appended(Arc<Siblings>, AppendId),
+    Appended(State, AppendId),
 }
 
 /// What is done upon a key's newest state.
@@ -37,6 +37,8 @@ pub(in crate::protocol) enum Task {
     Serve(Whom),
     /// A set that a read has joined is taken in.
     TakeIn(Arc<Siblings>),
+    /// A set of this digest is forgotten in a round.
+    Forget(u32, u64),
 }
 
 impl Task {
@@ -44,7 +46,7 @@ impl Task {
     pub(in crate::protocol) fn whom(&self) -> Option<Whom> {
         match self {
             Task::Mint(whom) | Task::Serve(whom) => Some(*whom),
-            Task::TakeIn(_) => None,
+            Task::TakeIn(_) | Task::Forget(..) => None,
         }
     }
 }
@@ -53,7 +55,7 @@ impl Shard {
     /// The key's newest state, where that is known now.
     pub(in crate::protocol) fn newest(&self, key: &Key, held: Held) -> Held {
         match (self.busy.get(key), held) {
-            (Some(Busy::Appended(newest, _)), _) => Held::Known(Some(Arc::clone(newest))),
+            (Some(Busy::Appended(newest, _)), _) => Held::Known(newest.clone()),
             (Some(Busy::Loading(_)), _) => Held::Unknown,
             (None, held) => held,
         }
@@ -80,7 +82,7 @@ impl Shard {
             unreachable!("a key whose state is loaded stays in loading until then");
         };
         match found {
-            Err(unreadable) => queue.into_iter().for_each(|task| self.fail(&task, &unreadable, effects)),
+            Err(unreadable) => queue.into_iter().for_each(|task| self.fail(now, key, &task, &unreadable, effects)),
             Ok(mut newest) => {
                 for task in queue {
                     newest = self.run(now, key, task, newest, effects);
@@ -89,7 +91,7 @@ impl Shard {
         }
     }
 
-    fn fail(&mut self, task: &Task, unreadable: &Unreadable, effects: &mut Effects) {
+    fn fail(&mut self, now: Now, key: &Key, task: &Task, unreadable: &Unreadable, effects: &mut Effects) {
         match task {
             Task::Mint(whom) => {
                 let reason = unreadable.reason.clone();
@@ -101,6 +103,7 @@ impl Shard {
                 }
             }
             Task::TakeIn(_) => {}
+            Task::Forget(round, _) => self.on_forgotten(now, self.ring.partition(key), *round, effects),
         }
     }
 
@@ -108,6 +111,11 @@ impl Shard {
     fn run(&mut self, now: Now, key: &Key, task: Task, newest: State, effects: &mut Effects) -> State {
         let whom = match task {
             Task::TakeIn(set) => return self.merge_in(now, key, &set, Vec::new(), newest, effects).0,
+            Task::Forget(round, digest) => {
+                let newest = self.forget(key, round, digest, newest, effects);
+                self.on_forgotten(now, self.ring.partition(key), round, effects);
+                return newest;
+            }
             Task::Mint(whom) | Task::Serve(whom) => whom,
         };
         match self.take(whom) {
@@ -158,7 +166,7 @@ impl Shard {
         let remember = self.remember_of(now, key, came, remember);
         let shift = Shift::between(key, newest.as_deref(), Some(&merged));
         let change = Change::Set { state: Arc::clone(&merged), came: Arc::clone(came), remember, shift };
-        let append = self.append_state(key.clone(), Arc::clone(&merged), change, effects);
+        let append = self.append_state(key.clone(), Some(Arc::clone(&merged)), change, effects);
         (Some(merged), append)
     }
 
@@ -170,14 +178,15 @@ impl Shard {
         }
     }
 
-    /// Appends a change that leads to a new state of the key.
+    /// Appends a change that leads to a new state of the key; to none when its set is dropped.
     pub(in crate::protocol) fn append_state(
         &mut self,
         key: Key,
-        state: Arc<Siblings>,
+        state: State,
         change: Change,
         effects: &mut Effects,
     ) -> AppendId {
+        self.note_append(&key);
         let id = self.next_append();
         self.busy.insert(key.clone(), Busy::Appended(state, id));
         self.settling.push_back((id, key.clone()));
@@ -187,6 +196,7 @@ impl Shard {
 
     /// Appends what changes no state.
     pub(in crate::protocol) fn append_beside(&mut self, key: Key, change: Change, effects: &mut Effects) -> AppendId {
+        self.note_append(&key);
         let id = self.next_append();
         effects.push(Effect::Append(Append { id, key, change }));
         id

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::protocol::causality::{Context, Siblings, Supersedes, Update};
+use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::{Causality, Delete, Get, Outcome, Put, Reply, Request, Terms, Written};
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{ClusterId, Dot, Key, OperationId, RequestId, Value};
@@ -42,7 +43,7 @@ struct Storm {
 impl Storm {
     fn new(nodes: usize, wanted: Wanted, seed: u64) -> Storm {
         Storm {
-            world: World::new(Cluster { nodes, wanted, seed }),
+            world: World::new(Cluster { nodes, wanted, seed, tombstone_age: TOMBSTONE_AGE }),
             waiting: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             by_owners: BTreeMap::new(),

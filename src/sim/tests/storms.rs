@@ -284,17 +284,17 @@ fn is_there_or_replaced(dot: Dot, set: &Siblings, minted: &[&Update], looked_at:
     if !looked_at.insert(dot) {
         return false;
     }
-    let itself = minted.iter().find(|update| update.version.dot == dot).map(|update| &update.version);
+    let itself = minted.iter().find(|update| update.version.dot == dot);
     let stands_for_it = |update: &&&Update| {
-        let named = update.version.operation.is_some();
-        let is_twin = named && itself.is_some_and(|itself| itself.operation == update.version.operation);
+        let is_twin = itself.is_some_and(|itself| are_twins(itself, update));
         update.version.dot != dot && (is_twin || replaces(update, dot))
     };
     let mut others = minted.iter().filter(stands_for_it).map(|update| update.version.dot);
     others.any(|other| is_there_or_replaced(other, set, minted, looked_at))
 }
 
-fn replaces(update: &Update, dot: Dot) -> bool {
+/// Whether a write replaces a version, wherever the two meet.
+pub(super) fn replaces(update: &Update, dot: Dot) -> bool {
     match &update.supersedes {
         Supersedes::Held => update.upon.covers(dot),
         Supersedes::Nothing => false,
@@ -302,6 +302,11 @@ fn replaces(update: &Update, dot: Dot) -> bool {
             context.vector().covers(dot) || (context.dots().contains(&dot) && update.upon.covers(dot))
         }
     }
+}
+
+/// Whether one operation minted both.
+pub(super) fn are_twins(one: &Update, other: &Update) -> bool {
+    one.version.operation.is_some() && one.version.operation == other.version.operation
 }
 
 fn name(request: &Request) -> Option<OperationId> {

@@ -1,5 +1,7 @@
 //! How tombstones are forgotten, and that nothing that was deleted returns.
 
+mod storms;
+
 use crate::sim::story::tell;
 
 #[test]

@@ -14,6 +14,7 @@ use super::types::{AskId, Instant, NodeId, Now};
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) to: NodeId,
+    partition: Partition,
     since: Instant,
     about: About,
 }
@@ -37,6 +38,8 @@ pub(super) enum About {
     Synced(JobId),
     /// A set that a peer lacked in it.
     Lacking(JobId),
+    /// A step of a round of this number.
+    Collect(u32),
 }
 
 impl Asking {
@@ -46,6 +49,11 @@ impl Asking {
             About::Forward(whom) => Some(whom),
             _ => None,
         }
+    }
+
+    /// Whether sets of this partition come or go with it.
+    pub(super) fn carries(&self, partition: Partition) -> bool {
+        self.partition == partition && !matches!(self.about, About::Forward(_) | About::Collect(_) | About::Same(_))
     }
 }
 
@@ -70,12 +78,12 @@ impl Shard {
                 deadline
             }
         };
-        self.asks.insert(id, Asking { to, since: now.instant, about });
+        self.asks.insert(id, Asking { to, partition, since: now.instant, about });
         effects.push(Effect::Ask {
             to,
             partition,
             id,
-            stand: Standing { layout: self.view.stamp(), round: 0 },
+            stand: Standing { layout: self.view.stamp(), round: self.tombstones.round(partition) },
             ask,
             deadline,
         });
@@ -97,6 +105,11 @@ impl Shard {
         if let Ok(Told::Refused(super::peer::Refused::Layout(stamp))) = &told {
             effects.push(Effect::Compare(*stamp));
         }
+        if let Ok(Told::Refused(super::peer::Refused::Round(round))) = &told
+            && !matches!(asking.about, About::Collect(_))
+        {
+            self.tombstones.raise(asking.partition, *round);
+        }
         self.on_heard(now, asking, told, effects);
     }
 
@@ -111,7 +124,7 @@ impl Shard {
     }
 
     fn on_heard(&mut self, now: Now, asking: Asking, told: Result<Told, Unheard>, effects: &mut Effects) {
-        let Asking { to, about, .. } = asking;
+        let Asking { to, partition, about, .. } = asking;
         match about {
             About::Read(whom, attempt) => self.on_read_told(now, (whom, attempt), to, told, effects),
             About::Copy(whom, owner) => self.on_copy_told(now, whom, owner, to, told, effects),
@@ -121,6 +134,7 @@ impl Shard {
             About::Same(look) => self.on_compared(now, look, told),
             About::Synced(job) => self.on_synced(now, job, told, effects),
             About::Lacking(job) => self.on_lacking_told(now, job, told, effects),
+            About::Collect(round) => self.on_round_told(now, partition, round, to, told, effects),
         }
     }
 

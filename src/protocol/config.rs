@@ -160,6 +160,44 @@ pub const LEFTOVERS_PERIOD: Duration = Duration::from_secs(5);
 /// After a delivery that failed the target is left alone for this long.
 pub const HINTS_PAUSE: Duration = Duration::from_millis(500);
 
+/// Tombstones are kept for so long, counted in the running time of whoever leads the rounds that forget them: longer than
+/// [`OPERATION_MEMORY`], or a retry of the write that was deleted would write it again.
+pub const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
+
+/// Between two looks for tombstones.
+pub const TOMBSTONE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Most tombstones whose age a core counts, 8 bytes each; the others begin to age when there is room.
+pub const TOMBSTONES_SEEN_MAX: usize = 1 << 20;
+
+/// Rounds that a core leads at once, and the partitions it looks at for the first time. There is no hurry: clients come
+/// first.
+pub const ROUNDS_AT_ONCE: usize = 4;
+
+/// Most keys of one round, and bytes of them: they travel in one message, and are held until the round has ended.
+pub const ROUND_KEYS_MAX: usize = 4_096;
+/// See [`ROUND_KEYS_MAX`].
+pub const ROUND_BYTES_MAX: usize = 256 * 1024;
+
+/// Keys of a round that are looked up at once, beside what clients want of the store.
+pub const ROUND_IN_FLIGHT: usize = 64;
+
+/// A round ends without success after this: whatever is under way for so long may be so for ever.
+pub const ROUND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A member that was not done is asked again after this.
+pub const ROUND_AGAIN: Duration = Duration::from_secs(1);
+
+/// After a round that came to nothing the next one of its partition waits for this; twice as long after each.
+pub const ROUND_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`ROUND_PAUSE_MIN`].
+pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Retired keys are shown again after this, if they were not forgotten: their round came to nothing.
+pub const RETIRED_FOR: Duration = Duration::from_secs(60);
+
+const _: () = assert!(OPERATION_MEMORY.as_secs() < TOMBSTONE_AGE.as_secs());
+const _: () = assert!(ROUND_KEYS_MAX <= PAGE_SETS_MAX);
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < SET_BYTES_MAX);
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS_MAX.is_power_of_two());
 const _: () = assert!(PARTITIONS <= PARTITIONS_MAX && N_DEFAULT <= COPIES_MAX && NODES_MAX <= u16::MAX as usize);

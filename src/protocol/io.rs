@@ -261,7 +261,7 @@ pub struct Arrived {
 pub struct Standing {
     /// The newest layout that it goes by.
     pub layout: LayoutStamp,
-    /// The last round of the partition's tombstones that it has heard of, from 1; 0 for none.
+    /// The last round of the partition's tombstones that it has drained for, from 1; 0 for none.
     pub round: u32,
 }
 

@@ -27,6 +27,9 @@ impl Shard {
     pub(super) fn on_view(&mut self, now: Now, view: Arc<View>, effects: &mut Effects) {
         self.ring = Ring::new(view.layout.partitions());
         self.copies = Copies::of(&view.layout);
+        if view.stamp() != self.view.stamp() || view.change.is_some() {
+            self.end_rounds(now, effects);
+        }
         let before = std::mem::replace(&mut self.view, view);
         if self.view.stamp() != before.stamp() {
             self.refuse_what_waits(effects);

@@ -22,6 +22,7 @@ pub mod shard;
 pub mod coordinator;
 pub mod replica;
 pub mod antientropy;
+mod tombstones;
 pub mod membership;
 
 pub use stats::Stats;

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::antientropy::{AntiEntropy, JobId};
 use super::asks::Asking;
@@ -30,6 +31,7 @@ use super::replica::{Busy, Operations, Remembered, Serving};
 use super::ring::{LayoutStamp, Partition, Ring, View};
 use super::stats::Stats;
 use super::table::Table;
+use super::tombstones::Tombstones;
 use super::types::{
     ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, LoadId, NodeId, Now, RequestId, TicketId, WallTime,
 };
@@ -59,6 +61,8 @@ pub struct Birth {
     pub remembered: Vec<(Key, Remembered)>,
     /// The hints that the store keeps.
     pub hints: Vec<(Key, Hint)>,
+    /// Tombstones are kept for so long, of running time: longer than operations are remembered.
+    pub tombstone_age: Duration,
     /// Random bits, by which its tables hash: clients choose keys, and must not choose which of them collide.
     pub seed: u64,
 }
@@ -105,8 +109,9 @@ pub struct Shard {
     /// Partitions that lost a hint beyond W: some owner lacks what no hint says.
     pub(super) marked: BTreeSet<Partition>,
     pub(super) trees: AntiEntropy,
-    loads: Table<LoadId, Load>,
-    loads_begun: u64,
+    pub(super) tombstones: Tombstones,
+    pub(super) loads: Table<LoadId, Load>,
+    pub(super) loads_begun: u64,
     /// Bytes of the writes in `waiting` that are not minted yet.
     pub(super) minting_bytes: usize,
     /// Listings that the store owes, also for requests whose deadline is over.
@@ -151,6 +156,8 @@ pub(super) enum Waiting {
     Durable(Told),
     /// A peer's question waits for what the trees or the keys of a partition say.
     Look,
+    /// A peer's question in a round about tombstones waits for the states of keys.
+    Collect,
     List,
 }
 
@@ -165,12 +172,15 @@ pub(super) enum Load {
     Hint(Due),
     /// What a peer lacks.
     Lacking(JobId, Key),
+    /// Whether a round may forget this one of its keys.
+    Agree(Partition, u32, usize),
 }
 
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed } = birth;
+        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, tombstone_age, seed } =
+            birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
@@ -209,6 +219,7 @@ impl Shard {
             hints: kept,
             marked: BTreeSet::new(),
             trees: AntiEntropy::new(seed),
+            tombstones: Tombstones::new(tombstone_age),
             loads: Table::new(seed),
             loads_begun: 0,
             minting_bytes: 0,
@@ -277,6 +288,7 @@ impl Shard {
         let tables = self.waiting.len() + self.asks.len() + self.late.len() + self.loads.len() + self.busy.len();
         tables
             + self.trees.under_way()
+            + self.tombstones.rounds_under_way()
             + self.outdated.len()
             + self.awaiting.len()
             + self.settling.len()
@@ -303,6 +315,7 @@ impl Shard {
             Some(Load::State(key)) => self.on_state(now, &key, found, effects),
             Some(Load::Hint(due)) => self.on_owed(now, due, found, effects),
             Some(Load::Lacking(job, key)) => self.on_lacking(now, job, key, found, effects),
+            Some(Load::Agree(partition, round, at)) => self.on_agreeing(now, partition, round, at, found, effects),
             None => unreachable!("load {load:?} ended twice"),
         }
     }
@@ -332,6 +345,7 @@ impl Shard {
         self.deliver_hints(now, effects);
         self.tell_reached(now.instant, effects);
         self.converge(now, effects);
+        self.lead_rounds(now, effects);
         if self.soonest.is_none_or(|soonest| now.instant < soonest) {
             return;
         }
@@ -357,7 +371,7 @@ impl Shard {
                     self.wait(Asker { whom, deadline: Instant(u64::MAX) }, Waiting::Write(writing));
                 }
             }
-            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look => {
+            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look | Waiting::Collect => {
                 self.tell(whom, Told::Refused(Refused::TooLate), effects)
             }
             other => {
@@ -393,6 +407,11 @@ impl Shard {
     }
 
     /// Whether this node owns the partition in the layout that reads go by, and has what it held: its copy is read, and
+    /// Whether this node owns the partition in the layout that reads go by.
+    pub(super) fn owns(&self, partition: Partition) -> bool {
+        self.view.layout.is_owner(self.view.me, partition)
+    }
+
     /// it coordinates.
     pub(super) fn coordinates(&self, partition: Partition) -> bool {
         let View { me, layout, .. } = &*self.view;
@@ -468,6 +487,19 @@ impl Waiting {
         }
     }
 
+    /// The partition of whose sets it holds some, or is about to.
+    pub(super) fn partition(&self, ring: Ring) -> Option<Partition> {
+        match self {
+            Waiting::Read(reading) => Some(reading.partition()),
+            Waiting::Mint(minting) => Some(minting.partition()),
+            Waiting::Write(writing) => Some(writing.partition()),
+            Waiting::Serve(serving) => Some(ring.partition(serving.key())),
+            // A request that was handed on carries no set; what is told to a peer is that something is durable, or what
+            // it asked for itself.
+            Waiting::Forward(_) | Waiting::Durable(_) | Waiting::Look | Waiting::Collect | Waiting::List => None,
+        }
+    }
+
     fn too_late(&self) -> Failure {
         match self {
             Waiting::Read(reading) => reading.quorum().not_met(),
@@ -475,7 +507,9 @@ impl Waiting {
             Waiting::Write(writing) => writing.not_met(),
             Waiting::Forward(forwarding) => forwarding.not_met(),
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
-            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look => unreachable!("peers are told otherwise"),
+            Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look | Waiting::Collect => {
+                unreachable!("peers are told otherwise")
+            }
         }
     }
 }

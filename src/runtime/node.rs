@@ -28,6 +28,7 @@ use super::probe;
 use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
+use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::{Directory, NodeInfo};
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
@@ -129,6 +130,7 @@ impl Node {
                 directory: Arc::clone(&node.directory),
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 hints: hints.iter().filter(|(key, _)| mine(key)).cloned().collect(),
+                tombstone_age: TOMBSTONE_AGE,
                 seed: entropy::word(),
             };
             let jobs = node.start_storekeeper(id, clock)?;

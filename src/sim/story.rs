@@ -1,7 +1,7 @@
 //! Worlds told as text, a line a step, so that a story can be read by whoever wonders what the store does.
 //!
 //! ```text
-//! cluster 3 n=3 r=2 w=2          begins; 5 nodes with n=3 have owners and fallbacks
+//! cluster 3 n=3 r=2 w=2 age=3600  begins; 5 nodes with n=3 have owners and fallbacks; age is that of tombstones
 //! put k v at a -> ok             nodes are a b c ..; of five, "owner1 owner2 owner3 spare1 spare2" of the key too
 //! put k v at a r/w=3 strict id=x retry with=ctx -> refused 2 of 3
 //! get k at b as ctx -> v         "nothing" for no value, "v|w" for siblings; "as" keeps the context
@@ -9,7 +9,7 @@
 //! put k v at a unheard as x      goes on in the background
 //! answer x -> ok                 how that ended
 //! crash a / restart a / break a (its log) / pause a / resume a / fill a / empty a
-//! cut a b / cut a > b / clog a > b / unclog a > b / heal
+//! cut a b / cut a > b / clog a > b / unclog a > b / slow a > b 20s (what sets out then) / heal
 //! change a b c -> begun          a begins a change to a layout of these; "cluster 5 members=3" begins with a b c only
 //! step at a -> write             what a node does about it: write, hold, read, or none
 //! remove a at b                  a is dead for good, which b is told
@@ -18,6 +18,7 @@
 //! wait 2s
 //! copy k at a -> v               what the node itself holds; "!" stands for a tombstone
 //! hints at a -> 1
+//! keys at a -> 1                tombstones too
 //! ```
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::world::{Cluster, World};
+use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::{Causality, Delete, Failure, Get, Outcome, Put, Reply, Request, Terms};
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{Key, OperationId, RequestId, Value};
@@ -72,7 +74,8 @@ fn begin(nodes: &str, rest: &[&str]) -> Story {
     let wanted = Wanted { n: small(setting("n", 3)), r: small(setting("r", 2)), w: small(setting("w", 2)) };
     let nodes: usize = nodes.parse().expect("a number of nodes");
     let members = usize::try_from(setting("members", nodes as u64)).expect("a number of nodes");
-    let world = World::new(Cluster { nodes, members, wanted, seed: setting("seed", 1) });
+    let tombstone_age = Duration::from_secs(setting("age", TOMBSTONE_AGE.as_secs()));
+    let world = World::new(Cluster { nodes, members, wanted, seed: setting("seed", 1), tombstone_age });
     Story { world, contexts: BTreeMap::new(), unheard: BTreeMap::new() }
 }
 
@@ -101,6 +104,7 @@ impl Story {
             ["answer", name] => shown(self.world.wait_for(self.unheard[*name])),
             ["copy", key, "at", node] => self.copy(key, node),
             ["hints", "at", node] => self.world.hints(self.node("", node)).to_string(),
+            ["keys", "at", node] => self.world.keys(self.node("", node)).to_string(),
             ["crash", node, rest @ ..] => self.each(node, rest, World::crash),
             ["restart", node, rest @ ..] => self.each(node, rest, World::start),
             ["pause", node, rest @ ..] => self.each(node, rest, World::pause),
@@ -147,24 +151,26 @@ impl Story {
                 }
                 String::new()
             }
+            ["slow", one, ">", other, time, rest @ ..] => {
+                let key = rest.iter().find_map(|word| word.strip_prefix("of=")).unwrap_or_default();
+                let (one, other) = (self.node(key, one), self.node(key, other));
+                self.world.slow(one, other, duration(time));
+                String::new()
+            }
             ["heal"] => {
                 self.world.heal();
                 String::new()
             }
-            ["notice", node, how] => {
-                let node = self.node("", node);
+            ["notice", node, rest @ .., how] => {
+                let key = rest.iter().find_map(|word| word.strip_prefix("of=")).unwrap_or_default();
+                let node = self.node(key, node);
                 for other in (0..self.world.nodes()).filter(|other| *other != node) {
                     self.world.notice(other, node, *how == "up");
                 }
                 String::new()
             }
             ["wait", time] => {
-                let (number, unit) = time.split_at(time.find(|c: char| !c.is_ascii_digit()).expect("a unit"));
-                let number = number.parse().expect("a number");
-                self.world.run(match unit {
-                    "ms" => Duration::from_millis(number),
-                    _ => Duration::from_secs(number),
-                });
+                self.world.run(duration(time));
                 String::new()
             }
             _ => panic!("not understood: {line}"),
@@ -253,6 +259,15 @@ fn joined(mut values: Vec<String>) -> String {
 
 fn text(value: &Value) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+fn duration(time: &str) -> Duration {
+    let (number, unit) = time.split_at(time.find(|c: char| !c.is_ascii_digit()).expect("a unit"));
+    let number = number.parse().expect("a number");
+    match unit {
+        "ms" => Duration::from_millis(number),
+        _ => Duration::from_secs(number),
+    }
 }
 
 fn key(name: &str) -> Key {

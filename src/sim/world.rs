@@ -45,12 +45,15 @@ pub struct Cluster {
     pub wanted: Wanted,
     /// What chance is drawn from.
     pub seed: u64,
+    /// For how long tombstones are kept at least.
+    pub tombstone_age: Duration,
 }
 
 /// A cluster at work.
 pub struct World {
     now: Instant,
     seed: u64,
+    tombstone_age: Duration,
     events: BTreeMap<(Instant, u64), Event>,
     scheduled: u64,
     nodes: Vec<Node>,
@@ -58,6 +61,8 @@ pub struct World {
     /// Directions in which nothing goes through, and those that take no more.
     cut: BTreeSet<(usize, usize)>,
     clogged: BTreeSet<(usize, usize)>,
+    /// Directions in which messages take longer.
+    slowed: BTreeMap<(usize, usize), Duration>,
     /// Of a thousand messages, so many are lost, so many late, so many come twice.
     lost: u64,
     late: u64,
@@ -121,16 +126,18 @@ enum Message {
 impl World {
     /// A cluster in which all is well.
     pub fn new(cluster: Cluster) -> World {
-        let Cluster { nodes, members, wanted, seed } = cluster;
+        let Cluster { nodes, members, wanted, seed, tombstone_age } = cluster;
         let mut world = World {
             now: Instant(0),
             seed,
+            tombstone_age,
             events: BTreeMap::new(),
             scheduled: 0,
             nodes: Vec::new(),
             layout: layout(members, wanted),
             cut: BTreeSet::new(),
             clogged: BTreeSet::new(),
+            slowed: BTreeMap::new(),
             lost: 0,
             late: 0,
             doubled: 0,
@@ -198,6 +205,11 @@ impl World {
         };
     }
 
+    /// Messages that set out from one node to the other from now on take so much longer.
+    pub fn slow(&mut self, from: usize, to: usize, by: Duration) {
+        self.slowed.insert((from, to), by);
+    }
+
     /// All cuts are mended, and every connection is made anew.
     pub fn heal(&mut self) {
         self.cut.clear();
@@ -256,6 +268,7 @@ impl World {
             directory: Arc::new(Directory::default()),
             remembered: disk.remembered.clone(),
             hints: hints.collect(),
+            tombstone_age: self.tombstone_age,
             seed: self.seed,
         };
         self.nodes[node].shard = Some(Shard::new(self.now, birth));
@@ -362,6 +375,11 @@ impl World {
     #[cfg(test)]
     pub fn under_way(&self, node: usize) -> usize {
         self.nodes[node].shard.as_ref().map_or(0, Shard::under_way)
+    }
+
+    /// Keys that a node keeps durably, with a value or without.
+    pub fn keys(&self, node: usize) -> usize {
+        self.nodes[node].disk.sets.len()
     }
 
     /// Hints that a node keeps durably.
@@ -570,7 +588,7 @@ impl World {
         if self.cut.contains(&(from, to)) || self.draw(1_000) < self.lost {
             return;
         }
-        let mut way = self.about(HOP);
+        let mut way = self.about(HOP) + self.slowed.get(&(from, to)).copied().unwrap_or_default();
         if self.draw(1_000) < self.late {
             way += Duration::from_millis(self.draw(500));
         }

@@ -11,7 +11,7 @@
 //! 0x26  tree     partition u16, flags u8 (1 branch), [branch u8]
 //! 0x27  pull     partition u16, leaves 4 x u64, flags u8 (1 after, 2 through, 4 takes), [key], [key], count u32,
 //!                as often: digest u64
-//! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 retire, 3 forget), body of the step:
+//! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 retire, 3 forget, 4 fence), body of the step:
 //!                agree: count u32, as often: key, digest u64; retire and forget: bits
 //!
 //! kind  told     body
@@ -137,7 +137,7 @@ pub fn ask_bytes(ask: &Ask) -> usize {
         Ask::Collect(collect) => {
             let step = match &collect.step {
                 CollectStep::Agree(keys) => 4 + keys.iter().map(|(of, _)| key(of) + 8).sum::<usize>(),
-                CollectStep::Drain => 0,
+                CollectStep::Drain | CollectStep::Fence => 0,
                 CollectStep::Retire(bits) | CollectStep::Forget(bits) => bits_bytes(bits),
             };
             2 + 4 + 1 + step
@@ -596,6 +596,7 @@ fn put_collect(out: &mut BytesMut, collect: &Collect) {
             }
         }
         CollectStep::Drain => out.put_u8(1),
+        CollectStep::Fence => out.put_u8(4),
         CollectStep::Retire(bits) => {
             out.put_u8(2);
             put_bits(out, bits);
@@ -618,6 +619,7 @@ fn get_collect(from: &mut Reader) -> Result<Collect> {
         1 => CollectStep::Drain,
         2 => CollectStep::Retire(get_bits(from)?),
         3 => CollectStep::Forget(get_bits(from)?),
+        4 => CollectStep::Fence,
         tag => return Err(WireError::Unknown { what: "step of a round", tag: tag.into() }),
     };
     Ok(Collect { partition, round, step })

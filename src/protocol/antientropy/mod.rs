@@ -29,4 +29,5 @@ pub use forest::{
 };
 pub use tree::{Digest, LEAVES_MAX, Leaf, Range, RangeError, Tree};
 pub use work::Tuning;
+pub(in crate::protocol) use work::{Scanning, Surveying};
 pub(super) use work::{AntiEntropy, JobId, LookId};

@@ -63,11 +63,6 @@ impl Shard {
         layout.rows().iter().any(|row| row.node == me) && !self.view.is_whole(layout, me)
     }
 
-    /// Whether the key's set, with this digest, is about to be forgotten by all owners: nobody is shown it any more.
-    pub(in crate::protocol) fn is_retired(&self, _key: &Key, _digest: u64) -> bool {
-        false
-    }
-
     pub(super) fn tell_compared(&mut self, whom: Whom, digest: u64, sums: &[Sum], effects: &mut Effects) {
         let roots: Vec<u64> = sums.iter().map(|sum| sum.root).collect();
         let is_same = digest_of_roots(roots.iter().copied()) == digest;

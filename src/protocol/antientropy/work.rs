@@ -10,8 +10,10 @@ use super::sync::Job;
 use crate::protocol::config::{COMPARE_PERIOD, TRANSFER_BYTES_PER_SECOND};
 use crate::protocol::io::{Effect, Effects, Scan, ScanPage, Survey, Surveyed, Unreadable};
 use crate::protocol::peer::Pull;
+use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Shard, Whom};
 use crate::protocol::stats::Stats;
+use crate::protocol::tombstones;
 use crate::protocol::types::{CoreId, Instant, NodeId, Now, ScanId, SurveyId};
 
 /// A page may go out so long before the ones before it are paid for: ticks come no more often.
@@ -61,7 +63,7 @@ pub(in crate::protocol) struct AntiEntropy {
 
 /// What the trees are looked at for.
 #[derive(Debug)]
-pub(super) enum Surveying {
+pub(in crate::protocol) enum Surveying {
     /// A peer holds the same of some partitions if their roots have this digest.
     Compare(Whom, u64),
     /// A peer asks for parts of a tree.
@@ -72,15 +74,19 @@ pub(super) enum Surveying {
     Job(JobId),
     /// Partitions that this node does not own.
     Leftovers,
+    /// Tombstones that may be forgotten.
+    Tombstones(tombstones::Surveying),
 }
 
 /// What the keys are looked at for.
 #[derive(Debug)]
-pub(super) enum Scanning {
+pub(in crate::protocol) enum Scanning {
     /// A peer pulls.
     Pull(Whom, Box<Pull>),
     /// A sync that this core makes.
     Job(JobId),
+    /// Tombstones that may be forgotten.
+    Tombstones(tombstones::Scanning),
 }
 
 impl AntiEntropy {
@@ -114,6 +120,16 @@ impl AntiEntropy {
         self.jobs.len() + self.surveys.len() + self.scans.len()
     }
 
+    /// The newest sync that was begun.
+    pub(in crate::protocol) fn newest_job(&self) -> JobId {
+        JobId(self.begun)
+    }
+
+    /// Whether a sync of the partition is under way that is no newer than this one.
+    pub(in crate::protocol) fn has_job(&self, partition: Partition, newest: JobId) -> bool {
+        self.jobs.range(..=newest).any(|(_, job)| job.partition() == partition)
+    }
+
     /// Whether one more look for a peer may be under way.
     pub(super) fn has_room(&self, max: usize) -> bool {
         self.surveys.len() + self.scans.len() < max
@@ -138,7 +154,7 @@ impl Shard {
     }
 
     /// Looks at the trees.
-    pub(super) fn survey(&mut self, why: Surveying, of: Survey, effects: &mut Effects) {
+    pub(in crate::protocol) fn survey(&mut self, why: Surveying, of: Survey, effects: &mut Effects) {
         self.trees.looks_begun += 1;
         let survey = SurveyId(self.trees.looks_begun);
         self.trees.surveys.insert(survey, why);
@@ -146,7 +162,7 @@ impl Shard {
     }
 
     /// Goes over the keys of a partition.
-    pub(super) fn scan(&mut self, why: Scanning, of: Scan, effects: &mut Effects) {
+    pub(in crate::protocol) fn scan(&mut self, why: Scanning, of: Scan, effects: &mut Effects) {
         self.trees.looks_begun += 1;
         let scan = ScanId(self.trees.looks_begun);
         self.trees.scans.insert(scan, why);
@@ -171,6 +187,9 @@ impl Shard {
                 self.on_job_surveyed(now, job, digests, effects);
             }
             (Some(Surveying::Leftovers), Surveyed::Sums(sums)) => self.on_leftovers_found(now, &sums),
+            (Some(Surveying::Tombstones(why)), Surveyed::Sums(sums)) => {
+                self.on_tombstones_surveyed(now, why, sums, effects);
+            }
             (why, found) => unreachable!("survey {survey:?} for {why:?} ended with {found:?}"),
         }
     }
@@ -186,6 +205,7 @@ impl Shard {
         match self.trees.scans.remove(&scan) {
             Some(Scanning::Pull(whom, pull)) => self.tell_page(whom, &pull, page, effects),
             Some(Scanning::Job(job)) => self.on_job_scanned(now, job, page, effects),
+            Some(Scanning::Tombstones(why)) => self.on_tombstones_scanned(now, why, page, effects),
             None => unreachable!("scan {scan:?} ended twice"),
         }
     }

@@ -62,6 +62,10 @@ impl Reading {
         self.quorum
     }
 
+    pub(in crate::protocol) fn partition(&self) -> Partition {
+        self.partition
+    }
+
     pub(super) fn new(key: Key, partition: Partition, then: Then) -> Reading {
         Reading {
             key,
@@ -154,8 +158,9 @@ impl Shard {
             && is_read_here
         {
             is_known = true;
-            reading.own.clone_from(set);
-            reading.hear(self.view.me, set.clone());
+            reading.own = self.shown(&reading.key, set.clone());
+            let own = reading.own.clone();
+            reading.hear(self.view.me, own);
             if more == 0 && reading.quorum.verdict() == Verdict::Enough {
                 return self.end_read(now, asker, reading, effects);
             }
@@ -282,6 +287,10 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let me = self.view.me;
+        let found = match self.waiting.get(&whom) {
+            Some((_, Waiting::Read(reading))) => found.map(|set| self.shown(&reading.key, set)),
+            _ => found,
+        };
         match self.waiting_mut(whom) {
             Some(Waiting::Read(reading)) if reading.attempt == attempt => match found {
                 Ok(set) => {

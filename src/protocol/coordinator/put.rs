@@ -45,6 +45,10 @@ impl Minting {
         self.asked
     }
 
+    pub(in crate::protocol) fn partition(&self) -> Partition {
+        self.partition
+    }
+
     /// Bytes of memory that it holds, but for a fixed part.
     pub(in crate::protocol) fn bytes(&self) -> usize {
         let context = match &self.supersedes {
@@ -348,7 +352,7 @@ impl Shard {
         let state = Arc::new(set);
         let shift = Shift::between(&key, before, Some(&state));
         let arrived = Arrived { state: Arc::clone(&state), dot, upon, supersedes, remember, shift };
-        let append = self.append_state(key, Arc::clone(&state), Change::Version(arrived), effects);
+        let append = self.append_state(key, Some(Arc::clone(&state)), Change::Version(arrived), effects);
         Begun { written, append, state, send }
     }
 

@@ -25,7 +25,7 @@ impl Shard {
         if reading.heard.len() < 2 {
             return;
         }
-        let Some(joined) = reading.joined() else {
+        let Some(joined) = self.shown(&reading.key, reading.joined()) else {
             return;
         };
         self.look_for_a_past_of_ours(&joined);

@@ -72,6 +72,10 @@ impl Writing {
         self.legs.not_met()
     }
 
+    pub(in crate::protocol) fn partition(&self) -> Partition {
+        self.partition
+    }
+
     /// Whether whoever asked has an answer.
     pub(in crate::protocol) fn is_answered(&self) -> bool {
         self.written.is_none()
@@ -239,8 +243,10 @@ impl Shard {
         match told {
             Ok(Told::Stored) if is_open => leg.state = LegState::Done(from),
             Ok(Told::Stored) => {}
-            Ok(Told::Behind) => {
-                let Some(whole) = self.whole_for(whom, None) else { return };
+            // What it was sent was named before the round, which this node has drained for: so the copy is not from before.
+            Ok(Told::Behind | Told::Refused(Refused::Round(_))) => {
+                let stands_for = (from != owner).then_some(owner);
+                let Some(whole) = self.whole_for(whom, stands_for) else { return };
                 self.ask_for_copy(now, whom, owner, from, whole, effects);
             }
             Ok(Told::Refused(Refused::Layout(newer))) => self.go_on_once_known(now, whom, newer, effects),

@@ -17,7 +17,18 @@ pub(in crate::protocol) enum Serving {
     Merge(Merge),
     Recall(Key, Operation),
     /// What is durable, unless it has this digest.
-    Fetch(Option<u64>),
+    Fetch(Key, Option<u64>),
+}
+
+impl Serving {
+    /// The key that it is about.
+    pub(in crate::protocol) fn key(&self) -> &Key {
+        match self {
+            Serving::Store(store) => &store.key,
+            Serving::Merge(merge) => &merge.key,
+            Serving::Recall(key, _) | Serving::Fetch(key, _) => key,
+        }
+    }
 }
 
 impl Shard {
@@ -46,11 +57,14 @@ impl Shard {
         {
             return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
         }
+        if let Some(round) = self.is_from_before(stand, &ask) {
+            return self.tell(asker.whom, Told::Refused(Refused::Round(round)), effects);
+        }
         match ask {
             Ask::Compare(compare) => self.on_compare_asked(asker, compare, effects),
             Ask::Tree { partition, branch } => self.on_tree_asked(asker, partition, branch, effects),
             Ask::Pull(pull) => self.on_pull_asked(asker, pull, effects),
-            Ask::Collect(_) => todo!("collect"),
+            Ask::Collect(collect) => self.on_collect_asked(now, asker, stand, *collect, effects),
             Ask::Forward(request) => self.on_forwarded(now, asker, *request, held, effects),
             Ask::Fetch { key, known } => self.on_fetch(asker, key, known, held, effects),
             Ask::Store(store) => {
@@ -70,9 +84,9 @@ impl Shard {
 
     fn on_fetch(&mut self, asker: Asker, key: Key, known: Option<u64>, held: Held, effects: &mut Effects) {
         match held {
-            Held::Known(set) => self.tell(asker.whom, fetched(set, known), effects),
+            Held::Known(set) => self.tell(asker.whom, fetched(self.shown(&key, set), known), effects),
             Held::Unknown => {
-                self.wait(asker, Waiting::Serve(Box::new(Serving::Fetch(known))));
+                self.wait(asker, Waiting::Serve(Box::new(Serving::Fetch(key.clone(), known))));
                 self.load(Load::Copy(asker.whom, 0), key, effects);
             }
         }
@@ -88,9 +102,9 @@ impl Shard {
         let Some((_, Waiting::Serve(serving))) = self.take(whom) else {
             return;
         };
-        let Serving::Fetch(known) = *serving else { unreachable!("only a fetch waits for a durable copy") };
+        let Serving::Fetch(key, known) = *serving else { unreachable!("only a fetch waits for a durable copy") };
         let told = match found {
-            Ok(set) => fetched(set, known),
+            Ok(set) => fetched(self.shown(&key, set), known),
             Err(_) => Told::Refused(Refused::Unreadable),
         };
         self.tell(whom, told, effects);
@@ -150,7 +164,7 @@ impl Shard {
                 self.tell_durable(asker, Told::Recalled(Box::new(recalled)), append, effects);
                 newest
             }
-            Serving::Fetch(_) => unreachable!("a fetch reads what is durable"),
+            Serving::Fetch(..) => unreachable!("a fetch reads what is durable"),
         }
     }
 
@@ -192,7 +206,7 @@ impl Shard {
             }
             None => Change::Version(Arrived { state: came, dot, upon, supersedes, remember, shift }),
         };
-        let append = self.append_state(key.clone(), Arc::clone(&state), change, effects);
+        let append = self.append_state(key.clone(), Some(Arc::clone(&state)), change, effects);
         self.kept(asker, key, stands_for, append, effects);
         Some(state)
     }
@@ -206,7 +220,13 @@ impl Shard {
         self.tell_durable(asker, Told::Stored, hint.unwrap_or(append), effects);
     }
 
-    fn tell_durable(&mut self, asker: Asker, told: Told, append: AppendId, effects: &mut Effects) {
+    pub(in crate::protocol) fn tell_durable(
+        &mut self,
+        asker: Asker,
+        told: Told,
+        append: AppendId,
+        effects: &mut Effects,
+    ) {
         if append <= self.durable {
             return self.tell(asker.whom, told, effects);
         }

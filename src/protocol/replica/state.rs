@@ -41,6 +41,8 @@ pub(in crate::protocol) enum Task {
     Pulled(JobId, Box<Pulled>),
     /// The set is dropped if it has this digest still: its owners have it.
     Drop(JobId, u64),
+    /// A set of this digest is forgotten in a round.
+    Forget(u32, u64),
 }
 
 impl Task {
@@ -48,7 +50,7 @@ impl Task {
     pub(in crate::protocol) fn whom(&self) -> Option<Whom> {
         match self {
             Task::Mint(whom) | Task::Serve(whom) => Some(*whom),
-            Task::TakeIn(_) | Task::Pulled(..) | Task::Drop(..) => None,
+            Task::TakeIn(_) | Task::Pulled(..) | Task::Drop(..) | Task::Forget(..) => None,
         }
     }
 }
@@ -84,7 +86,7 @@ impl Shard {
             unreachable!("a key whose state is loaded stays in loading until then");
         };
         match found {
-            Err(unreadable) => queue.into_iter().for_each(|task| self.fail(now, &task, &unreadable, effects)),
+            Err(unreadable) => queue.into_iter().for_each(|task| self.fail(now, key, &task, &unreadable, effects)),
             Ok(mut newest) => {
                 for task in queue {
                     newest = self.run(now, key, task, newest, effects);
@@ -93,7 +95,7 @@ impl Shard {
         }
     }
 
-    fn fail(&mut self, now: Now, task: &Task, unreadable: &Unreadable, effects: &mut Effects) {
+    fn fail(&mut self, now: Now, key: &Key, task: &Task, unreadable: &Unreadable, effects: &mut Effects) {
         match task {
             Task::Mint(whom) => {
                 let reason = unreadable.reason.clone();
@@ -106,6 +108,7 @@ impl Shard {
             }
             Task::Pulled(job, _) | Task::Drop(job, _) => self.fail_job(now, *job, effects),
             Task::TakeIn(_) => {}
+            Task::Forget(round, _) => self.on_forgotten(now, self.ring.partition(key), *round, effects),
         }
     }
 
@@ -115,6 +118,11 @@ impl Shard {
             Task::TakeIn(set) => return self.merge_in(now, key, &set, Vec::new(), newest, effects).0,
             Task::Pulled(job, pulled) => return self.take_in_pulled(now, job, *pulled, newest, effects),
             Task::Drop(job, digest) => return self.drop_proven(now, job, key, digest, newest, effects),
+            Task::Forget(round, digest) => {
+                let newest = self.forget(key, round, digest, newest, effects);
+                self.on_forgotten(now, self.ring.partition(key), round, effects);
+                return newest;
+            }
             Task::Mint(whom) | Task::Serve(whom) => whom,
         };
         match self.take(whom) {
@@ -165,7 +173,7 @@ impl Shard {
         let remember = self.remember_of(now, key, came, remember);
         let shift = Shift::between(key, newest.as_deref(), Some(&merged));
         let change = Change::Set { state: Arc::clone(&merged), came: Arc::clone(came), remember, shift };
-        let append = self.append_state(key.clone(), Arc::clone(&merged), change, effects);
+        let append = self.append_state(key.clone(), Some(Arc::clone(&merged)), change, effects);
         (Some(merged), append)
     }
 
@@ -177,16 +185,17 @@ impl Shard {
         }
     }
 
-    /// Appends a change that leads to a new state of the key.
+    /// Appends a change that leads to a new state of the key; to none when its set is dropped.
     pub(in crate::protocol) fn append_state(
         &mut self,
         key: Key,
-        state: Arc<Siblings>,
+        state: State,
         change: Change,
         effects: &mut Effects,
     ) -> AppendId {
+        self.note_append(&key);
         let id = self.next_append();
-        self.busy.insert(key.clone(), Busy::Appended(Some(state), id));
+        self.busy.insert(key.clone(), Busy::Appended(state, id));
         self.settling.push_back((id, key.clone()));
         effects.push(Effect::Append(Append { id, key, change }));
         id
@@ -194,17 +203,14 @@ impl Shard {
 
     /// Appends that the key's set is gone. No actor claims dots of it from then on.
     pub(in crate::protocol) fn append_drop(&mut self, key: Key, newest: &Siblings, effects: &mut Effects) -> AppendId {
-        let id = self.next_append();
         self.dropped.insert(self.ring.partition(&key));
-        self.busy.insert(key.clone(), Busy::Appended(None, id));
-        self.settling.push_back((id, key.clone()));
         let change = Change::Drop { shift: Shift::between(&key, Some(newest), None) };
-        effects.push(Effect::Append(Append { id, key, change }));
-        id
+        self.append_state(key, None, change, effects)
     }
 
     /// Appends what changes no state.
     pub(in crate::protocol) fn append_beside(&mut self, key: Key, change: Change, effects: &mut Effects) -> AppendId {
+        self.note_append(&key);
         let id = self.next_append();
         effects.push(Effect::Append(Append { id, key, change }));
         id

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::protocol::causality::{Context, Siblings, Supersedes, Update};
+use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::{Causality, Delete, Get, Outcome, Put, Reply, Request, Terms, Written};
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{ClusterId, Dot, Key, OperationId, RequestId, Value};
@@ -42,7 +43,7 @@ struct Storm {
 impl Storm {
     fn new(nodes: usize, wanted: Wanted, seed: u64) -> Storm {
         Storm {
-            world: World::new(Cluster { nodes, members: nodes, wanted, seed }),
+            world: World::new(Cluster { nodes, members: nodes, wanted, seed, tombstone_age: TOMBSTONE_AGE }),
             waiting: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             by_owners: BTreeMap::new(),
@@ -281,17 +282,17 @@ fn is_there_or_replaced(dot: Dot, set: &Siblings, minted: &[&Update], looked_at:
     if !looked_at.insert(dot) {
         return false;
     }
-    let itself = minted.iter().find(|update| update.version.dot == dot).map(|update| &update.version);
+    let itself = minted.iter().find(|update| update.version.dot == dot);
     let stands_for_it = |update: &&&Update| {
-        let named = update.version.operation.is_some();
-        let is_twin = named && itself.is_some_and(|itself| itself.operation == update.version.operation);
+        let is_twin = itself.is_some_and(|itself| are_twins(itself, update));
         update.version.dot != dot && (is_twin || replaces(update, dot))
     };
     let mut others = minted.iter().filter(stands_for_it).map(|update| update.version.dot);
     others.any(|other| is_there_or_replaced(other, set, minted, looked_at))
 }
 
-fn replaces(update: &Update, dot: Dot) -> bool {
+/// Whether a write replaces a version, wherever the two meet.
+pub(super) fn replaces(update: &Update, dot: Dot) -> bool {
     match &update.supersedes {
         Supersedes::Held => update.upon.covers(dot),
         Supersedes::Nothing => false,
@@ -299,6 +300,11 @@ fn replaces(update: &Update, dot: Dot) -> bool {
             context.vector().covers(dot) || (context.dots().contains(&dot) && update.upon.covers(dot))
         }
     }
+}
+
+/// Whether one operation minted both.
+pub(super) fn are_twins(one: &Update, other: &Update) -> bool {
+    one.version.operation.is_some() && one.version.operation == other.version.operation
 }
 
 fn name(request: &Request) -> Option<OperationId> {

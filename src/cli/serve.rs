@@ -201,6 +201,7 @@ fn birth(config: &Config, node: &Node, wants: &Wants, settled: Settled) -> Birth
         wanted: config.wanted,
         seeds: settled.seeds,
         seed: entropy::word(),
+        auto_join: config.auto_join,
     }
 }
 
@@ -213,6 +214,9 @@ fn node_config(config: &Config, founding: Founding) -> NodeConfig {
         pin: config.pin,
         memory: config.memory,
         idle_max: config.idle_timeout,
+        transfer_rate: config.transfer_rate,
+        compare_period: config.compare_period,
+        tombstone_age: config.tombstone_age,
     }
 }
 

@@ -13,6 +13,7 @@ use super::node::{MembersShown, Node};
 use super::shake::Party;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
+use crate::protocol::config;
 use crate::protocol::io::{Effect, Effects, Held, Input};
 use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
 use crate::protocol::ring::{Cores, Ring, View};
@@ -125,6 +126,9 @@ impl FakeCore {
             remembered: vec![],
             hints: Vec::new(),
             seed: 1,
+            transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+            compare_period: config::COMPARE_PERIOD,
+            tombstone_age: config::TOMBSTONE_AGE,
         };
         FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }
     }

@@ -125,6 +125,9 @@ impl Node {
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 hints: hints.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 seed: entropy::word(),
+                transfer_rate: (config.transfer_rate / u64::from(config.cores)).max(1),
+                compare_period: config.compare_period,
+                tombstone_age: config.tombstone_age,
             };
             let jobs = node.start_storekeeper(id, clock)?;
             let parts = Parts {

@@ -91,6 +91,8 @@ pub struct Birth {
     pub seeds: Vec<SocketAddr>,
     /// All chance there is.
     pub seed: u64,
+    /// Whether joined nodes get their share by themselves, also when members hold data.
+    pub auto_join: bool,
 }
 
 /// What is to be done at a time.

@@ -167,6 +167,7 @@ impl World {
             wanted: Wanted { n: 3, r: 2, w: 2 },
             seeds: vec![],
             seed,
+            auto_join: false,
         };
         let mut effects = vec![];
         node.membership = Some(Membership::begin(self.now, birth, &mut effects));

@@ -21,7 +21,7 @@ use crate::control::gossip::{self, Gossip};
 use crate::control::guard::Guard;
 use crate::control::http::{self, server};
 use crate::control::listener;
-use crate::control::members::{self, Letters};
+use crate::control::members::{self, Letters, Orders};
 use crate::control::metrics::Metrics;
 use crate::control::node::{MembersShown, Node as Shown};
 use crate::control::notify::Notify;
@@ -79,14 +79,16 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
     let metrics = Arc::new(Metrics::recording());
     let node = Node::start(&node_config(&config, settled.founding), |core| metrics.core(core))?;
     let (letters, received) = members::letters();
+    let (orders, ordered) = members::orders();
     let (show, members) = watch::channel(MembersShown::default());
     let party =
         Party { node: NodeId::of(&config.name), cluster: Some(node.info().cluster), secret: wants.secret.clone() };
-    let shown = shown(&config, &node, (binary.local_addr()?, Arc::clone(&metrics)), (party.clone(), letters, members));
+    let shown =
+        shown(&config, &node, (binary.local_addr()?, Arc::clone(&metrics)), (party.clone(), letters, orders, members));
     let slots = Slots::new(config.cores, config.connections_max);
     let acceptor = Acceptor::new(shown.clone(), slots);
     let (dialer, wishes) = (Dialer::new(&shown), node.wishes());
-    let (file, tree) = (node.data_dir().to_owned(), node.lsm());
+    let file = node.data_dir().to_owned();
     let parts = gossip::Parts {
         socket: packets,
         party,
@@ -95,7 +97,8 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
         notices: node.notices(),
         letters: received,
         writer: Arc::new(move |durable| cluster::write(&file, durable).map_err(|error| error.to_string())),
-        emptiness: Arc::new(move || tree.snapshot().next().is_none()),
+        orders: ordered,
+        emptiness: Arc::new(node.emptiness()),
         metrics: Arc::clone(&metrics),
         shown: show,
     };
@@ -199,6 +202,7 @@ fn birth(config: &Config, node: &Node, wants: &Wants, settled: Settled) -> Birth
         weight: config.weight,
         known: settled.known,
         wanted: config.wanted,
+        auto_join: false,
         seeds: settled.seeds,
         seed: entropy::word(),
         auto_join: config.auto_join,
@@ -225,7 +229,7 @@ fn shown(
     config: &Config,
     node: &Node,
     (listen, metrics): (SocketAddr, Arc<Metrics>),
-    (party, letters, members): (Party, Letters, watch::Receiver<MembersShown>),
+    (party, letters, orders, members): (Party, Letters, Orders, watch::Receiver<MembersShown>),
 ) -> Shown {
     let (lsm, tree, ring) = (node.lsm(), node.lsm(), node.ring());
     Shown {
@@ -241,6 +245,7 @@ fn shown(
         guard: Guard::new(config.token.as_ref().map(|token| token.reveal())),
         party,
         letters,
+        orders,
         members,
         holdings: Arc::new(node.holdings()),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),

@@ -13,15 +13,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-use super::members::{Received, exchange};
+use super::members::{Ordered, Received, Wanted, exchange};
 use super::metrics::Metrics;
 use super::node::MembersShown;
 use super::shake::Party;
 use crate::protocol::membership::{
-    Answer, Birth, Durable, Effect, Input, LetterId, Membership, Note, Refusal, Unanswered,
+    Answer, Birth, Durable, Effect, Input, LetterId, Mark, Membership, Note, OrderId, Refusal, Unanswered,
 };
 use crate::protocol::ring::{Liveness, View};
-use crate::protocol::types::ClusterId;
+use crate::protocol::types::{ClusterId, Instant};
 use crate::runtime::clock::Clock;
 use crate::runtime::door::Door;
 use crate::runtime::mail::Notice;
@@ -33,10 +33,13 @@ const PACKETS_A_TURN: usize = 64;
 /// How soon the cores are told again what they had no room for.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// How often the membership is told whether this node holds anything, where it wants to know.
+const HOLDINGS_PERIOD: Duration = Duration::from_secs(1);
+
 /// Makes what the membership knows durable. Blocks.
 pub type Writer = Arc<dyn Fn(&Durable) -> Result<(), String> + Send + Sync>;
 
-/// Whether the LSM tree holds no key. Blocks.
+/// Whether the node holds nothing: neither keys nor hints. Blocks.
 pub type Emptiness = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What a membership works with.
@@ -55,7 +58,9 @@ pub struct Parts {
     pub letters: mpsc::Receiver<Received>,
     /// The file.
     pub writer: Writer,
-    /// The tree.
+    /// Orders of operators.
+    pub orders: mpsc::Receiver<Wanted>,
+    /// What the node holds.
     pub emptiness: Emptiness,
     /// The counters.
     pub metrics: Arc<Metrics>,
@@ -73,11 +78,14 @@ pub struct Gossip {
     tasks: JoinSet<Input>,
     answers: BTreeMap<LetterId, oneshot::Sender<Answer>>,
     letters: u64,
+    ordered: BTreeMap<OrderId, oneshot::Sender<Ordered>>,
+    orders: u64,
     /// A view that some core may not have seen.
     unshown: Option<Arc<View>>,
-    /// Freezes of the cores that have not ended; a thaw waits for them, or it would come before.
-    freezes: usize,
-    owes_thaw: bool,
+    /// Whether it is being found out what the node holds.
+    counts: bool,
+    /// When that was begun last.
+    counted: Instant,
     refusal: Option<Refusal>,
 }
 
@@ -100,9 +108,11 @@ impl Gossip {
             tasks: JoinSet::new(),
             answers: BTreeMap::new(),
             letters: 0,
+            ordered: BTreeMap::new(),
+            orders: 0,
             unshown: None,
-            freezes: 0,
-            owes_thaw: false,
+            counts: false,
+            counted: clock.instant(),
             refusal: None,
         };
         gossip.perform(effects);
@@ -118,9 +128,8 @@ impl Gossip {
             self.settle();
             let due = self.membership.wakes_at();
             let now = self.clock.instant();
-            let owes = self.unshown.is_some() || (self.owes_thaw && self.freezes == 0);
-            let wait = due.map_or(Duration::from_secs(1), |due| due.since(now));
-            let wait = if owes { wait.min(RETRY) } else { wait };
+            let wait = due.map_or(HOLDINGS_PERIOD, |due| due.since(now)).min(HOLDINGS_PERIOD);
+            let wait = if self.unshown.is_some() { wait.min(RETRY) } else { wait };
             tokio::select! {
                 biased;
                 ready = self.socket.readable() => {
@@ -130,11 +139,20 @@ impl Gossip {
                 }
                 Some(ended) = self.tasks.join_next() => {
                     let ended = ended.expect("a panic has ended the process already");
-                    self.freezes -= usize::from(matches!(ended, Input::Frozen(_)));
+                    self.counts &= !matches!(ended, Input::Holds(_));
                     self.handle(ended);
                 }
                 Some(received) = self.parts.letters.recv() => self.on_letter(received),
-                Ok(Notice::Compare(stamp)) = self.parts.notices.recv_async() => self.handle(Input::Differs(stamp)),
+                Some((order, answer)) = self.parts.orders.recv() => {
+                    self.orders += 1;
+                    let id = OrderId(self.orders);
+                    self.ordered.insert(id, answer);
+                    self.handle(Input::Order { id, order });
+                }
+                Ok(notice) = self.parts.notices.recv_async() => self.handle(match notice {
+                    Notice::Compare(stamp) => Input::Differs(stamp),
+                    Notice::Reached { core, stamp, step } => Input::Reached { core, stamp, step },
+                }),
                 () = sleep(wait) => {}
             }
             if self.membership.wakes_at().is_some_and(|due| due <= self.clock.instant()) {
@@ -217,9 +235,11 @@ impl Gossip {
                         }
                     });
                 }
-                Effect::Ordered { .. } => todo!("orders"),
-                Effect::Freeze => self.freeze(),
-                Effect::Thaw => self.owes_thaw = true,
+                Effect::Ordered { id, outcome } => {
+                    let waiting = self.ordered.remove(&id).expect("an order is answered once");
+                    // Whoever asked may have gone away.
+                    let _ = waiting.send(outcome);
+                }
                 Effect::View(view) => self.show(view),
                 Effect::Refuse(refusal) => self.refusal = Some(refusal),
                 Effect::Note(note) => log(note),
@@ -227,20 +247,17 @@ impl Gossip {
         }
     }
 
-    fn freeze(&mut self) {
-        (self.owes_thaw, self.freezes) = (false, self.freezes + 1);
-        let (door, emptiness) = (self.parts.door.clone(), Arc::clone(&self.parts.emptiness));
+    /// Finds out whether the node holds anything, where that is wanted and it is time again.
+    fn count(&mut self) {
+        let now = self.clock.instant();
+        if self.counts || now < self.counted + HOLDINGS_PERIOD || !self.membership.asks_holdings() {
+            return;
+        }
+        (self.counts, self.counted) = (true, now);
+        let emptiness = Arc::clone(&self.parts.emptiness);
         self.tasks.spawn(async move {
-            let is_empty = match door.freeze().await {
-                // What the cores hold no more went into the tree before they said so.
-                Ok(true) => spawn_blocking(move || emptiness()).await.ok(),
-                Ok(false) => Some(false),
-                Err(error) => {
-                    tracing::debug!(%error, "the cores could not be frozen");
-                    None
-                }
-            };
-            Input::Frozen(is_empty)
+            let is_empty = spawn_blocking(move || emptiness()).await.expect("a panic has ended the process already");
+            Input::Holds(!is_empty)
         });
     }
 
@@ -249,11 +266,9 @@ impl Gossip {
         self.unshown = Some(view);
     }
 
-    /// Tells the cores what they have not been told yet.
+    /// Tells the cores what they have not been told yet, and finds out what the membership wants to know.
     fn settle(&mut self) {
-        if self.owes_thaw && self.freezes == 0 {
-            self.owes_thaw = self.parts.door.thaw().is_err();
-        }
+        self.count();
         if let Some(view) = self.unshown.take() {
             match self.parts.door.show(&view) {
                 Ok(()) => {
@@ -274,13 +289,22 @@ fn log(note: Note) {
         Note::Layout { stamp, nodes } => {
             tracing::info!(number = stamp.number, hash = format!("{:016x}", stamp.hash), nodes, "a layout is in force");
         }
+        Note::Pending { stamp, nodes } => {
+            tracing::info!(number = stamp.number, hash = format!("{:016x}", stamp.hash), nodes, "a change has begun");
+        }
+        Note::Marked { stamp, mark } => {
+            tracing::info!(number = stamp.number, reached = marked(mark), "the change goes on")
+        }
+        Note::Outdone { stamp } => {
+            tracing::warn!(number = stamp.number, "another commit went first: what was not in it is staged again");
+        }
         Note::Unruly { stamp, rule } => {
             tracing::error!(number = stamp.number, %rule, "a member's layout breaks the rules: it is not taken");
         }
         Note::HeldByData => {
             tracing::warn!(
-                "nodes have joined and stay staged, without a share of the ring: the cluster holds data, and data is \
-                 not moved yet (`sloop cluster status` names them)"
+                "nodes have joined and stay staged, without a share of the ring, because the cluster holds data: see \
+                 `sloop cluster plan`, and start the change with `sloop cluster commit`"
             );
         }
         Note::Foreign { address, theirs } => {
@@ -290,6 +314,16 @@ fn log(note: Note) {
             tracing::warn!(?late, "the control thread was held up: suspects get more time");
         }
         Note::NotPersisted => tracing::warn!("trying to write it again"),
+    }
+}
+
+fn marked(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Known => "known",
+        Mark::Writes => "writes",
+        Mark::Holds => "holds",
+        Mark::Reads => "reads",
+        Mark::Stored => "stored",
     }
 }
 

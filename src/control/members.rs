@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::shake::{self, Party, ShakeError};
-use crate::protocol::membership::{Answer, Knowledge, Letter};
+use crate::protocol::membership::{Answer, Knowledge, Letter, Order, OrderRefused, Plan};
 use crate::protocol::types::{ClusterId, NodeId};
 use crate::wire::WireError;
 use crate::wire::hello::Kind;
@@ -24,11 +24,14 @@ use crate::wire::members::{
     MESSAGE_BYTES_MAX, decode_letter, decode_letter_answer, encode_letter, encode_letter_answer,
 };
 
-/// Time for a whole exchange. A member that freezes answers when the writes under way have ended.
+/// Time for a whole exchange.
 const EXCHANGE_MAX: Duration = Duration::from_secs(3);
 
 /// Letters of other members that wait for the membership.
 const LETTERS_MAX: usize = 256;
+
+/// Orders of operators that wait for the membership.
+const ORDERS_MAX: usize = 16;
 
 /// A letter from a member, and where its answer goes.
 #[derive(Debug)]
@@ -47,6 +50,20 @@ pub type Letters = mpsc::Sender<Received>;
 /// A box for letters.
 pub fn letters() -> (Letters, mpsc::Receiver<Received>) {
     mpsc::channel(LETTERS_MAX)
+}
+
+/// What an order comes to.
+pub type Ordered = Result<Box<Plan>, OrderRefused>;
+
+/// An order of an operator, and where its outcome goes once what it changed is durable. Dropped, the node stops.
+pub type Wanted = (Order, oneshot::Sender<Ordered>);
+
+/// Where orders of operators go.
+pub type Orders = mpsc::Sender<Wanted>;
+
+/// A box for orders.
+pub fn orders() -> (Orders, mpsc::Receiver<Wanted>) {
+    mpsc::channel(ORDERS_MAX)
 }
 
 /// Why there was no answer to a letter.
@@ -115,7 +132,6 @@ pub async fn exchange(
 pub async fn ask(party: &Party, address: SocketAddr) -> Result<Knowledge, ExchangeError> {
     match exchange(party, None, address, &Letter::Compare(Box::new(Knowledge::nothing()))).await? {
         Answer::Knowledge(knowledge) => Ok(*knowledge),
-        Answer::Frozen { .. } => Err(WireError::Unknown { what: "answer", tag: 1 }.into()),
     }
 }
 

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::guard::Guard;
-use super::members::Letters;
+use super::members::{Letters, Orders};
 use super::metrics::Metrics;
 use super::shake::Party;
 use crate::protocol::antientropy::{Range, Tree};
-use crate::protocol::membership::Rows;
+use crate::protocol::membership::{Mark, Row, RowState, Rows};
 use crate::protocol::message::Directory;
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::types::ClusterId;
@@ -46,6 +46,8 @@ pub struct Node {
     pub party: Party,
     /// Where letters of other members go.
     pub letters: Letters,
+    /// Where orders of operators go.
+    pub orders: Orders,
     /// The cluster as this node sees it now.
     pub members: watch::Receiver<MembersShown>,
     /// How much the node holds.
@@ -63,6 +65,23 @@ pub struct MembersShown {
     pub view: Option<Arc<View>>,
     /// What members know of each other.
     pub rows: Arc<Rows>,
+}
+
+impl MembersShown {
+    /// How far every member that the change under way waits for has come, as far as this node knows; empty where no
+    /// change is.
+    pub fn marks(&self) -> Vec<(&Row, Mark)> {
+        let Some(change) = self.view.as_ref().and_then(|view| view.change.as_ref()) else {
+            return Vec::new();
+        };
+        let stamp = change.pending.stamp();
+        let has_place = |row: &&Row| {
+            let layouts = [&change.stored, &change.pending];
+            layouts.iter().any(|layout| layout.rows().binary_search_by_key(&row.node, |row| row.node).is_ok())
+        };
+        let waited = self.rows.iter().filter(|row| row.state != RowState::Removed).filter(has_place);
+        waited.map(|row| (row, row.progress.mark_of(stamp))).collect()
+    }
 }
 
 /// Tells how much the node holds now. Calls into the LSM tree, which may take a while.

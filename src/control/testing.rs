@@ -54,6 +54,7 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         guard: Guard::new(token),
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
         letters: super::members::letters().0,
+        orders: super::members::orders().0,
         members: members(Arc::new(View::alone("node-a", CORES, RING))),
         holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7 }),
         trees: Arc::new(|range| {
@@ -92,10 +93,7 @@ fn begin_core(core: u16, directory: Arc<Directory>, arrived: flume::Sender<Arriv
                 Mail::Knock(Knock::Checkpoint { done }) => {
                     let _ = done.send(Ok(()));
                 }
-                Mail::Knock(Knock::Freeze { answer }) => {
-                    let _ = answer.send(fake.store.is_empty());
-                }
-                Mail::Knock(Knock::Thaw | Knock::View(_)) => {}
+                Mail::Knock(Knock::View(_)) => {}
                 Mail::Dialed { .. } => {}
                 Mail::Connection(arrival) => {
                     let _ = arrived.send(arrival);

@@ -113,10 +113,6 @@ pub struct Core {
     fetching: BTreeMap<Key, Vec<LoadId>>,
     fetches: Vec<Key>,
     checkpoints: Vec<(AppendId, oneshot::Sender<Result<(), Failure>>)>,
-    /// Whether the writes of clients are refused, because a layout is being made for an empty cluster.
-    frozen: bool,
-    /// Who wants to know whether this core is empty, once no write is under way.
-    freezes: Vec<oneshot::Sender<bool>>,
     /// Connections with bytes to send.
     dirty: Vec<Rc<Connection>>,
     replies_bytes: usize,
@@ -149,8 +145,6 @@ impl Core {
             fetching: BTreeMap::new(),
             fetches: Vec::new(),
             checkpoints: Vec::new(),
-            frozen: false,
-            freezes: Vec::new(),
             dirty: Vec::new(),
             replies_bytes: 0,
             appended: false,
@@ -235,15 +229,6 @@ impl Core {
                 self.checkpoints.push((goal, done));
                 self.begin_chunk();
             }
-            Knock::Freeze { answer } => {
-                self.frozen = true;
-                self.freezes.push(answer);
-                self.tell_frozen();
-            }
-            Knock::Thaw => {
-                self.frozen = false;
-                self.freezes.clear();
-            }
             Knock::View(view) => self.on_view(view),
         }
     }
@@ -316,7 +301,6 @@ impl Core {
         self.feed(Input::Tick);
         self.give_up();
         self.links.on_tick(self.now.instant);
-        self.tell_frozen();
         self.begin_chunk();
         self.segments.raise();
         self.show();
@@ -400,19 +384,6 @@ impl Core {
         }
     }
 
-    /// Tells whoever froze this core whether it holds anything, as soon as no write is under way.
-    fn tell_frozen(&mut self) {
-        if self.freezes.is_empty() || self.pending.has_writes() {
-            return;
-        }
-        let stats = self.parts.engine.stats();
-        let is_empty = stats.queue_records == 0 && stats.overlay_keys == 0 && stats.frozen_bytes == 0;
-        for answer in self.freezes.drain(..) {
-            // Whoever asked may have given up.
-            let _ = answer.send(is_empty);
-        }
-    }
-
     fn owner(&self, request: &Request) -> CoreId {
         let key = request.key().expect("all but a listing have a key");
         self.parts.cores.of(self.parts.ring.partition(key))
@@ -458,9 +429,6 @@ impl Core {
         let id = self.enter(origin, &request, None);
         if self.phase != Phase::Serving {
             return self.on_outcome(id, Err(Failure::Stopping));
-        }
-        if request.is_write() && self.frozen {
-            return self.on_outcome(id, Err(Failure::overloaded()));
         }
         if request.is_write()
             && let Err(refusal) = self.parts.engine.admit()
@@ -513,7 +481,10 @@ impl Core {
             Effect::Compare(stamp) => self.compare(stamp),
             Effect::Load { load, key } => self.load(load, key),
             Effect::Survey { .. } | Effect::Scan { .. } => todo!("store"),
-            Effect::Reached { .. } => todo!("members"),
+            Effect::Reached { stamp, step } => {
+                // Where there is no room, it is said again.
+                let _ = self.parts.notices.try_send(Notice::Reached { core: self.parts.id, stamp, step });
+            }
             Effect::Append(append) => {
                 self.parts.engine.append(append);
                 self.appended = true;

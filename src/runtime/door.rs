@@ -26,9 +26,6 @@ pub const GRACE: Duration = Duration::from_millis(250);
 /// A checkpoint writes out up to an overlay of every core; beyond this the disk is not coming back soon.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(120);
 
-/// Writes that were under way when a core was frozen end within their own deadlines; whoever asked has given up before.
-const FREEZE_MAX: Duration = Duration::from_secs(2);
-
 /// The door. Clones share its bounds.
 #[derive(Clone, Debug)]
 pub struct Door {
@@ -79,32 +76,6 @@ impl Door {
             answer_within(CHECKPOINT_MAX, end).await??;
         }
         Ok(())
-    }
-
-    /// Lets no core take a client's write from now on. Whether none of them holds anything in memory.
-    ///
-    /// # Errors
-    /// [`Failure`] when a core does not say so in time; it may refuse writes all the same until it is thawed.
-    pub async fn freeze(&self) -> Result<bool, Failure> {
-        let mut all = Vec::with_capacity(self.boxes.len());
-        for core in self.every_core() {
-            let (answer, told) = oneshot::channel();
-            self.knock(core, Knock::Freeze { answer })?;
-            all.push(told);
-        }
-        let mut empty = true;
-        for told in all {
-            empty &= answer_within(FREEZE_MAX, told).await?;
-        }
-        Ok(empty)
-    }
-
-    /// Lets every core take writes again.
-    ///
-    /// # Errors
-    /// [`Failure::Overloaded`] when a core takes no mail: try again.
-    pub fn thaw(&self) -> Result<(), Failure> {
-        self.every_core().try_for_each(|core| self.knock(core, Knock::Thaw))
     }
 
     /// Shows every core the cluster.

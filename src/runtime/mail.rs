@@ -12,7 +12,7 @@ use super::slots::Slot;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Unreadable;
 use crate::protocol::message::{Failure, Keys, Outcome, Page, Request};
-use crate::protocol::ring::{Cores, LayoutStamp, View};
+use crate::protocol::ring::{Cores, LayoutStamp, Step, View};
 use crate::protocol::types::{CoreId, Instant, Key, NodeId, RequestId};
 use crate::store::{Chunk, Place};
 
@@ -67,6 +67,15 @@ pub struct Wish {
 pub enum Notice {
     /// A peer goes by this layout: compare with it.
     Compare(LayoutStamp),
+    /// The core has reached a step of the change to this layout. It says so again until a view goes on.
+    Reached {
+        /// The core.
+        core: CoreId,
+        /// The pending layout.
+        stamp: LayoutStamp,
+        /// The step.
+        step: Step,
+    },
 }
 
 /// A connection to a core of another node, past its handshake.
@@ -104,13 +113,6 @@ pub enum Knock {
         /// Where the end is told.
         done: oneshot::Sender<Result<(), Failure>>,
     },
-    /// Refuse the writes of clients from now on, and say whether this core's memory is empty once none is under way.
-    Freeze {
-        /// Where that is told.
-        answer: oneshot::Sender<bool>,
-    },
-    /// Take writes again.
-    Thaw,
     /// The cluster is seen otherwise than before.
     View(Arc<View>),
 }

@@ -224,6 +224,13 @@ impl Node {
         }
     }
 
+    /// Tells whether the node holds nothing at all: no key in memory or in its tree, and no hint. Calls into the tree.
+    pub fn emptiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
+        // What leaves the memory goes into the tree first.
+        move || holdings.sum() == Holding::default() && lsm.snapshot().next().is_none()
+    }
+
     /// The tree, for snapshots.
     pub fn lsm(&self) -> Lsm {
         self.lsm.clone()

@@ -78,11 +78,6 @@ impl Requests {
         self.forwarded.first().filter(|(until, _)| *until <= now).map(|(_, id)| *id)
     }
 
-    /// Whether one of them writes.
-    pub fn has_writes(&self) -> bool {
-        self.pending.values().any(|request| request.kind.is_write())
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.pending.len()

@@ -1,4 +1,4 @@
-//! What a node knows of its cluster, in the file `cluster` of its data directory: rows and layout.
+//! What a node knows of its cluster, in the file `cluster` of its data directory: rows, the stored layout and the pending one.
 //!
 //! ```text
 //! cluster:  "SLOOPCLU"  format u32  durable (`wire::members`)  crc32c u32 over all before it
@@ -18,7 +18,7 @@ use crate::wire::members::{get_durable, put_durable};
 use crate::wire::{Reader, WireError};
 
 const MAGIC: &[u8; 8] = b"SLOOPCLU";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FILE: &str = "cluster";
 
 /// Reads what the node of a data directory knew; `None` where it has never written anything.
@@ -114,6 +114,6 @@ mod tests {
     #[test]
     fn the_first_bytes_never_change() {
         let bytes = encode(&durable());
-        assert_eq!(hex::encode(&bytes[..30]), "534c4f4f50434c5501000000070000000000000000000000000000001000");
+        assert_eq!(hex::encode(&bytes[..30]), "534c4f4f50434c5502000000070000000000000000000000000000001000");
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! message   = length u32 (of what follows), letter or answer
-//! letter    = 0 u8, knowledge  |  1 u8, number u64, round u64
-//! answer    = 0 u8, knowledge  |  1 u8, is empty u8
-//! knowledge = cluster u128 (0 for none)  partitions u16  rows  count u32, up (node u64)  layout  round u64  is open u8
+//! letter    = 0 u8, knowledge
+//! answer    = 0 u8, knowledge
+//! knowledge = cluster u128 (0 for none)  partitions u16  rows  count u32, up (node u64)  layout, stored
+//!             layout, pending
 //! rows      = count u32, row
-//! row       = name text16  generation u32  incarnation u128  state u8  holds data u8
+//! row       = name text16  generation u32  incarnation u128  state u8  wish (counter u64, setter u64, u8)
+//!             progress (number u64, hash u64, mark u8)  holds data u8
 //!             zone (counter u64, setter u64, text16)  weight (counter u64, setter u64, u32)
 //!             start (count u64, stamp u64, address, http address, cores u16, salt u64)
 //! address   = 4 or 6 u8, 4 or 16 bytes, port u16
 //! layout    = 0 u8  |  1 u8, as in `layout`
-//! durable   = cluster u128  partitions u16  node u64  rows  layout
+//! durable   = cluster u128  partitions u16  node u64  rows  layout, stored  layout, pending
 //! ```
 //! A row's node is the hash of its name, so it does not travel.
 
@@ -23,17 +25,19 @@ use super::layout::{LAYOUT_BYTES_MAX, get_layout, put_layout};
 use super::reader::{Reader, Result, WireError, put_count, put_text};
 use super::ring::{get_address, put_address};
 use crate::protocol::config::{NODE_NAME_BYTES_MAX, NODES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
-use crate::protocol::membership::{Answer, Durable, Knowledge, Letter, Register, Round, Row, RowStart, RowState, Rows};
-use crate::protocol::ring::{Cores, Layout};
+use crate::protocol::membership::{
+    Answer, Durable, Knowledge, Letter, Mark, Progress, Register, Row, RowStart, RowState, Rows, Wish,
+};
+use crate::protocol::ring::{Cores, Layout, LayoutStamp};
 use crate::protocol::types::{ClusterId, NodeId};
 
 /// Largest message of an exchange, its length aside: room for what is known of as many nodes as a cluster may have.
-pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 6 * 1024 * 1024;
 
-const ROW_BYTES_MIN: usize = 2 + 4 + 16 + 2 + 18 + 20 + 16 + 14 + 10;
+const ROW_BYTES_MIN: usize = 2 + 4 + 16 + 1 + 17 + 17 + 1 + 18 + 20 + 16 + 14 + 10;
 const ROW_BYTES_MAX: usize = ROW_BYTES_MIN + NODE_NAME_BYTES_MAX + ZONE_BYTES_MAX + 2 * 12;
 
-const _: () = assert!(NODES_MAX * (ROW_BYTES_MAX + 8) + LAYOUT_BYTES_MAX + 64 <= MESSAGE_BYTES_MAX);
+const _: () = assert!(NODES_MAX * (ROW_BYTES_MAX + 8) + 2 * LAYOUT_BYTES_MAX + 64 <= MESSAGE_BYTES_MAX);
 
 /// Spells a letter with its length before it.
 pub fn encode_letter(out: &mut BytesMut, letter: &Letter) {
@@ -41,11 +45,6 @@ pub fn encode_letter(out: &mut BytesMut, letter: &Letter) {
         Letter::Compare(knowledge) => {
             out.put_u8(0);
             put_knowledge(out, knowledge);
-        }
-        Letter::Freeze { number, round } => {
-            out.put_u8(1);
-            out.put_u64_le(*number);
-            out.put_u64_le(*round);
         }
     });
 }
@@ -58,7 +57,6 @@ pub fn decode_letter(bytes: &[u8]) -> Result<Letter> {
     let mut from = Reader::new(bytes);
     let letter = match from.u8("letter")? {
         0 => Letter::Compare(Box::new(get_knowledge(&mut from)?)),
-        1 => Letter::Freeze { number: from.u64("number")?, round: from.u64("round")? },
         tag => return Err(unknown("letter", tag)),
     };
     from.end()?;
@@ -72,10 +70,6 @@ pub fn encode_letter_answer(out: &mut BytesMut, answer: &Answer) {
             out.put_u8(0);
             put_knowledge(out, knowledge);
         }
-        Answer::Frozen { is_empty } => {
-            out.put_u8(1);
-            out.put_u8(u8::from(*is_empty));
-        }
     });
 }
 
@@ -87,7 +81,6 @@ pub fn decode_letter_answer(bytes: &[u8]) -> Result<Answer> {
     let mut from = Reader::new(bytes);
     let answer = match from.u8("answer")? {
         0 => Answer::Knowledge(Box::new(get_knowledge(&mut from)?)),
-        1 => Answer::Frozen { is_empty: flag(&mut from, "is empty")? },
         tag => return Err(unknown("answer", tag)),
     };
     from.end()?;
@@ -101,6 +94,7 @@ pub fn put_durable(out: &mut BytesMut, durable: &Durable) {
     out.put_u64_le(durable.me.0);
     put_rows(out, &durable.rows);
     put_known_layout(out, durable.layout.as_deref());
+    put_known_layout(out, durable.pending.as_deref());
 }
 
 /// Reads what a node kept on disk.
@@ -114,7 +108,8 @@ pub fn get_durable(from: &mut Reader) -> Result<Durable> {
     if rows.get(me).is_none() {
         return Err(unknown("node", 0));
     }
-    Ok(Durable { cluster, partitions, me, rows, layout: get_known_layout(from)? })
+    let (layout, pending) = (get_known_layout(from)?, get_known_layout(from)?);
+    Ok(Durable { cluster, partitions, me, rows, layout, pending })
 }
 
 fn put_message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
@@ -134,8 +129,7 @@ fn put_knowledge(out: &mut BytesMut, knowledge: &Knowledge) {
     put_count(out, knowledge.up.len());
     knowledge.up.iter().for_each(|node| out.put_u64_le(node.0));
     put_known_layout(out, knowledge.layout.as_deref());
-    out.put_u64_le(knowledge.round.count);
-    out.put_u8(u8::from(knowledge.round.is_open));
+    put_known_layout(out, knowledge.pending.as_deref());
 }
 
 fn get_knowledge(from: &mut Reader) -> Result<Knowledge> {
@@ -144,9 +138,8 @@ fn get_knowledge(from: &mut Reader) -> Result<Knowledge> {
     let rows = get_rows(from)?;
     let count = from.count("nodes that are up", NODES_MAX, 8)?;
     let up = (0..count).map(|_| Ok(NodeId(from.u64("node")?))).collect::<Result<_>>()?;
-    let layout = get_known_layout(from)?;
-    let round = Round { count: from.u64("round")?, is_open: flag(from, "is open")? };
-    Ok(Knowledge { cluster, partitions, rows, up, layout, round })
+    let (layout, pending) = (get_known_layout(from)?, get_known_layout(from)?);
+    Ok(Knowledge { cluster, partitions, rows, up, layout, pending })
 }
 
 fn put_rows(out: &mut BytesMut, rows: &Rows) {
@@ -170,6 +163,23 @@ fn put_row(out: &mut BytesMut, row: &Row) {
         RowState::Member => 1,
         RowState::Leaving => 2,
         RowState::Removed => 3,
+    });
+    out.put_u64_le(row.wish.counter);
+    out.put_u64_le(row.wish.setter.0);
+    out.put_u8(match row.wish.value {
+        Wish::Stay => 0,
+        Wish::Leave => 1,
+        Wish::Remove => 2,
+        Wish::Replace => 3,
+    });
+    out.put_u64_le(row.progress.stamp.number);
+    out.put_u64_le(row.progress.stamp.hash);
+    out.put_u8(match row.progress.mark {
+        Mark::Known => 0,
+        Mark::Writes => 1,
+        Mark::Holds => 2,
+        Mark::Reads => 3,
+        Mark::Stored => 4,
     });
     out.put_u8(u8::from(row.holds_data));
     out.put_u64_le(row.zone.counter);
@@ -196,6 +206,10 @@ fn get_row(from: &mut Reader) -> Result<Row> {
         3 => RowState::Removed,
         tag => return Err(unknown("state", tag)),
     };
+    let (counter, setter) = (from.u64("wish")?, NodeId(from.u64("wish")?));
+    let wish = Register { counter, setter, value: get_wish(from)? };
+    let stamp = LayoutStamp { number: from.u64("progress")?, hash: from.u64("progress")? };
+    let progress = Progress { stamp, mark: get_mark(from)? };
     let holds_data = flag(from, "holds data")?;
     let (counter, setter) = (from.u64("zone")?, NodeId(from.u64("zone")?));
     let zone = Register { counter, setter, value: from.text("zone", ZONE_BYTES_MAX)?.into() };
@@ -211,7 +225,29 @@ fn get_row(from: &mut Reader) -> Result<Row> {
         return Err(unknown("cores", 0));
     }
     let start = RowStart { count, stamp, address, http, cores };
-    Ok(Row { node: NodeId::of(&name), name, generation, incarnation, state, holds_data, zone, weight, start })
+    let node = NodeId::of(&name);
+    Ok(Row { node, name, generation, incarnation, state, wish, progress, holds_data, zone, weight, start })
+}
+
+fn get_wish(from: &mut Reader) -> Result<Wish> {
+    match from.u8("wish")? {
+        0 => Ok(Wish::Stay),
+        1 => Ok(Wish::Leave),
+        2 => Ok(Wish::Remove),
+        3 => Ok(Wish::Replace),
+        tag => Err(unknown("wish", tag)),
+    }
+}
+
+fn get_mark(from: &mut Reader) -> Result<Mark> {
+    match from.u8("mark")? {
+        0 => Ok(Mark::Known),
+        1 => Ok(Mark::Writes),
+        2 => Ok(Mark::Holds),
+        3 => Ok(Mark::Reads),
+        4 => Ok(Mark::Stored),
+        tag => Err(unknown("mark", tag)),
+    }
 }
 
 fn put_known_layout(out: &mut BytesMut, layout: Option<&Layout>) {
@@ -262,6 +298,8 @@ mod tests {
             generation: 1,
             incarnation: 2,
             state: RowState::Leaving,
+            wish: Register { counter: 2, setter, value: Wish::Replace },
+            progress: Progress { stamp: LayoutStamp { number: 3, hash: 4 }, mark: Mark::Holds },
             holds_data: true,
             zone: Register { counter: 3, setter, value: "a".into() },
             weight: Register { counter: 4, setter, value: 5 },
@@ -275,10 +313,17 @@ mod tests {
         }
     }
 
+    fn layout_row(node: u64) -> LayoutRow {
+        LayoutRow { node: NodeId(node), incarnation: 2, zone: "z".into(), weight: 1 }
+    }
+
     fn layout() -> Arc<Layout> {
-        let row = |node| LayoutRow { node: NodeId(node), incarnation: 2, zone: "z".into(), weight: 1 };
-        let wanted = Wanted { n: 3, r: 2, w: 2 };
-        Arc::new(Layout::founding(2, wanted, row(1)).next(vec![row(1), row(2)], wanted))
+        Arc::new(Layout::founding(2, Wanted { n: 3, r: 2, w: 2 }, layout_row(1)))
+    }
+
+    fn next() -> Arc<Layout> {
+        let layout = layout();
+        Arc::new(layout.next(vec![layout_row(1), layout_row(2)], layout.wanted()))
     }
 
     fn knowledge() -> Knowledge {
@@ -288,16 +333,12 @@ mod tests {
             rows: [row("node-a", "127.0.0.1:7600"), row("node-b", "[::1]:7600")].into_iter().collect(),
             up: vec![NodeId(1)],
             layout: Some(layout()),
-            round: Round { count: 2, is_open: true },
+            pending: Some(next()),
         }
     }
 
-    fn letters() -> [Letter; 3] {
-        [
-            Letter::Compare(Box::new(knowledge())),
-            Letter::Compare(Box::new(Knowledge::nothing())),
-            Letter::Freeze { number: 4, round: 5 },
-        ]
+    fn letters() -> [Letter; 2] {
+        [Letter::Compare(Box::new(knowledge())), Letter::Compare(Box::new(Knowledge::nothing()))]
     }
 
     fn spelt(letter: &Letter) -> BytesMut {
@@ -307,8 +348,8 @@ mod tests {
     }
 
     fn durable() -> Durable {
-        let Knowledge { rows, layout, .. } = knowledge();
-        Durable { cluster: ClusterId(7), partitions: 2, me: NodeId::of("node-b"), rows, layout }
+        let Knowledge { rows, layout, pending, .. } = knowledge();
+        Durable { cluster: ClusterId(7), partitions: 2, me: NodeId::of("node-b"), rows, layout, pending }
     }
 
     #[test]
@@ -321,11 +362,10 @@ mod tests {
                 assert!(decode_letter(&bytes[4..cut]).is_err());
             }
         }
-        for answer in [Answer::Knowledge(Box::new(knowledge())), Answer::Frozen { is_empty: true }] {
-            let mut out = BytesMut::new();
-            encode_letter_answer(&mut out, &answer);
-            assert_eq!(decode_letter_answer(&out[4..]), Ok(answer));
-        }
+        let answer = Answer::Knowledge(Box::new(knowledge()));
+        let mut out = BytesMut::new();
+        encode_letter_answer(&mut out, &answer);
+        assert_eq!(decode_letter_answer(&out[4..]), Ok(answer));
         let mut out = BytesMut::new();
         put_durable(&mut out, &durable());
         assert_eq!(get_durable(&mut Reader::new(&out)), Ok(durable()));
@@ -335,11 +375,11 @@ mod tests {
     fn the_bytes_never_change() {
         let mut durable_bytes = BytesMut::new();
         put_durable(&mut durable_bytes, &durable());
-        let [one, two, three] = letters().map(|letter| spelt(&letter));
-        assert_eq!([one, two, three, durable_bytes].map(hex::encode), GOLDEN);
+        let [one, two] = letters().map(|letter| spelt(&letter));
+        assert_eq!([one, two, durable_bytes].map(hex::encode), GOLDEN);
     }
 
-    const GOLDEN: [&str; 4] = [
+    const GOLDEN: [&str; 3] = [
         concat!(
             "80010000000700000000000000000000000000000002000200000006006e6f64652d61010000000200000000000000000000",
             "0000000000020103000000000000000900000000000000010061040000000000000009000000000000000500000006000000",

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::order::{Order, OrderId, OrderRefused, Plan};
 use super::past::Refusal;
+use super::row::Mark;
 use super::rows::Rows;
 use crate::protocol::ring::{Layout, LayoutStamp, Liveness, Step, Unruly, View};
 use crate::protocol::types::{ClusterId, CoreId, NodeId};
@@ -44,27 +45,17 @@ pub struct Knowledge {
     pub rows: Rows,
     /// Who answers, as far as it knows, itself among them.
     pub up: Vec<NodeId>,
-    /// Its layout.
+    /// The stored layout.
     pub layout: Option<Arc<Layout>>,
-    /// The last round that it began to make a layout.
-    pub round: Round,
+    /// The pending one, while a change is under way.
+    pub pending: Option<Arc<Layout>>,
 }
 
 impl Knowledge {
     /// What one knows that belongs to no cluster yet.
     pub fn nothing() -> Knowledge {
-        let round = Round { count: 0, is_open: false };
-        Knowledge { cluster: None, partitions: 0, rows: Rows::default(), up: Vec::new(), layout: None, round }
+        Knowledge { cluster: None, partitions: 0, rows: Rows::default(), up: Vec::new(), layout: None, pending: None }
     }
-}
-
-/// A round of asking every member to freeze, so that the layout after the present one can be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Round {
-    /// Counts the rounds of one start of one node.
-    pub count: u64,
-    /// Whether it is under way.
-    pub is_open: bool,
 }
 
 /// What a member says to another.
@@ -72,14 +63,6 @@ pub struct Round {
 pub enum Letter {
     /// What I know. Answered by [`Answer::Knowledge`].
     Compare(Box<Knowledge>),
-    /// Take no client's write until there is a layout with this number or my round is over, and say whether you hold
-    /// anything. Answered by [`Answer::Frozen`].
-    Freeze {
-        /// The number of the layout that is to be made.
-        number: u64,
-        /// Which of the sender's rounds this is.
-        round: u64,
-    },
 }
 
 /// What a member answers.
@@ -87,11 +70,6 @@ pub enum Letter {
 pub enum Answer {
     /// What the other knows, from before it heard.
     Knowledge(Box<Knowledge>),
-    /// It takes no writes and holds nothing; or it does not do that.
-    Frozen {
-        /// Which.
-        is_empty: bool,
-    },
 }
 
 /// Why an exchange did not come to an answer.
@@ -134,8 +112,9 @@ pub enum Input {
     },
     /// Ends [`Effect::Persist`]: whether it is durable now.
     Persisted(bool),
-    /// Ends [`Effect::Freeze`]: whether nothing is held; `None` when that could not be found out.
-    Frozen(Option<bool>),
+    /// Whether the node holds anything: keys, or hints for others. Wanted about once a second while
+    /// [`Membership::asks_holdings`](super::Membership::asks_holdings).
+    Holds(bool),
     /// A core has heard from a peer that goes by this layout.
     Differs(LayoutStamp),
     /// An operator asks. Answered by one [`Effect::Ordered`].
@@ -198,10 +177,6 @@ pub enum Effect {
     },
     /// Make this durable. Ended by [`Input::Persisted`]; there is one at a time.
     Persist(Box<Durable>),
-    /// Let no core take a client's write. Ended by [`Input::Frozen`].
-    Freeze,
-    /// Let the cores take writes again. Nothing comes back.
-    Thaw,
     /// Show this to the cores. Nothing comes back.
     View(Arc<View>),
     /// The node must end. Nothing comes back.
@@ -221,8 +196,10 @@ pub struct Durable {
     pub me: NodeId,
     /// The rows.
     pub rows: Rows,
-    /// The layout; `None` in a directory whose node has joined and was never started.
+    /// The stored layout; `None` in a directory whose node has joined and was never started.
     pub layout: Option<Arc<Layout>>,
+    /// The pending one, while a change is under way.
+    pub pending: Option<Arc<Layout>>,
 }
 
 /// What people may want to know.
@@ -240,7 +217,26 @@ pub enum Note {
         /// Its name.
         name: Arc<str>,
     },
-    /// A layout is in force.
+    /// A change to another layout has begun.
+    Pending {
+        /// Which.
+        stamp: LayoutStamp,
+        /// Its nodes.
+        nodes: usize,
+    },
+    /// This node has come so far in the change.
+    Marked {
+        /// The pending layout.
+        stamp: LayoutStamp,
+        /// How far.
+        mark: Mark,
+    },
+    /// A pending layout has lost against one of the same number. What it was to change is staged again.
+    Outdone {
+        /// Which.
+        stamp: LayoutStamp,
+    },
+    /// A layout is the stored one: the change to it has ended.
     Layout {
         /// Which.
         stamp: LayoutStamp,

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use std::sync::Arc;
 
 use super::io::{Durable, Knowledge};
-use super::row::{Register, Row, RowStart, RowState};
+use super::row::{Progress, Register, Row, RowStart, RowState, Wish};
 use crate::protocol::types::{ClusterId, NodeId};
 
 /// Why a node may not serve. Nothing in its data directory was changed.
@@ -57,7 +57,17 @@ pub enum Refusal {
     /// Another node has the name.
     #[error(
         "the name \"{name}\" belongs to another node of the cluster, at {address}: choose another --name{}",
-        if *.is_up { "" } else { " (that node is down; it comes back on its own data directory only)" }
+        match (*.is_up, *.has_place) {
+            (true, _) => String::new(),
+            (false, true) => format!(
+                "; or, as that node is down and if its data directory is lost, stage `sloop cluster replace {name}` \
+                 first"
+            ),
+            (false, false) => format!(
+                "; or, as that node is down and if its data directory is lost, withdraw it by `sloop cluster remove \
+                 {name}` first"
+            ),
+        }
     )]
     NameTaken {
         /// The name.
@@ -66,6 +76,28 @@ pub enum Refusal {
         address: SocketAddr,
         /// Whether it answers.
         is_up: bool,
+        /// Whether it stands in a layout.
+        has_place: bool,
+    },
+    /// Another data directory has taken the node's name over.
+    #[error(
+        "node \"{name}\" was replaced: another data directory has its name, at {address}, and this one does not come \
+         back. Start on an empty --data-dir under another --name with --join"
+    )]
+    Replaced {
+        /// The node's name.
+        name: String,
+        /// Where the other one was last.
+        address: SocketAddr,
+    },
+    /// The node has left the cluster, as an operator wanted.
+    #[error(
+        "node \"{name}\" has left its cluster: all that it held is held by others, and its data directory is of no \
+         use any more"
+    )]
+    Left {
+        /// The node's name.
+        name: String,
     },
     /// The data directory belongs to another cluster.
     #[error(
@@ -105,7 +137,7 @@ impl Past {
             return Ok(());
         };
         let is_up = known.up.contains(&self.node);
-        judge(row, self.incarnation, (self.starts, self.stamp), is_up)?;
+        judge(row, self.incarnation, (self.starts, self.stamp))?;
         // A node whose address this one has taken cannot answer there any more.
         if is_up && row.start.address != self.address {
             return Err(Refusal::Running { name: row.name.to_string(), address: row.start.address });
@@ -115,13 +147,14 @@ impl Past {
 }
 
 /// Whether a data directory that was started so often may serve, by the row that others have of it.
-pub(super) fn judge(row: &Row, incarnation: u128, (starts, stamp): (u64, u64), is_up: bool) -> Result<(), Refusal> {
+pub(super) fn judge(row: &Row, incarnation: u128, (starts, stamp): (u64, u64)) -> Result<(), Refusal> {
     let name = row.name.to_string();
     if row.incarnation != incarnation {
-        return Err(Refusal::NameTaken { name, address: row.start.address, is_up });
+        return Err(Refusal::Replaced { name, address: row.start.address });
     }
     if row.state == RowState::Removed {
-        return Err(Refusal::Removed { name });
+        let has_left = row.wish.value == Wish::Leave;
+        return Err(if has_left { Refusal::Left { name } } else { Refusal::Removed { name } });
     }
     match row.start.count.cmp(&starts) {
         std::cmp::Ordering::Greater => Err(Refusal::Behind { name, starts, seen: row.start.count }),
@@ -134,20 +167,21 @@ pub(super) fn judge(row: &Row, incarnation: u128, (starts, stamp): (u64, u64), i
 /// the node will be reached; it has not started yet.
 ///
 /// # Errors
-/// [`Refusal::NameTaken`] when the name is another node's, unless that one was never in a layout and does not answer.
+/// [`Refusal::NameTaken`] when the name is another node's, unless that one does not answer and has no place in a layout,
+/// or is to be replaced.
 pub fn may_join(name: &str, incarnation: u128, start: RowStart, known: Knowledge) -> Result<Durable, Refusal> {
     let me = NodeId::of(name);
-    let has_owned = known.layout.as_ref().is_some_and(|layout| layout.rows().iter().any(|row| row.node == me));
-    let generation = match known.rows.get(me) {
-        None => 0,
+    let layouts = [&known.layout, &known.pending].into_iter().flatten();
+    let has_place = layouts.flat_map(|layout| layout.rows()).any(|row| row.node == me);
+    let is_up = known.up.contains(&me);
+    let (generation, zone, weight) = match known.rows.get(me) {
+        None => (0, Register::first(me, Arc::from("")), Register::first(me, 1)),
         // A join that broke off, and goes on.
-        Some(row) if row.incarnation == incarnation => row.generation,
+        Some(row) if row.incarnation == incarnation => (row.generation, row.zone.clone(), row.weight.clone()),
+        Some(row) if !is_up && is_free(row, has_place) => (row.generation + 1, row.zone.clone(), row.weight.clone()),
         Some(row) => {
-            let is_up = known.up.contains(&me);
-            if is_up || has_owned || row.state != RowState::Staged {
-                return Err(Refusal::NameTaken { name: name.to_owned(), address: row.start.address, is_up });
-            }
-            row.generation + 1
+            let (name, address) = (name.to_owned(), row.start.address);
+            return Err(Refusal::NameTaken { name, address, is_up, has_place });
         }
     };
     let mut rows = known.rows;
@@ -157,11 +191,20 @@ pub fn may_join(name: &str, incarnation: u128, start: RowStart, known: Knowledge
         generation,
         incarnation,
         state: RowState::Staged,
+        wish: Register::first(me, Wish::Stay),
+        progress: Progress::default(),
         holds_data: false,
-        zone: Register::first(me, Arc::from("")),
-        weight: Register::first(me, 1),
+        zone,
+        weight,
         start,
     });
     let cluster = known.cluster.expect("a member knows its cluster");
-    Ok(Durable { cluster, partitions: known.partitions, me, rows, layout: known.layout })
+    let (layout, pending) = (known.layout, known.pending);
+    Ok(Durable { cluster, partitions: known.partitions, me, rows, layout, pending })
+}
+
+/// Whether an empty data directory may take over the name of a node that does not answer.
+fn is_free(row: &Row, has_place: bool) -> bool {
+    let has_none = !has_place && matches!(row.state, RowState::Staged | RowState::Removed);
+    has_none || row.wish.value == Wish::Replace
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::io::Effect;
-use super::{Alarm, Membership, RowState, SwimWants};
+use super::time::Alarm;
+use super::{Membership, RowState, SwimWants};
 use crate::protocol::types::{Instant, NodeId};
 
 /// How often it is looked for them, where some member answers.

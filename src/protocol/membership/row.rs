@@ -3,20 +3,78 @@
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::protocol::ring::Cores;
+use crate::protocol::ring::{Cores, LayoutStamp};
 use crate::protocol::types::NodeId;
 
-/// What is to become of a node. It only moves forward.
+/// What has become of a node. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RowState {
     /// It has joined and waits for a layout with it.
     Staged,
-    /// It stands in a layout, or did.
+    /// It stands in a layout.
     Member,
-    /// It is to be left out of the next layout.
+    /// It stands in no layout any more, and hands over what it still holds.
     Leaving,
-    /// It was left out, and does not come back with this data directory.
+    /// It is waited for no more, and does not come back with this data directory.
     Removed,
+}
+
+/// What an operator has staged for a node. It is carried out by the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wish {
+    /// Nothing.
+    Stay,
+    /// It hands over what it holds, and leaves.
+    Leave,
+    /// It leaves as it is.
+    Remove,
+    /// An empty data directory takes its name over.
+    Replace,
+}
+
+/// How far a member has come in the change to a layout. A mark is durable before it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Mark {
+    /// It knows the pending layout.
+    #[default]
+    Known,
+    /// It writes by it.
+    Writes,
+    /// It holds all that it owns in it.
+    Holds,
+    /// It reads by it.
+    Reads,
+    /// It goes by nothing else any more.
+    Stored,
+}
+
+/// The newest layout that a member has marked, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The layout; zeros for none.
+    pub stamp: LayoutStamp,
+    /// The mark.
+    pub mark: Mark,
+}
+
+impl Progress {
+    /// How far that is in the change to this layout.
+    pub fn mark_of(self, stamp: LayoutStamp) -> Mark {
+        match self.stamp.number.cmp(&stamp.number) {
+            std::cmp::Ordering::Greater => Mark::Stored,
+            std::cmp::Ordering::Equal if self.stamp == stamp => self.mark,
+            _ => Mark::Known,
+        }
+    }
+
+    /// Joins what else is said of the same member.
+    pub fn join(&mut self, other: Progress) {
+        if other.stamp.is_newer_than(self.stamp) {
+            *self = other;
+        } else if other.stamp == self.stamp {
+            self.mark = self.mark.max(other.mark);
+        }
+    }
 }
 
 /// A setting that any node may change: the change with the highest counter counts.
@@ -82,8 +140,12 @@ pub struct Row {
     pub generation: u32,
     /// Its data directory.
     pub incarnation: u128,
-    /// What is to become of it.
+    /// What has become of it.
     pub state: RowState,
+    /// What is staged for it.
+    pub wish: Register<Wish>,
+    /// How far it has come in the newest change that it knows.
+    pub progress: Progress,
     /// Whether it was seen to hold data. Once it was, it counts as holding some.
     pub holds_data: bool,
     /// What fails together with it.
@@ -106,6 +168,8 @@ impl Row {
             *self = other;
         } else if self.life() == other.life() && self.name == other.name {
             self.state = self.state.max(other.state);
+            self.wish.join(other.wish);
+            self.progress.join(other.progress);
             self.holds_data |= other.holds_data;
             self.zone.join(other.zone);
             self.weight.join(other.weight);
@@ -121,7 +185,12 @@ impl Row {
         text(out, &self.name);
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.incarnation.to_le_bytes());
-        out.extend_from_slice(&[self.state as u8, u8::from(self.holds_data)]);
+        out.extend_from_slice(&[self.state as u8, self.progress.mark as u8, u8::from(self.holds_data)]);
+        out.extend_from_slice(&self.progress.stamp.number.to_le_bytes());
+        out.extend_from_slice(&self.progress.stamp.hash.to_le_bytes());
+        out.extend_from_slice(&self.wish.counter.to_le_bytes());
+        out.extend_from_slice(&self.wish.setter.0.to_le_bytes());
+        out.push(self.wish.value as u8);
         out.extend_from_slice(&self.zone.counter.to_le_bytes());
         out.extend_from_slice(&self.zone.setter.0.to_le_bytes());
         text(out, &self.zone.value);

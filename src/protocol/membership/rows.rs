@@ -82,8 +82,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::membership::row::{Register, RowStart, RowState};
-    use crate::protocol::ring::Cores;
+    use crate::protocol::membership::row::{Mark, Progress, Register, RowStart, RowState, Wish};
+    use crate::protocol::ring::{Cores, LayoutStamp};
 
     fn register<T: Clone + std::fmt::Debug>(values: impl Strategy<Value = T>) -> impl Strategy<Value = Register<T>> {
         (0..3_u64, 0..3_u64, values).prop_map(|(counter, setter, value)| Register {
@@ -108,14 +108,21 @@ mod tests {
             http: ([127, 0, 0, 1], port + 1).into(),
             cores: Cores { count: cores, salt: stamp },
         });
+        let wish = prop_oneof![Just(Wish::Stay), Just(Wish::Leave), Just(Wish::Remove), Just(Wish::Replace)];
+        let marks = [Mark::Known, Mark::Writes, Mark::Holds, Mark::Reads, Mark::Stored];
+        let progress = (0..3_u64, 0..2_u64, prop::sample::select(&marks[..]))
+            .prop_map(|(number, hash, mark)| Progress { stamp: LayoutStamp { number, hash }, mark });
         let zone = register("[ab]".prop_map(Arc::from));
-        (0..3_u64, "[ab]", 0..2_u32, 0..2_u128, state, any::<bool>(), zone, register(1..4_u32), start).prop_map(
-            |(node, name, generation, incarnation, state, holds_data, zone, weight, start)| Row {
+        let staged = (state, register(wish), progress, any::<bool>());
+        (0..3_u64, "[ab]", 0..2_u32, 0..2_u128, staged, zone, register(1..4_u32), start).prop_map(
+            |(node, name, generation, incarnation, (state, wish, progress, holds_data), zone, weight, start)| Row {
                 node: NodeId(node),
                 name: name.into(),
                 generation,
                 incarnation,
                 state,
+                wish,
+                progress,
                 holds_data,
                 zone,
                 weight,

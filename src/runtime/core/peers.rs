@@ -55,10 +55,6 @@ impl Core {
         if !writes {
             return Ok(());
         }
-        // What is under way on a peer must not come to a core that has said that it holds nothing.
-        if self.frozen {
-            return Err(Refused::Overloaded);
-        }
         self.parts.engine.admit().map_err(|refusal| match refusal {
             Refusal::Overloaded { .. } => Refused::Overloaded,
             Refusal::DiskFull => Refused::DiskFull,

@@ -355,17 +355,3 @@ fn a_call_under_the_id_of_no_call_ends_the_connection() {
     assert_eq!(client.answer(), None, "nothing is under way, so nothing keeps it open");
     node.stop().unwrap();
 }
-
-#[test]
-fn a_frozen_node_refuses_writes_and_says_whether_it_is_empty() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = start(dir.path(), 2);
-
-    assert_eq!(block_on(node.door().freeze()), Ok(true));
-    assert!(matches!(ask(&node, put_as("k", "v", None)), Err(Failure::Overloaded { .. })));
-
-    node.door().thaw().unwrap();
-    put(&node, "k", "v");
-    assert_eq!(block_on(node.door().freeze()), Ok(false), "there is something now");
-    node.stop().unwrap();
-}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use sloop::protocol::antientropy::{Forest, PartitionLeaf, Shift};
 use sloop::protocol::causality::{Siblings, Supersedes};
 use sloop::protocol::config::PARTITIONS;
 use sloop::protocol::io::{Append, Arrived, Change};
@@ -27,12 +28,14 @@ const BATCH: usize = 256;
 fn append(n: usize, bytes: usize) -> Append {
     let id = n as u64 + 1;
     let minted = Siblings::default().mint(dot(0, id), write(bytes, Supersedes::Held)).unwrap();
+    let shift = Shift::between(&key(n), None, Some(&minted.set));
     let arrived = Arrived {
         state: Arc::new(minted.set),
         dot: minted.dot,
         upon: minted.upon,
         supersedes: minted.supersedes,
         remember: None,
+        shift,
     };
     Append { id: AppendId(id), key: key(n), change: Change::Version(arrived) }
 }
@@ -57,7 +60,7 @@ fn engine() -> Engine {
         seed: 7,
         log,
     };
-    Engine::new(config, vec![SpareSegment { id: SegmentId(1), bytes: 64 * MIB }])
+    Engine::new(config, vec![SpareSegment { id: SegmentId(1), bytes: 64 * MIB }], Forest::default())
 }
 
 /// A batch of appends, through the log into the overlay.
@@ -118,4 +121,17 @@ fn lookup_in_cache(bencher: Bencher<'_, '_>) {
     engine.on_fetched(key.clone(), Some(Arc::new(siblings(0..1, 256))));
     assert!(matches!(engine.lookup(&key), Lookup::Found(_)));
     bencher.bench_local(|| engine.lookup(black_box(&key)));
+}
+
+/// What does a write over a set of so many siblings cost the tree of its partition: the shift, and its place there?
+#[divan::bench(args = [0, 1, 8])]
+fn shift_and_apply(bencher: Bencher<'_, '_>, count: usize) {
+    let (ring, key, before) = (Ring::new(PARTITIONS), key(17), siblings(0..count, 256));
+    let after = before.mint(dot(1_000, 1), write(256, Supersedes::Held)).unwrap().set;
+    let held = (count > 0).then_some(&before);
+    let mut forest = Forest::default();
+    bencher.bench_local(|| {
+        let shift = Shift::between(black_box(&key), black_box(held), Some(black_box(&after)));
+        forest.apply(ring.partition(&key), PartitionLeaf::of(ring, &key), shift);
+    });
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use sloop::protocol::antientropy::Shift;
 use sloop::protocol::causality::{Minted, Operation, Siblings, Supersedes, Write};
 use sloop::protocol::io::{Append, Arrived, Change, Hint};
 use sloop::protocol::replica::Remembered;
@@ -67,7 +68,7 @@ fn spoiled(appends: u8, edits: &[u8]) {
                 assert_eq!(records.len(), appended.len(), "nothing was spoiled");
             }
             let chunk =
-                recover(&replayed, ring(), 2, 7, |_| Ok(None)).expect("each key's first write told its whole set");
+                recover(&replayed, ring(), 2, 7, |_| Ok(None), |_| Ok(None)).expect("each key's first write told its whole set");
             assert_eq!(hints(&chunk), owed(&appended[..records.len()]), "the newest of each");
         }
     }
@@ -76,12 +77,13 @@ fn spoiled(appends: u8, edits: &[u8]) {
 /// Whether a record is that of an append.
 fn says(record: &Record, append: &Append) -> bool {
     match (record, &append.change) {
-        (Record::Update { key, update, .. }, Change::Version(arrived)) => {
-            *key == append.key && update.borrowed() == arrived.update()
+        (Record::Update { key, update, shift, .. }, Change::Version(arrived)) => {
+            *key == append.key && update.borrowed() == arrived.update() && *shift == arrived.shift
         }
-        (Record::Set { key, set, remember: read }, Change::Set { came, remember, .. }) => {
-            (key, set, read) == (&append.key, came, remember)
+        (Record::Set { key, set, remember: read, shift: moved }, Change::Set { came, remember, shift, .. }) => {
+            (key, set, read, moved) == (&append.key, came, remember, shift)
         }
+        (Record::Drop { key, shift: moved }, Change::Drop { shift }) => (key, moved) == (&append.key, shift),
         (Record::Hint { key, hint: read }, Change::Hint(hint)) => (key, read) == (&append.key, hint),
         (Record::Delivered { key, target: read }, Change::Delivered { target }) => (key, read) == (&append.key, target),
         _ => false,
@@ -110,7 +112,7 @@ fn owed(appended: &[Append]) -> Hints {
         let (target, counted) = match append.change {
             Change::Hint(Hint { target, counted }) => (target, Some(counted)),
             Change::Delivered { target } => (target, None),
-            Change::Version(_) | Change::Set { .. } => return None,
+            Change::Version(_) | Change::Set { .. } | Change::Drop { .. } => return None,
         };
         Some((hint_key(&Place::of(ring(), &append.key), target), counted))
     };
@@ -145,31 +147,45 @@ fn written(appends: u8) -> (BTreeMap<SegmentId, Vec<u8>>, Vec<Append>) {
 /// Of each kind one at least, and of each key's hint what comes behind it.
 fn append(number: u8, set: &mut Siblings) -> Append {
     let target = NodeId(7);
+    let key = Key::new(vec![b'a' + number % 2]).expect("one byte is a key");
     let change = match number {
-        3 | 6 => received(number, set),
+        3 | 6 => received(&key, number, set),
+        7 => dropped(&key, set),
         4 | 5 | 10 => Change::Hint(Hint { target, counted: number == 4 }),
         8 | 11 => Change::Delivered { target },
-        _ => written_here(number, set),
+        _ => written_here(&key, number, set),
     };
-    let key = Key::new(vec![b'a' + number % 2]).expect("one byte is a key");
     Append { id: AppendId(number.into()), key, change }
 }
 
-fn written_here(number: u8, set: &mut Siblings) -> Change {
+/// A key that holds nothing has no set.
+fn shift(key: &Key, before: &Siblings, after: &Siblings) -> Shift {
+    let held = |set| Some(set).filter(|set| **set != Siblings::default());
+    Shift::between(key, held(before), held(after))
+}
+
+fn dropped(key: &Key, set: &mut Siblings) -> Change {
+    let before = std::mem::take(set);
+    Change::Drop { shift: shift(key, &before, set) }
+}
+
+fn written_here(key: &Key, number: u8, set: &mut Siblings) -> Change {
     let minted = mint(1, number, set);
+    let shift = shift(key, set, &minted.set);
     *set = minted.set;
     let state = Arc::new(set.clone());
     let Minted { dot, upon, supersedes, .. } = minted;
-    Change::Version(Arrived { state, dot, upon, supersedes, remember: None })
+    Change::Version(Arrived { state, dot, upon, supersedes, remember: None, shift })
 }
 
 /// A set that was written elsewhere, with an operation.
-fn received(number: u8, set: &mut Siblings) -> Change {
+fn received(key: &Key, number: u8, set: &mut Siblings) -> Change {
     let Minted { set: came, dot, superseded, context, .. } = mint(2, number, &Siblings::default());
-    *set = set.merge(&came);
+    let before = std::mem::replace(set, set.merge(&came));
+    let shift = shift(key, &before, set);
     let operation = Operation { id: OperationId::new(vec![number]).expect("one byte is an id"), digest: 7 };
     let remember = vec![Remembered { operation, dot, written_at: WallTime(1), superseded, context }];
-    Change::Set { state: Arc::new(set.clone()), came: Arc::new(came), remember }
+    Change::Set { state: Arc::new(set.clone()), came: Arc::new(came), remember, shift }
 }
 
 fn mint(actor: u64, number: u8, upon: &Siblings) -> Minted {
@@ -249,7 +265,7 @@ fn forged(mut bytes: &[u8]) {
     segment.resize(segment.len().next_multiple_of(BLOCK).max(16 * BLOCK), 0);
     let file = SegmentFile { id: SegmentId(0), bytes: segment.into() };
     if let Ok(replayed) = replay(&[file], &Known::default()) {
-        let _ = recover(&replayed, ring(), 2, 7, |_| Ok(None));
+        let _ = recover(&replayed, ring(), 2, 7, |_| Ok(None), |_| Ok(None));
     }
 }
 

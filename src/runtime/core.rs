@@ -480,7 +480,14 @@ impl Core {
             Effect::Tell { ticket, told } => self.tell(ticket, &told),
             Effect::Compare(stamp) => self.compare(stamp),
             Effect::Load { load, key } => self.load(load, key),
-            Effect::Survey { .. } | Effect::Scan { .. } => todo!("store"),
+            Effect::Survey { survey, of } => {
+                let found = self.parts.engine.survey(&of);
+                self.inputs.push_back(Input::Surveyed { survey, found });
+            }
+            Effect::Scan { scan, of } => {
+                let overlay = pages::newer_than_tree_of(&self.parts.engine, self.parts.ring, &of);
+                self.hand_over(Job::Scan { scan, of, overlay });
+            }
             Effect::Reached { stamp, step } => {
                 // Where there is no room, it is said again.
                 let _ = self.parts.notices.try_send(Notice::Reached { core: self.parts.id, stamp, step });
@@ -520,6 +527,7 @@ impl Core {
                     self.on_fetched(key, found);
                 }
             }
+            Finished::Scanned { scan, page } => self.feed(Input::Scanned { scan, page }),
             Finished::Listed { id, page } => self.feed(Input::Listed { id, page }),
             Finished::Ingested { outcome, took } => self.on_ingested(outcome, took),
         }

@@ -10,11 +10,11 @@ use tokio::sync::oneshot;
 
 use super::slots::Slot;
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::Unreadable;
+use crate::protocol::io::{Scan, ScanPage, Unreadable};
 use crate::protocol::message::{Failure, Keys, Outcome, Page, Request};
 use crate::protocol::ring::{Cores, LayoutStamp, Step, View};
-use crate::protocol::types::{CoreId, Instant, Key, NodeId, RequestId};
-use crate::store::{Chunk, Place};
+use crate::protocol::types::{CoreId, Instant, Key, NodeId, RequestId, ScanId};
+use crate::store::{Chunk, KeySet, Place};
 
 /// Most letters in one mailbox. A core empties its box once a turn of its loop; a box that is full belongs to a core
 /// that has stopped turning, and whoever writes to it is told so at once instead of waiting behind it.
@@ -178,6 +178,15 @@ pub enum Job {
         /// When whoever asked has an answer in any case.
         deadline: Instant,
     },
+    /// Read a page of sets, seen through what is in memory.
+    Scan {
+        /// Which scan.
+        scan: ScanId,
+        /// What to look for.
+        of: Scan,
+        /// The overlay's keys in that range, in order.
+        overlay: Vec<KeySet>,
+    },
     /// Take in a chunk.
     Ingest(Arc<Chunk>),
     /// The core has ended.
@@ -203,6 +212,13 @@ pub enum Finished {
         id: RequestId,
         /// The page.
         page: Result<Page, Unreadable>,
+    },
+    /// A page of sets.
+    Scanned {
+        /// Which scan.
+        scan: ScanId,
+        /// The page.
+        page: Result<ScanPage, Unreadable>,
     },
     /// A chunk is in the tree and durable, or is not.
     Ingested {

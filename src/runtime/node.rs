@@ -66,7 +66,7 @@ impl Node {
         let clock = Clock::start();
         let memory = Memory::divide(config.memory, config.cores)?;
         probe::io_uring()?;
-        let Opened { home, lsm, ring, actors, spares, remembered, hints, segment_last } =
+        let Opened { home, lsm, forest, ring, actors, spares, remembered, hints, segment_last } =
             open(config, memory.blocks_bytes)?;
         let identity = &home.identity;
         let cores = Cores { count: config.cores, salt: identity.salt };
@@ -114,6 +114,7 @@ impl Node {
             let mine = |key: &Key| cores.of(ring.partition(key)) == id;
             let spares: Vec<SpareSegment> =
                 spares.iter().skip(id.index()).step_by(usize::from(config.cores)).copied().collect();
+            let trees = forest.part(|partition| cores.of(partition) == id);
             let birth = Birth {
                 cluster: node.info.cluster,
                 core: id,
@@ -134,7 +135,7 @@ impl Node {
                 id,
                 clock,
                 shard: Shard::new(clock.instant(), birth),
-                engine: Engine::new(engine_config(&memory, ring, LogId { start, core: id }), spares),
+                engine: Engine::new(engine_config(&memory, ring, LogId { start, core: id }), spares, trees),
                 ring,
                 cores,
                 info: NodeInfo { core: id, ..node.info.clone() },

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::entropy;
 use super::priority::with_nice_workers;
 use super::start::{NodeConfig, StartError};
+use crate::protocol::antientropy::Forest;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::PARTITIONS;
 use crate::protocol::io::{Hint, Unreadable};
@@ -29,6 +30,8 @@ pub struct Opened {
     pub home: Home,
     /// The tree, with everything that was acknowledged.
     pub lsm: Lsm,
+    /// The hash trees of all that it holds.
+    pub forest: Forest,
     /// The ring of its cluster.
     pub ring: Ring,
     /// By core, the actor that it mints as and the actor's last counter.
@@ -110,8 +113,9 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
         Ok(set) => Ok(set.map(Arc::new)),
         Err(error) => Err(Unreadable { reason: error.to_string() }),
     };
+    let tree = |partition| lsm.tree(partition).map_err(|error| Unreadable { reason: error.to_string() });
     let failed = |cause| StartError::Recovery { folder: config.data_dir.clone(), cause };
-    let chunk = recover(&replayed, ring, home.identity.starts + 1, entropy::word(), base).map_err(failed)?;
+    let chunk = recover(&replayed, ring, home.identity.starts + 1, entropy::word(), base, tree).map_err(failed)?;
     // Until here nothing was changed. The logs are closed below a start that has been counted.
     let fresh = (0..config.cores).map(|_| ActorId(entropy::word())).collect();
     let actors = home.begin(Start { stamp: entropy::word(), fresh })?;
@@ -126,7 +130,8 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
     remembered.sort_by_key(|(_, known)| known.written_at);
     let hints = lsm.hints()?.into_iter().map(|(place, hint)| (place.key, hint)).collect();
     keep_spares(&home.wal(), &mut found.spares, config.cores)?;
-    Ok(Opened { home, lsm, ring, actors, spares: found.spares, remembered, hints, segment_last: found.last })
+    let forest = lsm.forest()?;
+    Ok(Opened { home, lsm, forest, ring, actors, spares: found.spares, remembered, hints, segment_last: found.last })
 }
 
 /// A clean stop said how far each log goes: what ends before that has lost its end.
@@ -164,7 +169,7 @@ pub fn restore<E: From<StartError>>(
     let lsm = Lsm::open(&home.lsm(), RESTORE_BLOCKS_BYTES).map_err(StartError::Lsm)?;
     let ring = Ring::new(partitions);
     let placed = |(key, set): (Key, Siblings)| (Place::of(ring, &key), set);
-    lsm.ingest_sets(sets.map(|set| set.map(placed).map_err(Restoring::Sets))).map_err(|failed| match failed {
+    lsm.ingest_sets(ring, sets.map(|set| set.map(placed).map_err(Restoring::Sets))).map_err(|failed| match failed {
         Restoring::Sets(error) => error,
         Restoring::Lsm(error) => StartError::Lsm(error).into(),
     })?;

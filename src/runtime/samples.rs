@@ -14,6 +14,7 @@ use super::holdings::Holdings;
 use super::mail::{Arrival, Caller, Errand, Job, NOTICES_MAX, Notice, Wish};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
+use crate::protocol::antientropy::Forest;
 use crate::protocol::config;
 use crate::protocol::message::NodeInfo;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
@@ -59,7 +60,7 @@ impl World {
             id,
             clock,
             shard: Shard::new(clock.instant(), birth(id)),
-            engine: Engine::new(engine(id), vec![]),
+            engine: Engine::new(engine(id), vec![], Forest::default()),
             ring: ring(),
             cores: CORES,
             info,

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::mail::{Errand, Finished, Job};
-use crate::protocol::io::Unreadable;
+use crate::protocol::io::{Scan, Unreadable};
 use crate::protocol::message::Keys;
 use crate::protocol::ring::{Cores, Ring};
-use crate::protocol::types::{CoreId, Instant, Key, RequestId};
+use crate::protocol::types::{CoreId, Instant, Key, RequestId, ScanId};
 use crate::store::lsm::Lsm;
-use crate::store::{Chunk, Place};
+use crate::store::{Chunk, KeySet, Place};
 
 /// A store thread at work.
 pub struct Storekeeper {
@@ -48,6 +48,7 @@ impl Storekeeper {
             match job {
                 Job::Fetch(keys) => self.fetch(keys),
                 Job::List { id, keys, overlay, deadline } => self.list(id, &keys, overlay, deadline, &mut later),
+                Job::Scan { scan, of, overlay } => self.scan(scan, of, overlay, &mut later),
                 Job::Ingest(chunk) => self.ingest(chunk, &mut later),
                 Job::End => return,
             }
@@ -87,6 +88,21 @@ impl Storekeeper {
             Err(error) => Err(unreadable(&error)),
         };
         self.tell(Finished::Listed { id, page });
+    }
+
+    /// Nobody waits for a scan as a client does, and whatever looks for keys goes on from page to page: the bound on
+    /// each ([`Lsm::scan`]) is what chunks wait for.
+    fn scan(&self, scan: ScanId, of: Scan, overlay: Vec<KeySet>, later: &mut VecDeque<Job>) {
+        let go_on = || {
+            self.serve_reads(later);
+            !later.iter().any(|job| matches!(job, Job::End))
+        };
+        let page = match self.lsm.scan(self.ring, of, overlay, go_on) {
+            Ok(Some(page)) => Ok(page),
+            Ok(None) => Err(Unreadable { reason: "the core has ended".to_owned() }),
+            Err(error) => Err(unreadable(&error)),
+        };
+        self.tell(Finished::Scanned { scan, page });
     }
 
     fn fetch(&self, keys: Vec<Key>) {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::layout::{self, Place};
+use crate::protocol::antientropy::PartitionTree;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Hint;
 use crate::protocol::replica::Remembered;
@@ -19,15 +20,20 @@ use crate::wire::sets;
 /// finds it, the pointers, their counts.
 const ENTRY_BYTES: usize = 192;
 
+/// What is held of a key: `None` when it is known to have no set.
+pub type Set = Option<Arc<Siblings>>;
+
 /// A key and its newest durable state.
-pub type KeySet = (Key, Arc<Siblings>);
+pub type KeySet = (Key, Set);
 
 /// Entries for the LSM tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// By partition; no key twice.
+    /// By partition; no key twice. A key without a set is deleted.
     sets: Vec<Vec<KeySet>>,
     keys: usize,
+    /// Of the partitions whose sets it changes, as they are with all of them.
+    trees: BTreeMap<Partition, Arc<PartitionTree>>,
     /// By the tree's key; `None` forgets.
     operations: BTreeMap<Vec<u8>, Option<Remembered>>,
     /// By the tree's key, whether it counted; `None` deletes.
@@ -39,12 +45,12 @@ pub struct Chunk {
 
 impl Chunk {
     /// Adds a key that the chunk does not hold. Returns where it stands among those of its partition.
-    pub fn add_set(&mut self, place: Place, set: Arc<Siblings>) -> u32 {
+    pub fn add_set(&mut self, place: Place, set: Set) -> u32 {
         let partition = usize::from(place.partition.0);
         if self.sets.len() <= partition {
             self.sets.resize_with(partition + 1, Vec::new);
         }
-        self.bytes += set_bytes(&place.key, &set);
+        self.bytes += set_bytes(&place.key, set.as_deref());
         self.keys += 1;
         let sets = &mut self.sets[partition];
         sets.push((place.key, set));
@@ -52,10 +58,21 @@ impl Chunk {
     }
 
     /// Puts the newest state of a key that stands `at` that place of its partition.
-    pub fn replace_set(&mut self, partition: Partition, at: u32, set: Arc<Siblings>) {
+    pub fn replace_set(&mut self, partition: Partition, at: u32, set: Set) {
         let (_, held) = &mut self.sets[usize::from(partition.0)][at as usize];
-        self.bytes = self.bytes + set.bytes() as u64 - held.bytes() as u64;
+        let bytes = |set: &Set| set.as_ref().map_or(0, |set| set.bytes()) as u64;
+        self.bytes = self.bytes + bytes(&set) - bytes(held);
         *held = set;
+    }
+
+    /// Puts the tree of a partition, as it is with all that the chunk holds of it.
+    pub fn put_tree(&mut self, partition: Partition, tree: Arc<PartitionTree>) {
+        self.trees.insert(partition, tree);
+    }
+
+    /// The partitions of which it holds keys.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> {
+        (0..).map(Partition).zip(&self.sets).filter(|(_, sets)| !sets.is_empty()).map(|(partition, _)| partition)
     }
 
     /// Remembers what came of an operation.
@@ -137,8 +154,8 @@ impl Chunk {
                 key.clear();
                 layout::put_set_key(&mut key, partition, name.as_bytes());
                 value.clear();
-                sets::put_set(&mut value, set);
-                put(&key, Some(&value))?;
+                set.iter().for_each(|set| sets::put_set(&mut value, set));
+                put(&key, set.as_ref().map(|_| &value[..]))?;
             }
         }
         let closed_below = self.closed_below.map(layout::closed_below_entry);
@@ -147,6 +164,10 @@ impl Chunk {
         self.operations.iter().try_for_each(|(key, remembered)| {
             let value = remembered.as_ref().map(layout::encode_remembered);
             put(key, value.as_deref())
+        })?;
+        self.trees.iter().try_for_each(|(partition, tree)| {
+            let (key, value) = layout::tree_entry(*partition, tree);
+            put(&key, (!tree.is_empty()).then_some(&value))
         })
     }
 
@@ -175,8 +196,8 @@ impl Chunk {
     }
 }
 
-fn set_bytes(key: &Key, set: &Siblings) -> u64 {
-    (ENTRY_BYTES + key.as_bytes().len() + set.bytes()) as u64
+fn set_bytes(key: &Key, set: Option<&Siblings>) -> u64 {
+    (ENTRY_BYTES + key.as_bytes().len() + set.map_or(0, Siblings::bytes)) as u64
 }
 
 fn operation_bytes(key: &[u8], remembered: Option<&Remembered>) -> u64 {
@@ -203,9 +224,9 @@ mod tests {
             chunk.remember(&place, remembered(&append));
             match name {
                 "b" if chunk.sets_of(place.partition).len() == 1 => {
-                    chunk.replace_set(place.partition, 0, state(&append));
+                    chunk.replace_set(place.partition, 0, Some(state(&append)));
                 }
-                _ => assert_eq!(chunk.add_set(place, state(&append)), 0),
+                _ => assert_eq!(chunk.add_set(place, Some(state(&append))), 0),
             }
         }
         chunk.set_position(log_id(2), AppendId(3));
@@ -245,11 +266,14 @@ mod tests {
         let mut put = |bytes: usize| shard.put("a", &vec![0; bytes], &Siblings::default());
         let (first, second) = (put(1_000), put(10));
         let place = Place::of(ring(), &first.key);
-        let at = chunk.add_set(place.clone(), state(&first));
+        let at = chunk.add_set(place.clone(), Some(state(&first)));
         let large = chunk.bytes();
-        chunk.replace_set(place.partition, at, state(&second));
+        chunk.replace_set(place.partition, at, Some(state(&second)));
 
-        assert_eq!((chunk.sets_of(place.partition), chunk.len()), (&[(second.key.clone(), state(&second))][..], 1));
+        assert_eq!(
+            (chunk.sets_of(place.partition), chunk.len()),
+            (&[(second.key.clone(), Some(state(&second)))][..], 1)
+        );
         assert_eq!(large - chunk.bytes(), 990);
     }
 }

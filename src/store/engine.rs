@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chunk::{Chunk, KeySet};
-use super::resident::{Resident, Set};
+use super::chunk::{Chunk, KeySet, Set};
+use super::resident::Resident;
 use super::wal::log::LogConfig;
 use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
+use crate::protocol::antientropy::{BRANCHES, Forest, PartitionLeaf, PartitionTree, Shift};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::{Append, Arrived, Change, Held};
+use crate::protocol::io::{Append, Arrived, Change, Held, Survey, Surveyed};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::{AppendId, Instant, Key, OperationId};
@@ -137,6 +138,8 @@ pub struct Engine {
     config: EngineConfig,
     log: Log,
     resident: Resident,
+    /// The trees of all that is durable.
+    forest: Forest,
     /// When the overlay was first seen to hold something.
     overlay_since: Option<Instant>,
     frozen: Option<Frozen>,
@@ -168,12 +171,14 @@ enum Ingestion {
 }
 
 impl Engine {
-    /// The store of a core that begins a new log. Whatever earlier logs held is in the tree.
-    pub fn new(config: EngineConfig, spares: Vec<SpareSegment>) -> Engine {
+    /// The store of a core that begins a new log. Whatever earlier logs held is in the tree, and `forest` has the hash
+    /// trees of what it holds of the core's partitions.
+    pub fn new(config: EngineConfig, spares: Vec<SpareSegment>, forest: Forest) -> Engine {
         assert!(config.chunk_bytes <= config.overlay_bytes_max, "a chunk fits into the overlay");
         Engine {
             log: Log::new(config.log, spares),
             resident: Resident::new(config.ring, config.cache_bytes, config.seed),
+            forest,
             overlay_since: None,
             frozen: None,
             hits: 0,
@@ -399,12 +404,26 @@ impl Engine {
         frozen.ingestion = Ingestion::Failed { full, until };
     }
 
-    /// The keys of a partition that are durable, not yet in the tree, and `wanted`, in order, with their states: to be
-    /// merged over a listing of the tree. All that a page needs is asked for first: what leaves the overlay while the
+    /// The keys of a partition that are durable, not yet in the tree, and `wanted`, in order, with their states (`None`
+    /// where the tree's is to be deleted): to be merged over a listing of the tree. All that a page needs is asked for first: what leaves the overlay while the
     /// tree is read is in both, else in neither.
     pub fn newer_than_tree(&self, partition: Partition, wanted: impl Fn(&Key) -> bool) -> Vec<&KeySet> {
         let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
         self.resident.dirty_of(partition, frozen, wanted)
+    }
+
+    /// What the trees of all that is durable say.
+    pub fn survey(&self, of: &Survey) -> Surveyed {
+        let tree = |partition, digests: &dyn Fn(&PartitionTree) -> Vec<u64>| {
+            Surveyed::Digests(self.forest.tree(partition).map_or(vec![0; BRANCHES], digests))
+        };
+        match of {
+            Survey::Sums(partitions) => {
+                Surveyed::Sums(partitions.iter().map(|partition| self.forest.sum(*partition)).collect())
+            }
+            Survey::Branches(partition) => tree(*partition, &|tree| tree.branches().to_vec()),
+            Survey::Leaves(partition, branch) => tree(*partition, &|tree| tree.leaves_of(*branch).to_vec()),
+        }
     }
 
     /// Numbers for the metrics.
@@ -438,18 +457,19 @@ impl Engine {
     /// Takes in a record that has become durable.
     fn show(&mut self, Append { key, change, .. }: Append) {
         match change {
-            Change::Version(Arrived { state, remember, .. }) => {
-                self.show_state(key, state, remember.map(|remembered| *remembered));
+            Change::Version(Arrived { state, remember, shift, .. }) => {
+                self.show_state(key, Some(state), shift, remember.map(|remembered| *remembered));
             }
-            Change::Drop { .. } => todo!("store"),
-            Change::Set { state, remember, .. } => self.show_state(key, state, remember),
+            Change::Set { state, remember, shift, .. } => self.show_state(key, Some(state), shift, remember),
+            Change::Drop { shift } => self.show_state(key, None, shift, None),
             Change::Hint(hint) => self.resident.hint(&key, hint),
             Change::Delivered { target } => self.resident.deliver(&key, target),
         }
     }
 
-    /// Lets readers see a state that has become durable.
-    fn show_state(&mut self, key: Key, state: Arc<Siblings>, remember: impl IntoIterator<Item = Remembered>) {
+    /// Lets readers see a state that has become durable, and the trees.
+    fn show_state(&mut self, key: Key, state: Set, shift: Shift, remember: impl IntoIterator<Item = Remembered>) {
+        self.forest.apply(self.config.ring.partition(&key), PartitionLeaf::of(self.config.ring, &key), shift);
         if let Some(overtaken) = self.fetches.get_mut(&key) {
             *overtaken = true;
         }
@@ -468,7 +488,11 @@ impl Engine {
     }
 
     fn freeze(&mut self) -> Arc<Chunk> {
-        let chunk = Arc::new(self.resident.freeze(self.config.log.id, self.log.synced()));
+        let mut chunk = self.resident.freeze(self.config.log.id, self.log.synced());
+        for partition in chunk.partitions().collect::<Vec<_>>() {
+            chunk.put_tree(partition, self.forest.share(partition).expect("what changed a set changed a tree"));
+        }
+        let chunk = Arc::new(chunk);
         self.overlay_since = None;
         self.log_bytes_frozen = std::mem::take(&mut self.log_bytes);
         self.frozen = Some(Frozen { chunk: chunk.clone(), ingestion: Ingestion::UnderWay });

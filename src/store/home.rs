@@ -27,7 +27,8 @@ use crate::wire::reader::put_count;
 use crate::wire::{Reader, WireError};
 
 const MAGIC: &[u8; 8] = b"SLOOPNOD";
-const FORMAT: u32 = 1;
+/// Format 1 had no hash trees.
+const FORMAT: u32 = 2;
 
 /// Actors whose names a directory still knows. An actor beyond it shows as its number; nothing else hangs on it.
 const ACTORS_MAX: usize = 4_096;
@@ -528,9 +529,9 @@ mod tests {
             assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Damaged { .. })), "byte {at}");
         }
         let mut newer = good.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         fs::write(dir.path().join("node"), &newer).unwrap();
-        assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Format { found: 2, .. })));
+        assert!(matches!(Home::open(dir.path(), founding()), Err(HomeError::Format { found: 3, .. })));
 
         fs::remove_file(dir.path().join("node")).unwrap();
         fs::write(dir.path().join("wal/00000001.seg"), b"data").unwrap();
@@ -543,7 +544,7 @@ mod tests {
         identity.starts = 2;
         identity.clean = Some(vec![Left { actor: ActorId(3), counter: 4, last: AppendId(5) }]);
         identity.actors = vec![ActorId(3)];
-        let golden = "534c4f4f504e4f440100000007000000000000000000000000000000080000000000000000000000\
+        let golden = "534c4f4f504e4f440200000007000000000000000000000000000000080000000000000000000000\
                       00000000000409000000000000000200000000000000000000000000000000000000000000000101\
                       000000030000000000000004000000000000000500000000000000010000000300000000000000";
         let bytes = encode(&identity);

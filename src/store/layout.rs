@@ -8,6 +8,7 @@
 //!      "closed-below"                                                    start u64
 //!      "position", core u16                                              start u64, sequence number u64
 //! 'o', partition u16, key length u16, key, operation id                  remember (wire::sets)
+//! 't', partition u16                                                     keys u64, buried u64, bytes u64, 256 x leaf u64
 //! ```
 //! Integers in keys are big-endian, so that the tree's order is theirs; integers in values are little-endian, as
 //! everywhere else.
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::protocol::antientropy::{LEAVES, PartitionTree};
 use crate::protocol::io::Hint;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
@@ -26,6 +28,7 @@ const HINT: u8 = b'h';
 const SET: u8 = b'k';
 const META: u8 = b'm';
 const OPERATION: u8 = b'o';
+const TREE: u8 = b't';
 
 const CLOSED_BELOW: &[u8] = b"closed-below";
 const POSITION: &[u8] = b"position";
@@ -211,6 +214,44 @@ pub fn encode_remembered(remembered: &Remembered) -> Bytes {
     value.freeze()
 }
 
+/// The first byte of every tree's key.
+pub const fn tree_prefix() -> [u8; 1] {
+    [TREE]
+}
+
+/// The entry that holds the hash tree of a partition.
+pub fn tree_entry(partition: Partition, tree: &PartitionTree) -> (Vec<u8>, Vec<u8>) {
+    let sum = tree.sum();
+    let parts = [sum.keys, sum.buried, sum.bytes].into_iter().chain(*tree.leaves());
+    (tree_key(partition), parts.flat_map(u64::to_le_bytes).collect())
+}
+
+/// The tree's key for the hash tree of a partition.
+pub fn tree_key(partition: Partition) -> Vec<u8> {
+    [&[TREE][..], &partition.0.to_be_bytes()].concat()
+}
+
+/// The hash tree that an entry holds, and of which partition.
+///
+/// # Errors
+/// [`LayoutError`] when it is no such entry.
+pub fn decode_tree(key: &[u8], value: &[u8]) -> Result<(Partition, PartitionTree), LayoutError> {
+    let [TREE, high, low] = key else {
+        return Err(LayoutError::Key(key.to_vec()));
+    };
+    let unreadable = |cause| LayoutError::Value { key: key.to_vec(), cause };
+    let tree = get_tree(&mut Reader::new(value)).map_err(unreadable)?;
+    Ok((Partition(u16::from_be_bytes([*high, *low])), tree))
+}
+
+fn get_tree(from: &mut Reader) -> Result<PartitionTree, WireError> {
+    let (keys, buried, bytes) = (from.u64("keys")?, from.u64("buried keys")?, from.u64("bytes")?);
+    let mut leaves = [0; LEAVES];
+    leaves.iter_mut().try_for_each(|leaf| from.u64("leaf").map(|digest| *leaf = digest))?;
+    from.end()?;
+    Ok(PartitionTree::from_parts(keys, buried, bytes, leaves))
+}
+
 /// The entry that closes all logs of earlier starts than `start`.
 pub fn closed_below_entry(start: u64) -> (Vec<u8>, Vec<u8>) {
     ([&[META], CLOSED_BELOW].concat(), start.to_le_bytes().to_vec())
@@ -341,6 +382,21 @@ mod tests {
         for foreign in [&key[..11], &key[1..], b"h", b"h\0\0\0\0\0\0\0\x07\x01"] {
             assert_eq!(decode_hint(foreign, &[1]), Err(LayoutError::Key(foreign.to_vec())));
         }
+    }
+
+    #[test]
+    fn a_tree_reads_back_and_a_foreign_one_is_refused() {
+        let mut leaves = [0; LEAVES];
+        leaves[1] = 0x0102;
+        let tree = PartitionTree::from_parts(3, 2, 1 << 40, leaves);
+        let (key, value) = tree_entry(Partition(258), &tree);
+        assert_eq!((&key[..], value.len()), (&b"t\x01\x02"[..], 24 + 8 * LEAVES));
+        let head = "0300000000000000 0200000000000000 0000000000010000 0000000000000000 0201000000000000";
+        assert_eq!(hex::encode(&value[..40]), head.replace(' ', ""));
+
+        assert_eq!(decode_tree(&key, &value), Ok((Partition(258), tree)));
+        assert!(matches!(decode_tree(&key, &value[1..]), Err(LayoutError::Value { .. })));
+        assert!(matches!(decode_tree(&key[1..], &value), Err(LayoutError::Key(_))));
     }
 
     #[test]

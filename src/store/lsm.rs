@@ -7,7 +7,7 @@ mod manifest;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,10 +15,12 @@ use bytes::Bytes;
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, KeySet, Set};
 use super::layout::{self, Known, LayoutError, Place};
+use super::scan::Scanner;
+use crate::protocol::antientropy::{Forest, PartitionLeaf, PartitionTree, Shift};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::Hint;
+use crate::protocol::io::{Hint, Scan, ScanPage};
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
@@ -38,6 +40,10 @@ const LEVEL_0_TABLES_MAX: usize = 2 * LEVEL_0_TABLES as usize;
 
 /// Entries that are written or read between two looks for other work.
 const SLICE: usize = 512;
+
+/// Keys of the tree that are looked at for one page of a scan, at most: a few hundredths of a second, for which chunks
+/// may wait.
+const SCANNED_MAX: usize = 32_768;
 
 /// The LSM tree failed.
 #[derive(Debug, thiserror::Error)]
@@ -166,18 +172,27 @@ impl Lsm {
         })
     }
 
-    /// Takes in sets in strictly ascending order of their places, all or none.
+    /// Takes in sets in strictly ascending order of their places, with their hash trees, all or none. The tree must
+    /// hold nothing before.
     ///
     /// # Errors
     /// Those of the sets, and [`LsmError`]; nothing was taken in.
     pub fn ingest_sets<E: From<LsmError>>(
         &self,
+        ring: Ring,
         mut placed: impl Iterator<Item = Result<(Place, Siblings), E>>,
     ) -> Result<(), E> {
+        let mut forest = Forest::default();
         self.ingest_spelled(|put| {
             placed.try_for_each(|set| {
                 let (place, set) = set?;
-                Ok(put(&place.set_key(), Some(&sets::encode_set(&set)))?)
+                let shift = Shift::between(&place.key, None, Some(&set));
+                forest.apply(place.partition, PartitionLeaf::of(ring, &place.key), shift);
+                Ok::<_, E>(put(&place.set_key(), Some(&sets::encode_set(&set)))?)
+            })?;
+            forest.trees().try_for_each(|(partition, tree)| {
+                let (key, value) = layout::tree_entry(partition, tree);
+                Ok(put(&key, Some(&value))?)
             })
         })
     }
@@ -216,6 +231,30 @@ impl Lsm {
             known.learn(&key, &value).map_err(|cause| self.foreign(cause))?;
         }
         Ok(known)
+    }
+
+    /// The hash tree of a partition, as the sets here make it; none where there are none.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn tree(&self, partition: Partition) -> Result<Option<PartitionTree>, LsmError> {
+        let key = layout::tree_key(partition);
+        let Some(value) = self.data.get(&key).map_err(|cause| self.error("cannot read", cause))? else {
+            return Ok(None);
+        };
+        layout::decode_tree(&key, &value).map(|(_, tree)| Some(tree)).map_err(|cause| self.foreign(cause))
+    }
+
+    /// The hash trees of all partitions, as the sets here make them.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn forest(&self) -> Result<Forest, LsmError> {
+        let mut forest = Forest::default();
+        for (partition, tree) in self.all(layout::tree_prefix(), layout::decode_tree)? {
+            forest.put(partition, Arc::new(tree));
+        }
+        Ok(forest)
     }
 
     /// The operations that are remembered, by key.
@@ -299,6 +338,50 @@ impl Lsm {
             }
         }
         Ok(Some(page(found, limit)))
+    }
+
+    /// A page of the sets of a partition, as the tree and what is newer in memory hold them together: `newer` are those
+    /// of the scan's keys that memory holds, in order. The page ends behind [`SCANNED_MAX`] keys at the latest. `go_on`
+    /// is asked now and then; without it there is no page.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn scan(
+        &self,
+        ring: Ring,
+        of: Scan,
+        newer: Vec<KeySet>,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Option<ScanPage>, LsmError> {
+        let mut scanner = Scanner::new(of.want);
+        let mut newer = newer.into_iter().peekable();
+        let after = of.after.map(|key| Place { partition: of.partition, key });
+        let range = page_range(of.partition, b"", after.as_ref());
+        for (at, entry) in range.into_iter().flat_map(|range| self.data.range(range)).enumerate() {
+            if at % SLICE == SLICE - 1 && !go_on() {
+                return Ok(None);
+            }
+            let (key, value) = entry.into_inner().map_err(|cause| self.error("cannot read", cause))?;
+            let place = Place::from_set_key(&key).map_err(|cause| self.foreign(cause))?;
+            while let Some((before, set)) = newer.next_if(|(before, _)| *before < place.key) {
+                if take_set(&mut scanner, before, set).is_break() {
+                    return Ok(Some(scanner.end()));
+                }
+            }
+            let set = match newer.next_if(|(key, _)| *key == place.key) {
+                Some((_, set)) => set,
+                None if !of.leaves.contains(PartitionLeaf::of(ring, &place.key)) => None,
+                None => Some(Arc::new(self.decode(&key, &value)?)),
+            };
+            if take_set(&mut scanner, place.key.clone(), set).is_break() {
+                return Ok(Some(scanner.end()));
+            }
+            if at == SCANNED_MAX {
+                return Ok(Some(scanner.end_behind(place.key)));
+            }
+        }
+        let _full = newer.try_for_each(|(key, set)| take_set(&mut scanner, key, set));
+        Ok(Some(scanner.end()))
     }
 
     /// All sets as they are now, by place, whatever is written meanwhile.
@@ -394,6 +477,13 @@ fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Opt
 
 fn taken_if_live((place, live): (Place, bool)) -> Option<Key> {
     live.then_some(place.key)
+}
+
+fn take_set(scanner: &mut Scanner, key: Key, set: Set) -> ControlFlow<()> {
+    match set {
+        Some(set) => scanner.take(key, set),
+        None => ControlFlow::Continue(()),
+    }
 }
 
 fn page(mut found: Vec<Key>, limit: usize) -> Page {

@@ -15,6 +15,7 @@ pub mod chunk;
 pub mod resident;
 pub mod engine;
 pub mod recovery;
+pub mod scan;
 #[cfg(feature = "daemon")]
 pub mod lsm;
 pub mod snapshot;
@@ -23,7 +24,7 @@ pub mod memory;
 #[cfg(test)]
 mod samples;
 
-pub use chunk::Chunk;
+pub use chunk::{Chunk, KeySet};
 pub use engine::{Engine, EngineConfig, EngineStats, Lookup, Refusal};
 pub use layout::{Known, Place};
 pub use resident::FORESEEN_MAX;

@@ -10,9 +10,10 @@ use super::chunk::Chunk;
 use super::resident::Resident;
 use super::wal::record::Record;
 use super::wal::{Replay, ReplayError};
+use crate::protocol::antientropy::{Forest, PartitionLeaf, PartitionTree, Shift};
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::io::Unreadable;
-use crate::protocol::ring::Ring;
+use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::{Key, LogId};
 
 /// What was replayed cannot be put together. Nothing was changed.
@@ -43,7 +44,8 @@ pub enum RecoveryError {
 }
 
 /// Merges what was replayed, by key, over what the tree holds (`base`, which is asked only for keys whose first record
-/// does not tell their whole set), into the chunk that closes all logs below `start`. `seed` is drawn as for
+/// does not tell their whole set), into the chunk that closes all logs below `start`. The hash trees of their partitions
+/// (`tree`) are moved on by what each record says that it did to them, and go with it. `seed` is drawn as for
 /// [`Resident::new`].
 ///
 /// # Errors
@@ -54,37 +56,53 @@ pub fn recover(
     start: u64,
     seed: u64,
     base: impl FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>,
+    tree: impl FnMut(Partition) -> Result<Option<PartitionTree>, Unreadable>,
 ) -> Result<Chunk, RecoveryError> {
     let bytes: usize = replay.logs.values().flatten().map(|logged| logged.frame.bytes()).sum();
-    let mut recovery = Recovery { base, sets: Resident::new(ring, bytes as u64, seed) };
+    let sets = Resident::new(ring, bytes as u64, seed);
+    let mut recovery = Recovery { base, tree, ring, sets, forest: Forest::default() };
     for (log, records) in &replay.logs {
         records.iter().try_for_each(|logged| recovery.take(*log, logged.decode(*log)?))?;
     }
     let mut chunk = recovery.sets.into_overlay();
+    recovery.forest.trees().for_each(|(partition, tree)| chunk.put_tree(partition, Arc::clone(tree)));
     chunk.close_below(start);
     Ok(chunk)
 }
 
-struct Recovery<F> {
-    base: F,
+struct Recovery<B, T> {
+    base: B,
+    tree: T,
+    ring: Ring,
     /// Nothing of it is in the tree, so nothing goes.
     sets: Resident,
+    forest: Forest,
 }
 
-impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
+impl<B, T> Recovery<B, T>
+where
+    B: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>,
+    T: FnMut(Partition) -> Result<Option<PartitionTree>, Unreadable>,
+{
     fn take(&mut self, log: LogId, record: Record) -> Result<(), RecoveryError> {
         match record {
-            Record::Set { key, set, remember } => {
+            Record::Set { key, set, remember, shift } => {
+                self.grow(&key, shift)?;
                 let merged = self.before(&key)?.merge(&set);
                 remember.into_iter().for_each(|remembered| self.sets.remember(&key, remembered));
-                self.sets.put(key, Arc::new(merged));
+                self.sets.put(key, Some(Arc::new(merged)));
             }
-            Record::Update { key, update, remember, whole } => {
+            Record::Update { key, update, remember, whole, shift } => {
+                self.grow(&key, shift)?;
                 let set = if whole { self.whole(log, &key, &update)? } else { self.applied(log, &key, &update)? };
                 if let Some(remembered) = remember {
                     self.sets.remember(&key, remembered);
                 }
-                self.sets.put(key, Arc::new(set));
+                self.sets.put(key, Some(Arc::new(set)));
+            }
+            Record::Drop { key, shift } => {
+                self.grow(&key, shift)?;
+                self.sets.put(key, None);
             }
             Record::Hint { key, hint } => self.sets.hint(&key, hint),
             Record::Delivered { key, target } => self.sets.deliver(&key, target),
@@ -103,10 +121,19 @@ impl<F: FnMut(&Key) -> Result<Option<Arc<Siblings>>, Unreadable>> Recovery<F> {
 
     /// The state that the next record of a key comes upon.
     fn before(&mut self, key: &Key) -> Result<Arc<Siblings>, RecoveryError> {
-        if let Some(Some(set)) = self.sets.get(key) {
-            return Ok(set.clone());
+        match self.sets.get(key) {
+            Some(set) => Ok(set.clone().unwrap_or_default()),
+            None => Ok((self.base)(key)?.unwrap_or_default()),
         }
-        Ok((self.base)(key)?.unwrap_or_default())
+    }
+
+    fn grow(&mut self, key: &Key, shift: Shift) -> Result<(), RecoveryError> {
+        let partition = self.ring.partition(key);
+        if self.forest.tree(partition).is_none() {
+            self.forest.put(partition, Arc::new((self.tree)(partition)?.unwrap_or_default()));
+        }
+        self.forest.apply(partition, PartitionLeaf::of(self.ring, key), shift);
+        Ok(())
     }
 }
 
@@ -133,12 +160,13 @@ mod tests {
     ) -> Result<(Option<Arc<Siblings>>, usize), RecoveryError> {
         let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
         let mut asked = 0;
-        let chunk = recover(&replay, ring(), 2, 7, |_| {
+        let base = |_: &Key| {
             asked += 1;
             Ok(base.cloned())
-        })?;
+        };
+        let chunk = recover(&replay, ring(), 2, 7, base, |_| Ok(None))?;
         let of_a = chunk.sets_of(ring().partition(&key("a")));
-        Ok((of_a.first().map(|(_, set)| set.clone()), asked))
+        Ok((of_a.first().and_then(|(_, set)| set.clone()), asked))
     }
 
     #[test]
@@ -160,7 +188,8 @@ mod tests {
         let stored = state(&shard.put("a", b"1", &Siblings::default()));
         let came = state(&shard.put("a", b"2", &Siblings::default()));
         let merged = Arc::new(stored.merge(&came));
-        let record = replayed(&shard.append("a", Change::Set { state: merged.clone(), came, remember: vec![] }));
+        let (state, remember, shift) = (merged.clone(), vec![], Shift::default());
+        let record = replayed(&shard.append("a", Change::Set { state, came, remember, shift }));
         assert_eq!(recovered(vec![record], Some(&stored)), Ok((Some(merged), 1)));
     }
 
@@ -174,7 +203,8 @@ mod tests {
         let records = log.into_iter().map(|change| replayed(&shard.append("a", change))).collect();
         let replay = Replay { logs: [(log_id(1), records)].into(), tails: vec![] };
 
-        let chunk = recover(&replay, ring(), 2, 7, |_| panic!("a hint is no set")).unwrap();
+        let chunk =
+            recover(&replay, ring(), 2, 7, |_| panic!("a hint is no set"), |_| panic!("nor in a tree")).unwrap();
         let hints: Vec<_> = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"h")).collect();
         let key = |target| layout::hint_key(&Place::of(ring(), &key("a")), target);
         assert_eq!(hints, [(key(one), Some(vec![1])), (key(two), None)]);
@@ -185,11 +215,11 @@ mod tests {
         let mut shard = Shard::new();
         let came = shard.put_as("a", b"1", &Siblings::default(), "op");
         let (came, remember) = (state(&came), vec![remembered(&came)]);
-        let record =
-            replayed(&shard.append("a", Change::Set { state: came.clone(), came, remember: remember.clone() }));
+        let (state, kept, shift) = (came.clone(), remember.clone(), Shift::default());
+        let record = replayed(&shard.append("a", Change::Set { state, came, remember: kept, shift }));
         let replay = Replay { logs: [(log_id(1), vec![record])].into(), tails: vec![] };
 
-        let chunk = recover(&replay, ring(), 2, 7, |_| Ok(None)).unwrap();
+        let chunk = recover(&replay, ring(), 2, 7, |_| Ok(None), |_| Ok(None)).unwrap();
         let operations = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"o"));
         let found = operations.map(|(key, value)| layout::decode_operation(&key, &value.unwrap()).unwrap().1);
         assert_eq!(found.collect::<Vec<_>>(), remember);
@@ -202,13 +232,51 @@ mod tests {
         let beside = replayed(&shard.put_beside("a", b"2", &state(&first)));
         let replay = Replay { logs: [(log_id(1), vec![beside])].into(), tails: vec![] };
         let unreadable = Unreadable { reason: "no luck".to_owned() };
-        let ended = recover(&replay, ring(), 2, 7, |_| Err(unreadable.clone()));
+        let ended = recover(&replay, ring(), 2, 7, |_| Err(unreadable.clone()), |_| Ok(None));
+        assert_eq!(ended, Err(RecoveryError::Unreadable(unreadable.clone())));
+        let ended = recover(&replay, ring(), 2, 7, |_| Ok(None), |_| Err(unreadable.clone()));
         assert_eq!(ended, Err(RecoveryError::Unreadable(unreadable)));
     }
 
     #[test]
+    fn what_was_dropped_is_deleted_and_a_later_write_comes_upon_nothing() {
+        let mut shard = Shard::new();
+        let first = shard.put("a", b"1", &Siblings::default());
+        let stored = state(&first);
+        let gone = |before| Change::Drop { shift: Shift::between(&key("a"), Some(before), None) };
+        let dropped = replayed(&shard.append("a", gone(&stored)));
+        assert_eq!(recovered(vec![dropped.clone()], Some(&stored)), Ok((None, 0)));
+
+        let again = shard.put_beside("a", b"2", &Siblings::default());
+        assert_eq!(recovered(vec![dropped, replayed(&again)], Some(&stored)), Ok((Some(state(&again)), 0)));
+    }
+
+    #[test]
+    fn trees_are_moved_on_from_those_of_the_store() {
+        let mut shard = Shard::new();
+        let (a, b) = (shard.put("a", b"1", &Siblings::default()), shard.put("b", b"1", &Siblings::default()));
+        let over = shard.put("a", b"2", &state(&a));
+        let (mut stored, mut expected) = (Forest::default(), Forest::default());
+        let grow = |forest: &mut Forest, append: &Append| {
+            let shift = Shift::between(&append.key, None, append.state().map(|set| &**set));
+            forest.apply(ring().partition(&append.key), PartitionLeaf::of(ring(), &append.key), shift);
+        };
+        grow(&mut stored, &a);
+        grow(&mut expected, &over);
+        grow(&mut expected, &b);
+
+        let replay = Replay { logs: [(log_id(1), vec![replayed(&b), replayed(&over)])].into(), tails: vec![] };
+        let tree = |partition| Ok(stored.tree(partition).cloned());
+        let chunk = recover(&replay, ring(), 2, 7, |_| Ok(None), tree).unwrap();
+        let trees = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"t"));
+        let trees: Vec<_> = trees.map(|(key, value)| layout::decode_tree(&key, &value.unwrap()).unwrap()).collect();
+        let expected: Vec<_> = expected.trees().map(|(partition, tree)| (partition, (**tree).clone())).collect();
+        assert_eq!(trees, expected);
+    }
+
+    #[test]
     fn a_recovery_of_nothing_still_closes_the_logs() {
-        let chunk = recover(&Replay::default(), ring(), 2, 7, |_| Ok(None)).unwrap();
+        let chunk = recover(&Replay::default(), ring(), 2, 7, |_| Ok(None), |_| Ok(None)).unwrap();
         let keys: Vec<_> = entries(&chunk).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, [b"mclosed-below".to_vec()]);
     }

@@ -19,13 +19,12 @@
 //! Clean entries go by CLOCK with one bit (Corbató, 1968): the hand passes over what was touched since it came by last.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use self::pages::Pages;
-use super::chunk::{Chunk, KeySet};
+use super::chunk::{Chunk, KeySet, Set};
 use super::layout::Place;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Hint;
@@ -53,9 +52,6 @@ const STEP_BYTES: u64 = 64;
 
 /// Look-ups that are worth foreseeing together: more would push each other out of the nearest caches.
 pub const FORESEEN_MAX: usize = 32;
-
-/// What is held of a key: `None` when it is known to have no set.
-pub type Set = Option<Arc<Siblings>>;
 
 /// Entries in one state, and the bytes that they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -162,16 +158,17 @@ impl Resident {
         Some(&entry.set)
     }
 
-    /// Takes in the newest durable state of a key, which the tree does not have yet.
-    pub fn put(&mut self, key: Key, set: Arc<Siblings>) {
+    /// Takes in the newest durable state of a key, which the tree does not have yet: `None` where its set is to be
+    /// deleted there.
+    pub fn put(&mut self, key: Key, set: Set) {
         let hash = self.hash(&key);
-        let bytes = entry_bytes(&key, Some(&set));
+        let bytes = entry_bytes(&key, set.as_deref());
         match self.find(hash, &key) {
             Some(number) => self.rewrite(number, set),
             None => {
                 let partition = self.ring.partition(&key);
                 let at = self.overlay.add_set(Place { partition, key: key.clone() }, set.clone());
-                let entry = Entry { key, set: Some(set), since: self.generation, at, partition, touched: false };
+                let entry = Entry { key, set, since: self.generation, at, partition, touched: false };
                 self.enter(hash, entry);
             }
         }
@@ -317,7 +314,7 @@ impl Resident {
     }
 
     /// A key that has an entry becomes dirty, or has a newer state while it is.
-    fn rewrite(&mut self, number: u32, set: Arc<Siblings>) {
+    fn rewrite(&mut self, number: u32, set: Set) {
         let generation = self.generation;
         let entry = self.pages.get_mut(number);
         let (since, before) = (entry.since, entry.bytes());
@@ -328,7 +325,7 @@ impl Resident {
             entry.at = self.overlay.add_set(place, set.clone());
             entry.since = generation;
         }
-        entry.set = Some(set);
+        entry.set = set;
         entry.touched = true;
         let after = entry.bytes();
         self.share(since).take(before);

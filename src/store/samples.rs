@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::{Operation, Siblings, Supersedes, Write};
 use crate::protocol::io::{Append, Arrived, Change};
 use crate::protocol::replica::Remembered;
@@ -101,8 +102,10 @@ impl Shard {
             written_at: WallTime(9),
         };
         let minted = before.mint(dot, write).unwrap();
+        let held = Some(before).filter(|before| **before != Siblings::default());
+        let shift = Shift::between(&key(name), held, Some(&minted.set));
         let (state, upon, supersedes) = (Arc::new(minted.set), minted.upon, minted.supersedes);
-        self.append(name, Change::Version(Arrived { state, dot, upon, supersedes, remember: None }))
+        self.append(name, Change::Version(Arrived { state, dot, upon, supersedes, remember: None, shift }))
     }
 
     /// Does this to a key.

@@ -8,6 +8,8 @@
 //! a tree, and shifts may come in any order. A root is the XOR of its leaves. Peers compare one digest of many roots
 //! first (DESIGN section 9).
 
+use std::sync::Arc;
+
 use crate::protocol::causality::Siblings;
 use crate::protocol::ring::{self, Partition, Ring};
 use crate::protocol::types::Key;
@@ -59,10 +61,10 @@ pub struct PartitionTree {
     leaves: [u64; LEAVES],
 }
 
-/// The trees of all partitions of which anything was ever held.
+/// The trees of all partitions of which anything was ever held. Clones share them until they differ.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Forest {
-    trees: Vec<Option<Box<PartitionTree>>>,
+    trees: Vec<Option<Arc<PartitionTree>>>,
 }
 
 impl Leaf {
@@ -108,7 +110,15 @@ impl FromIterator<Leaf> for LeafSet {
 
 /// The digest of a key and its set: equal sets of one key have equal ones, whatever is held of other keys.
 pub fn digest(key: &Key, set: &Siblings) -> u64 {
-    seahash::hash(&[ring::hash(key), set.digest()].map(u64::to_le_bytes).concat())
+    digest_under(ring::hash(key), set)
+}
+
+/// The digest of a key of this hash, and its set.
+fn digest_under(hash: u64, set: &Siblings) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&hash.to_le_bytes());
+    bytes[8..].copy_from_slice(&set.digest().to_le_bytes());
+    seahash::hash(&bytes)
 }
 
 /// One digest of the roots of several partitions.
@@ -125,11 +135,12 @@ pub fn is_buried(set: &Siblings) -> bool {
 impl Shift {
     /// From what a key was to what it is.
     pub fn between(key: &Key, before: Option<&Siblings>, after: Option<&Siblings>) -> Shift {
+        let hash = ring::hash(key);
         let measured = |set: Option<&Siblings>| match set {
             None => (0, 0, 0, 0),
             Some(set) => {
-                let bytes = key.as_bytes().len() + set.bytes();
-                (digest(key, set), 1, i8::from(is_buried(set)), i64::try_from(bytes).expect("a set fits in memory"))
+                let bytes = i64::try_from(key.as_bytes().len() + set.bytes()).expect("a set fits in memory");
+                (digest_under(hash, set), 1, i8::from(is_buried(set)), bytes)
             }
         };
         let (was, is) = (measured(before), measured(after));
@@ -162,6 +173,11 @@ impl PartitionTree {
     /// Root, and how much the partition holds.
     pub fn sum(&self) -> Sum {
         self.sum
+    }
+
+    /// Whether it is the tree of a partition that holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.sum == Sum::default() && self.leaves == [0; LEAVES]
     }
 
     /// All leaves.
@@ -198,15 +214,33 @@ impl Forest {
 
     /// Takes in what a write does.
     pub fn apply(&mut self, partition: Partition, leaf: Leaf, shift: Shift) {
-        self.place(partition).get_or_insert_default().apply(leaf, shift);
+        Arc::make_mut(self.place(partition).get_or_insert_default()).apply(leaf, shift);
     }
 
     /// Puts a tree in its place.
-    pub fn put(&mut self, partition: Partition, tree: PartitionTree) {
-        *self.place(partition) = Some(Box::new(tree));
+    pub fn put(&mut self, partition: Partition, tree: Arc<PartitionTree>) {
+        *self.place(partition) = Some(tree);
     }
 
-    fn place(&mut self, partition: Partition) -> &mut Option<Box<PartitionTree>> {
+    /// The tree of a partition as it is now, to be kept while the forest grows on.
+    pub fn share(&self, partition: Partition) -> Option<Arc<PartitionTree>> {
+        self.trees.get(usize::from(partition.0))?.clone()
+    }
+
+    /// All trees, by partition.
+    pub fn trees(&self) -> impl Iterator<Item = (Partition, &Arc<PartitionTree>)> {
+        (0..).map(Partition).zip(&self.trees).filter_map(|(partition, tree)| Some((partition, tree.as_ref()?)))
+    }
+
+    /// The trees of some partitions.
+    pub fn part(&self, wanted: impl Fn(Partition) -> bool) -> Forest {
+        let mut part = Forest::default();
+        let wanted = self.trees().filter(|(partition, _)| wanted(*partition));
+        wanted.for_each(|(partition, tree)| part.put(partition, Arc::clone(tree)));
+        part
+    }
+
+    fn place(&mut self, partition: Partition) -> &mut Option<Arc<PartitionTree>> {
         let at = usize::from(partition.0);
         if self.trees.len() <= at {
             self.trees.resize_with(at + 1, || None);
@@ -271,7 +305,7 @@ mod tests {
     fn leaves_and_digests_never_change() {
         let ring = Ring::new(1_024);
         let leaves: Vec<u8> = (0..4).map(|n| Leaf::of(ring, &key(n)).0).collect();
-        assert_eq!((leaves, digest(&key(1), &set(1, Some("v")))), (vec![], 0));
+        assert_eq!((leaves, digest(&key(1), &set(1, Some("v")))), (vec![114, 7, 165, 192], 0xe179_4bd4_2517_d191));
     }
 
     #[test]

@@ -77,11 +77,9 @@ impl Siblings {
     /// Digest of the dots and the vector: equal sets have equal ones, since a dot names one version for ever.
     pub fn digest(&self) -> u64 {
         let dots = self.versions.iter().map(|version| version.dot).chain(self.vector.dots());
-        let bytes: SmallVec<[u8; 64]> = dots
-            .flat_map(|dot| [dot.actor.0, dot.counter])
-            .chain([self.versions.len() as u64])
-            .flat_map(u64::to_le_bytes)
-            .collect();
+        let words = dots.flat_map(|dot| [dot.actor.0, dot.counter]).chain([self.versions.len() as u64]);
+        let mut bytes: SmallVec<[u8; 64]> = SmallVec::new();
+        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
         seahash::hash(&bytes)
     }
 

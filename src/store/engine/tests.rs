@@ -34,7 +34,7 @@ fn engine_that_keeps(cache_bytes: u64) -> Engine {
         log,
     };
     let spare = |id| SpareSegment { id: SegmentId(id), bytes: 64 * 1024 };
-    Engine::new(config, vec![spare(0), spare(1)])
+    Engine::new(config, vec![spare(0), spare(1)], Forest::default())
 }
 
 fn write(engine: &mut Engine, append: Append) {
@@ -250,7 +250,7 @@ fn what_is_newer_than_the_tree_is_told_by_partition_and_key_and_in_its_newest_st
     keys.sort();
     let all = newer(|_| true);
     assert!(all.iter().map(|(key, _)| key).eq(keys.iter().map(|(_, key)| key)));
-    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key.clone(), state(&new))]);
+    assert_eq!(newer(|wanted| *wanted == key("b")), [(new.key.clone(), Some(state(&new)))]);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_whole_set_is_read_and_its_operations_are_remembered_once_it_is_durable() {
     let came = elsewhere.put_as("a", b"2", &state(&before), "op");
     let (came, remember) = (state(&came), vec![remembered(&came)]);
     let joined = Arc::new(state(&held).merge(&came));
-    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember }));
+    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember, shift: Shift::default() }));
     assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&held)), "it is not durable");
 
     let write = engine.next_write(|| Life(7)).unwrap();
@@ -306,7 +306,9 @@ fn a_fetch_that_a_whole_set_overtook_does_not_serve_the_old_state() {
     let (mut engine, mut shard) = (engine_that_keeps(0), Shard::new());
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
     let came = state(&Shard::new().put("a", b"1", &Siblings::default()));
-    write(&mut engine, shard.append("a", Change::Set { state: came.clone(), came: came.clone(), remember: vec![] }));
+    let shift = Shift::between(&key("a"), None, Some(&came));
+    let change = Change::Set { state: came.clone(), came: came.clone(), remember: vec![], shift };
+    write(&mut engine, shard.append("a", change));
     assert_eq!(engine.on_fetched(key("a"), None), Lookup::Found(came));
 }
 

@@ -8,7 +8,7 @@ const BLOCKS_BYTES: u64 = 1024 * 1024;
 
 fn ingest(lsm: &Lsm, name: &str) {
     let mut chunk = Chunk::default();
-    chunk.add_set(Place::of(ring(), &key(name)), state(&Shard::new().put(name, b"x", &Siblings::default())));
+    chunk.add_set(Place::of(ring(), &key(name)), Some(state(&Shard::new().put(name, b"x", &Siblings::default()))));
     lsm.ingest(&chunk, || {}).unwrap();
 }
 

@@ -5,6 +5,7 @@
 //! - every append that was reported durable is there, and of each log exactly a prefix of what was appended: one that
 //!   explains the sets and the hints together;
 //! - nothing is there that was never appended;
+//! - the hash trees are those of the sets that are there, in the store and, at each step, in every core;
 //! - damage is never reported when nothing was flipped;
 //! - after a bit has turned, what was stated as durable is there, or damage is reported.
 
@@ -39,6 +40,7 @@ struct Tally {
     replayed: usize,
     sets_replayed: usize,
     hints_replayed: usize,
+    drops_replayed: usize,
     ingested: usize,
     segments_reused: usize,
     fetches_overtaken: usize,
@@ -56,6 +58,7 @@ fn tally(seeds: std::ops::Range<u64>, run: fn(u64) -> Tally) -> Tally {
         replayed: sum.replayed + one.replayed,
         sets_replayed: sum.sets_replayed + one.sets_replayed,
         hints_replayed: sum.hints_replayed + one.hints_replayed,
+        drops_replayed: sum.drops_replayed + one.drops_replayed,
         ingested: sum.ingested + one.ingested,
         segments_reused: sum.segments_reused + one.segments_reused,
         fetches_overtaken: sum.fetches_overtaken + one.fetches_overtaken,
@@ -78,6 +81,7 @@ fn every_crash_keeps_what_was_durable_and_brings_nothing_else() {
 
     assert!(tally.crashes == 4_000 && tally.crashes_in_recovery > 1_000, "{tally:?}");
     assert!(tally.sets_replayed > 5_000 && tally.hints_replayed > 5_000, "{tally:?}");
+    assert!(tally.drops_replayed > 3_000, "{tally:?}");
     assert!(tally.tails > 300 && tally.replayed > 50_000 && tally.ingested > 5_000, "{tally:?}");
     assert!(tally.segments_reused > 300 && tally.fetches_overtaken > 30, "{tally:?}");
     assert!(tally.failed > 100, "{tally:?}");

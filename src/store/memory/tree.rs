@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Rng;
+use crate::protocol::antientropy::Forest;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Unreadable;
 use crate::store::chunk::Chunk;
@@ -69,6 +70,19 @@ impl Tree {
         let set = |value: &Bytes| sets::decode_set(value).map(Arc::new);
         let found = self.entries.get(&place.set_key()).map(set).transpose();
         found.map_err(|cause| Unreadable { reason: cause.to_string() })
+    }
+
+    /// The hash trees of all partitions.
+    ///
+    /// # Panics
+    /// When what stands there is none.
+    pub fn forest(&self) -> Forest {
+        let mut forest = Forest::default();
+        for (key, value) in self.entries(layout::tree_prefix()) {
+            let (partition, tree) = layout::decode_tree(key, value).expect("only chunks are in the tree");
+            forest.put(partition, Arc::new(tree));
+        }
+        forest
     }
 
     /// All entries whose keys begin with `prefix`.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::store::samples::{Shard, key, log_id, ring, state};
 
@@ -22,7 +24,7 @@ fn ingest(table: &mut Resident) -> Chunk {
 #[test]
 fn all_that_fits_is_held_and_its_absence_too() {
     let mut table = table(64 * 1024 * 1024);
-    (0..20_000).for_each(|n| table.put(name(n), set(n)));
+    (0..20_000).for_each(|n| table.put(name(n), Some(set(n))));
     (20_000..30_000).for_each(|n| table.keep(name(n), None));
 
     assert!((0..20_000).all(|n| table.get(&name(n)) == Some(&Some(set(n)))));
@@ -35,7 +37,7 @@ fn clean_entries_go_where_the_bound_is_reached_and_dirty_ones_do_not() {
     let mut table = table(256 * 1024);
     // What comes in while the hand goes through the dirty entries.
     let slack = (500 / STEPS * 256) as u64;
-    (0..500).for_each(|n| table.put(name(n), set(n)));
+    (0..500).for_each(|n| table.put(name(n), Some(set(n))));
     for n in 500..10_000 {
         table.keep(name(n), None);
         assert!(table.bytes() <= 256 * 1024 + slack, "{} bytes", table.bytes());
@@ -52,7 +54,7 @@ fn a_large_set_makes_its_own_room() {
     let mut table = table(1024 * 1024);
     (0..10_000).for_each(|n| table.keep(name(n), None));
     let large = state(&Shard::new().put("k", &vec![0; 900 * 1024], &Siblings::default()));
-    table.put(key("large"), large);
+    table.put(key("large"), Some(large));
     assert!(table.bytes() <= 1024 * 1024, "{} bytes", table.bytes());
 }
 
@@ -69,13 +71,13 @@ fn what_is_read_again_and_again_stays() {
 #[test]
 fn an_entry_that_is_written_while_its_state_is_ingested_stays_dirty() {
     let mut table = table(0);
-    table.put(name(1), set(1));
+    table.put(name(1), Some(set(1)));
     let chunk = table.freeze(log_id(1), AppendId(1));
-    table.put(name(1), set(2));
+    table.put(name(1), Some(set(2)));
     table.on_ingested();
     table.make_room(0);
 
-    assert_eq!(chunk.sets_of(ring().partition(&name(1))), [(name(1), set(1))]);
+    assert_eq!(chunk.sets_of(ring().partition(&name(1))), [(name(1), Some(set(1)))]);
     assert_eq!(table.get(&name(1)), Some(&Some(set(2))));
     assert_eq!(table.clean(), Share::default());
     ingest(&mut table);

@@ -358,13 +358,12 @@ fn memory(append: &Append) -> u64 {
             let clocks = CLOCK_ENTRY * (arrived.upon.len() + arrived.state.vector().len());
             arrived.update().version.bytes() + clocks + VERSION * arrived.state.versions().len()
         }
-        Change::Drop { .. } => todo!("store"),
         Change::Set { state, came, remember, .. } => {
             let versions = VERSION * (came.versions().len() + state.versions().len());
             let operations: usize = remember.iter().map(|kept| REMEMBERED + kept.context.bytes()).sum();
             came.bytes() + CLOCK_ENTRY * state.vector().len() + versions + operations
         }
-        Change::Hint(_) | Change::Delivered { .. } => 0,
+        Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => 0,
     };
     (FIXED + append.key.as_bytes().len() + bytes) as u64
 }

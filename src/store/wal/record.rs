@@ -7,19 +7,25 @@
 //! +--------+--------+----------+------+-----------+
 //!
 //! kind 0, statement:  life u64, start u64, core u16, synced u64       begins every write; sequence = the next record's
-//! kind 1, update:     key length u16, key, update, [remember]         applies to what was there
+//! kind 1, update:     key length u16, key, shift, update, [remember]  applies to what was there
 //! kind 2, whole:      the same                                        alone tells the set
-//! kind 3, set:        key length u16, key, set, [remember]*           joins what was there
+//! kind 3, set:        key length u16, key, shift, set, [remember]*    joins what was there
 //! kind 4, hint:       key length u16, key, node u64, counted u8       its set is owed to that node
 //! kind 5, delivered:  key length u16, key, node u64                   owed no longer
+//! kind 6, drop:       key length u16, key, shift                      its set is deleted
+//!
+//! shift:              digest u64, counts u4, length u4, bytes         what it does to the tree of its partition
 //! ```
-//! Little-endian; update, set and remember as `wire::sets` spells them; counted is 0 or 1. The checksum covers the
+//! Little-endian; update, set and remember as `wire::sets` spells them; counted is 0 or 1. Of a shift, counts are
+//! 3 x (keys + 1) + buried + 1, in the lower half of their byte; its bytes are so many as the length says, of a number
+//! whose lowest bit is the sign: most shifts take ten bytes, and none more than 17. The checksum covers the
 //! segment's life, then the length, then all from the sequence number on. A statement names its life and log itself, so
 //! that it can still be believed when the header of its segment is lost.
 
 use bytes::{Buf, BufMut, Bytes};
 
 use super::segment::Life;
+use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::config::KEY_BYTES_MAX;
 use crate::protocol::io::{Append, Arrived, Change, Hint};
@@ -41,6 +47,7 @@ const WHOLE: u8 = 2;
 pub(in crate::store) const SET: u8 = 3;
 pub(in crate::store) const HINT: u8 = 4;
 pub(in crate::store) const DELIVERED: u8 = 5;
+pub(in crate::store) const DROP: u8 = 6;
 
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +62,8 @@ pub enum Record {
         remember: Option<Remembered>,
         /// The key's set after it is `update.whole()`, whatever stood there before.
         whole: bool,
+        /// What that did to the tree of its partition.
+        shift: Shift,
     },
     /// A whole set came in, to be joined with what was there.
     Set {
@@ -64,6 +73,15 @@ pub enum Record {
         set: Siblings,
         /// What to remember of the operations that came with it.
         remember: Vec<Remembered>,
+        /// What that did to the tree of its partition.
+        shift: Shift,
+    },
+    /// The key's set is gone.
+    Drop {
+        /// Its key.
+        key: Key,
+        /// What that did to the tree of its partition.
+        shift: Shift,
     },
     /// The key's set is owed to a node.
     Hint {
@@ -169,6 +187,7 @@ impl Frame {
                 Record::Hint { key, hint: Hint { target, counted: layout::get_counted(&mut reader)? } }
             }
             DELIVERED => Record::Delivered { key, target: NodeId(reader.u64("target")?) },
+            DROP => Record::Drop { key, shift: get_shift(&mut reader)? },
             kind => {
                 return Err(WireError::Unknown { what: "record kind", tag: kind.into() });
             }
@@ -179,21 +198,52 @@ impl Frame {
 }
 
 fn get_update(from: &mut Reader, key: Key, whole: bool) -> Result<Record, WireError> {
+    let shift = get_shift(from)?;
     let update = sets::get_update(from)?;
     let remember = match from.left() {
         0 => None,
         _ => Some(sets::get_remembered(from)?),
     };
-    Ok(Record::Update { key, update, remember, whole })
+    Ok(Record::Update { key, update, remember, whole, shift })
 }
 
 fn get_set(from: &mut Reader, key: Key) -> Result<Record, WireError> {
+    let shift = get_shift(from)?;
     let set = sets::get_set(from)?;
     let mut remember = Vec::new();
     while from.left() != 0 {
         remember.push(sets::get_remembered(from)?);
     }
-    Ok(Record::Set { key, set, remember })
+    Ok(Record::Set { key, set, remember, shift })
+}
+
+fn get_shift(from: &mut Reader) -> Result<Shift, WireError> {
+    let digest = from.u64("digest of a shift")?;
+    let head = from.u8("counts of a shift")?;
+    let (counts, length) = (head & 0x0f, usize::from(head >> 4));
+    let Some((keys, buried)) = counted(counts).filter(|_| length <= 8) else {
+        return Err(WireError::Unknown { what: "counts of a shift", tag: head.into() });
+    };
+    let mut bytes = 0;
+    for at in 0..length {
+        bytes |= u64::from(from.u8("bytes of a shift")?) << (8 * at);
+    }
+    Ok(Shift { digest, keys, buried, bytes: (bytes >> 1).cast_signed() ^ -(bytes & 1).cast_signed() })
+}
+
+/// The keys and the buried ones that a number from 0 to 8 stands for.
+fn counted(counts: u8) -> Option<(i8, i8)> {
+    let part = |third: u8| [-1, 0, 1].get(usize::from(third)).copied();
+    Some((part(counts / 3)?, part(counts % 3)?))
+}
+
+fn put_shift(out: &mut Vec<u8>, Shift { digest, keys, buried, bytes }: Shift) {
+    let bytes = (bytes.cast_unsigned() << 1) ^ (bytes >> 63).cast_unsigned();
+    let length = 8 - bytes.leading_zeros() / 8;
+    let counts = 3 * (keys + 1) + buried + 1;
+    out.put_u64_le(digest);
+    out.put_u8(counts.cast_unsigned() | (length as u8) << 4);
+    out.put_uint_le(bytes, length as usize);
 }
 
 /// Appends the record of an append.
@@ -202,14 +252,16 @@ pub fn put_append(out: &mut Vec<u8>, life: Life, append: &Append) {
         put_bytes16(out, append.key.as_bytes());
         match &append.change {
             Change::Version(arrived) => {
+                put_shift(out, arrived.shift);
                 sets::put_update(out, arrived.update());
                 arrived.remember.iter().for_each(|remembered| sets::put_remembered(out, remembered));
             }
-            Change::Set { came, remember, .. } => {
+            Change::Set { came, remember, shift, .. } => {
+                put_shift(out, *shift);
                 sets::put_set(out, came);
                 remember.iter().for_each(|remembered| sets::put_remembered(out, remembered));
             }
-            Change::Drop { .. } => todo!("store"),
+            Change::Drop { shift } => put_shift(out, *shift),
             Change::Hint(Hint { target, counted }) => {
                 out.put_u64_le(target.0);
                 out.put_u8(u8::from(*counted));
@@ -224,7 +276,7 @@ fn kind(change: &Change) -> u8 {
         Change::Version(arrived) if tells_the_set(arrived) => WHOLE,
         Change::Version(_) => UPDATE,
         Change::Set { .. } => SET,
-        Change::Drop { .. } => todo!("store"),
+        Change::Drop { .. } => DROP,
         Change::Hint(_) => HINT,
         Change::Delivered { .. } => DELIVERED,
     }
@@ -303,18 +355,21 @@ mod tests {
         let [dot, next] = ["0100000000000000 0100000000000000", "0100000000000000 0200000000000000"];
         let remember =
             "0200 6f70 0700000000000000".to_owned() + dot + "0900000000000000 00000000 01000000" + dot + "00000000";
-        let update = format!("0100 6b {dot} 01 0900000000000000 01000000 76 00000000 00 {remember}");
-        assert_golden(&spelled(&append), &format!("66000000 93000cc6 0100000000000000 02 {update}"));
+        let update =
+            format!("0100 6b 22991e93bc7c1a74 17 84 {dot} 01 0900000000000000 01000000 76 00000000 00 {remember}");
+        assert_golden(&spelled(&append), &format!("70000000 1c4bbe23 0100000000000000 02 {update}"));
 
         let beside = shard.put_beside("k", b"w", &state(&append));
-        let update = format!("0100 6b {next} 01 0900000000000000 01000000 77 01000000 {dot} 01");
-        assert_golden(&spelled(&beside), &format!("36000000 87dac39a 0200000000000000 01 {update}"));
+        let update = format!("0100 6b 2c7e924c56ecb158 14 62 {next} 01 0900000000000000 01000000 77 01000000 {dot} 01");
+        assert_golden(&spelled(&beside), &format!("40000000 5f895962 0200000000000000 01 {update}"));
 
         let remembered = vec![remembered(&append); 2];
         let (state, came) = (state(&beside), state(&append));
-        let came = shard.append("k", Change::Set { state, came, remember: remembered });
+        let shift = Shift { digest: 5, keys: -1, buried: 1, bytes: -0x0102 };
+        let came = shard.append("k", Change::Set { state, came, remember: remembered, shift });
         let set = format!("01000000 {dot} 01000000 {dot} 01 0900000000000000 01000000 76");
-        let set = format!("b9000000 137673c5 0300000000000000 03 0100 6b {set} {remember} {remember}");
+        let shifted = "0500000000000000 22 0302";
+        let set = format!("c4000000 bbc77f2e 0300000000000000 03 0100 6b {shifted} {set} {remember} {remember}");
         assert_golden(&spelled(&came), &set);
 
         let (target, counted) = (NodeId(LIFE.0), true);
@@ -322,6 +377,8 @@ mod tests {
         assert_golden(&spelled(&hint), "0c000000 4141cf2a 0400000000000000 04 0100 6b 0102030405060708 01");
         let delivered = shard.append("k", Change::Delivered { target });
         assert_golden(&spelled(&delivered), "0b000000 3c29202f 0500000000000000 05 0100 6b 0102030405060708");
+        let dropped = shard.append("k", Change::Drop { shift });
+        assert_golden(&spelled(&dropped), "0e000000 fc6ff0ef 0600000000000000 06 0100 6b 0500000000000000 22 0302");
     }
 
     fn assert_golden(bytes: &[u8], expected: &str) {
@@ -340,6 +397,7 @@ mod tests {
             update: arrived(&append).update().cloned(),
             remember: Some(remembered(&append)),
             whole: true,
+            shift: arrived(&append).shift,
         };
         assert_eq!(frame.decode(), Ok(expected));
         assert_eq!(Frame::read(&bytes, 0, Life(7)), None);
@@ -385,8 +443,9 @@ mod tests {
         for remember in [vec![], vec![remembered("one")], vec![remembered("one"), remembered("two")]] {
             let state = Arc::new(held.merge(&came));
             let set = Siblings::clone(&came);
-            let expected = Record::Set { key: key("k"), set, remember: remember.clone() };
-            assert_eq!(read(Change::Set { state, came: came.clone(), remember }), expected);
+            let shift = Shift { digest: 7, ..Shift::default() };
+            let expected = Record::Set { key: key("k"), set, remember: remember.clone(), shift };
+            assert_eq!(read(Change::Set { state, came: came.clone(), remember, shift }), expected);
         }
     }
 
@@ -398,6 +457,24 @@ mod tests {
             assert_eq!(read(Change::Hint(hint)), Record::Hint { key: key("k"), hint });
         }
         assert_eq!(read(Change::Delivered { target }), Record::Delivered { key: key("k"), target });
+    }
+
+    #[test]
+    fn every_shift_reads_back_and_the_usual_one_is_small() {
+        for bytes in [0, 1, -1, 63, -64, 64, 255, -256, 1 << 20, i64::from(u32::MAX), i64::MAX, i64::MIN] {
+            for (keys, buried) in [(0, 0), (1, 0), (1, 1), (0, -1), (0, 1), (-1, 0), (-1, -1)] {
+                let shift = Shift { digest: u64::MAX - 5, keys, buried, bytes };
+                assert_eq!(read(Change::Drop { shift }), Record::Drop { key: key("k"), shift });
+                let mut spelled = Vec::new();
+                put_shift(&mut spelled, shift);
+                assert!(spelled.len() <= 17);
+                assert!(spelled.len() <= 10 || !(-128..128).contains(&bytes), "{bytes} takes {}", spelled.len());
+            }
+        }
+        for head in [9, 0x0f, 0x90, 0xf0] {
+            let foreign = [&[0; 8][..], &[head], &[0; 16]].concat();
+            assert!(matches!(get_shift(&mut Reader::new(&foreign)), Err(WireError::Unknown { .. })), "{head}");
+        }
     }
 
     #[test]
@@ -417,8 +494,8 @@ mod tests {
     #[test]
     fn a_kind_of_a_later_version_is_named() {
         let mut bytes = Vec::new();
-        put_frame(&mut bytes, LIFE, AppendId(1), 6, |out| out.extend_from_slice(b"\x01\x00k"));
+        put_frame(&mut bytes, LIFE, AppendId(1), 7, |out| out.extend_from_slice(b"\x01\x00k"));
         let frame = Frame::read(&bytes.into(), 0, LIFE).unwrap();
-        assert_eq!(frame.decode().unwrap_err().to_string(), "record kind: unknown tag 6");
+        assert_eq!(frame.decode().unwrap_err().to_string(), "record kind: unknown tag 7");
     }
 }

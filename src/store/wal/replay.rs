@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::record::{Frame, Record, STATEMENT_BYTES, Statement};
-use super::segment::{BLOCK, Header, Life, NoHeader, SegmentId, align};
+use super::segment::{BLOCK, FORMAT, Header, Life, NoHeader, SegmentId, align};
 use crate::protocol::types::{AppendId, LogId};
 use crate::store::layout::Known;
 use crate::wire::WireError;
@@ -91,7 +91,7 @@ pub enum ReplayError {
     #[error(transparent)]
     Damage(#[from] Damage),
     /// A segment of another version of sloop.
-    #[error("{file} has log format {found}, this version reads format 1: start the version that wrote it")]
+    #[error("{file} has log format {found}, this version reads format {FORMAT}: start the version that wrote it")]
     Format {
         /// The segment.
         file: SegmentId,

@@ -25,7 +25,7 @@ pub const BLOCK: usize = 4_096;
 pub const SEGMENT_BYTES_LEAST: u64 = 2 * BLOCK as u64;
 
 const MAGIC: [u8; 8] = *b"sloopwal";
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const FIELDS_BYTES: usize = 64;
 
 /// A segment's number, which is its file's name. Numbers are given by the node, over all cores, and are never changed.
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_header_never_change() {
-        let expected = "736c6f6f7077616c 01000000 0201 0000 0102030405060708 0300000000000000 0400000000000000 \
+        let expected = "736c6f6f7077616c 02000000 0201 0000 0102030405060708 0300000000000000 0400000000000000 \
                         0500000000000000 0000010000000000 0600000000000000"
             .replace(' ', "");
         assert_eq!(hex::encode(&block()[..64]), expected);
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(Header::read(&block()), Ok(header()));
     }
 
-    const GOLDEN_CRC: &str = "3cf1d799";
+    const GOLDEN_CRC: &str = "c5e1e43e";
 
     #[test]
     fn a_header_with_any_bit_flipped_is_none() {
@@ -206,10 +206,10 @@ mod tests {
         assert_eq!(Header::read(&[0; BLOCK]), Err(NoHeader::Blank));
         assert_eq!(Header::read(&block()[..60]), Err(NoHeader::Damaged));
         let mut newer = block();
-        newer[8] = 2;
+        newer[8] = 3;
         let crc = crc32c::crc32c(&newer[..64]).to_le_bytes();
         newer[64..68].copy_from_slice(&crc);
-        assert_eq!(Header::read(&newer), Err(NoHeader::Format(2)));
+        assert_eq!(Header::read(&newer), Err(NoHeader::Format(3)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
 use super::*;
-use crate::store::layout::{Place, hint_key};
+use crate::store::layout::{Place, decode_tree, hint_key};
 
 /// Few keys meet often; some of them crowd one partition.
 const KEYS: u8 = 40;
@@ -12,6 +12,7 @@ const KEYS: u8 = 40;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Write { key: u8, bytes: u16, whole: bool },
+    Drop { key: u8 },
     Owe { key: u8, target: u8, counted: Option<bool> },
     Read { key: u8 },
     EndFetch { key: u8 },
@@ -26,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
     let key = || 0..KEYS;
     prop_oneof![
         6 => (key(), 0..600_u16, any::<bool>()).prop_map(|(key, bytes, whole)| Step::Write { key, bytes, whole }),
+        2 => key().prop_map(|key| Step::Drop { key }),
         1 => (key(), 0..3_u8, any::<Option<bool>>())
             .prop_map(|(key, target, counted)| Step::Owe { key, target, counted }),
         6 => key().prop_map(|key| Step::Read { key }),
@@ -38,7 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-type Sets = BTreeMap<Key, Arc<Siblings>>;
+/// `None` where a set is to be deleted.
+type Sets = BTreeMap<Key, Set>;
 type Hints = BTreeMap<Vec<u8>, Option<bool>>;
 
 struct World {
@@ -49,7 +52,8 @@ struct World {
     overlay: Sets,
     frozen: Option<Sets>,
     under_way: Option<Arc<Chunk>>,
-    tree: Sets,
+    tree: BTreeMap<Key, Arc<Siblings>>,
+    trees: Forest,
     /// Those of the overlay, and those that are frozen; a hint without a value is to be deleted.
     hints: Hints,
     hints_frozen: Hints,
@@ -67,7 +71,8 @@ impl World {
             overlay: Sets::new(),
             frozen: None,
             under_way: None,
-            tree: Sets::new(),
+            tree: BTreeMap::new(),
+            trees: Forest::default(),
             hints: Hints::new(),
             hints_frozen: Hints::new(),
             fetches: BTreeMap::new(),
@@ -77,6 +82,7 @@ impl World {
     fn take(&mut self, step: Step) {
         match step {
             Step::Write { key, bytes, whole } => self.write(&name(key), bytes.into(), whole),
+            Step::Drop { key } => self.forget(&name(key)),
             Step::Owe { key, target, counted } => self.owe(&name(key), NodeId(target.into()), counted),
             Step::Read { key } => self.read(&super::key(&name(key))),
             Step::EndFetch { key } => self.end_fetch(super::key(&name(key))),
@@ -98,10 +104,25 @@ impl World {
         }
         let mut append = self.shard.put(name, &vec![0; bytes], &Siblings::default());
         let state = state(&append);
-        if whole {
-            append.change = Change::Set { state: state.clone(), came: state.clone(), remember: vec![] };
+        let shift = Shift::between(&append.key, self.newest(&append.key).map(|set| &**set), Some(&state));
+        match &mut append.change {
+            Change::Version(arrived) => arrived.shift = shift,
+            other => panic!("{other:?}"),
         }
-        self.overlay.insert(append.key.clone(), state);
+        if whole {
+            append.change = Change::Set { state: state.clone(), came: state.clone(), remember: vec![], shift };
+        }
+        self.overlay.insert(append.key.clone(), Some(state));
+        self.commit(append);
+    }
+
+    fn forget(&mut self, name: &str) {
+        if self.engine.admit().is_err() {
+            return;
+        }
+        let shift = Shift::between(&key(name), self.newest(&key(name)).map(|set| &**set), None);
+        let append = self.shard.append(name, Change::Drop { shift });
+        self.overlay.insert(append.key.clone(), None);
         self.commit(append);
     }
 
@@ -127,10 +148,10 @@ impl World {
     }
 
     fn newest(&self, key: &Key) -> Option<&Arc<Siblings>> {
-        self.dirty(key).or_else(|| self.tree.get(key))
+        self.dirty(key).map_or_else(|| self.tree.get(key), Option::as_ref)
     }
 
-    fn dirty(&self, key: &Key) -> Option<&Arc<Siblings>> {
+    fn dirty(&self, key: &Key) -> Option<&Set> {
         self.overlay.get(key).or_else(|| self.frozen.as_ref()?.get(key))
     }
 
@@ -194,7 +215,18 @@ impl World {
         let entries = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"h"));
         let hints: Hints = entries.map(|(key, value)| (key, value.map(|value| value == [1]))).collect();
         assert_eq!(hints, std::mem::take(&mut self.hints_frozen), "the newest of each");
-        self.tree.extend(frozen);
+        for (key, set) in frozen {
+            match set {
+                Some(set) => self.tree.insert(key, set),
+                None => self.tree.remove(&key),
+            };
+        }
+        for (key, value) in super::entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"t")) {
+            let partition = Partition(u16::from_be_bytes([key[1], key[2]]));
+            let tree = value.map(|value| decode_tree(&key, &value).unwrap().1);
+            self.trees.put(partition, Arc::new(tree.unwrap_or_default()));
+        }
+        self.assert_grown(&self.trees, self.tree.iter());
         self.engine.on_ingested();
     }
 
@@ -207,6 +239,25 @@ impl World {
         let mut expected = self.frozen.clone().unwrap_or_default();
         expected.extend(self.overlay.clone());
         assert_eq!(listed.into_iter().cloned().collect::<Sets>(), expected);
+    }
+
+    /// The trees are those of what is durable; those that went with the chunks are those of what they made.
+    fn assert_grown<'a>(&self, trees: &Forest, sets: impl Iterator<Item = (&'a Key, &'a Arc<Siblings>)>) {
+        let mut grown = Forest::default();
+        for (key, set) in sets {
+            let shift = Shift::between(key, None, Some(set));
+            grown.apply(ring().partition(key), PartitionLeaf::of(ring(), key), shift);
+        }
+        for partition in (0..ring().partitions()).map(Partition) {
+            let tree = |forest: &Forest| forest.tree(partition).cloned().unwrap_or_default();
+            assert_eq!(tree(trees), tree(&grown));
+        }
+    }
+
+    fn assert_surveyed(&self) {
+        let keys = (0..KEYS).map(|n| super::key(&name(n)));
+        let sets: Vec<_> = keys.filter_map(|key| Some((key.clone(), self.newest(&key)?.clone()))).collect();
+        self.assert_grown(&self.engine.forest, sets.iter().map(|(key, set)| (key, set)));
     }
 
     /// Whatever is dirty is held; beside it there is nothing beyond the bound once the hand has been round.
@@ -237,6 +288,7 @@ proptest! {
         for step in steps {
             world.take(step);
             world.assert_listed();
+            world.assert_surveyed();
             world.assert_bounded();
         }
     }

@@ -52,9 +52,17 @@ impl Appended {
         let remembered = match &self.append.change {
             Change::Version(arrived) => arrived.remember.as_deref().into_iter().collect(),
             Change::Set { remember, .. } => remember.iter().collect(),
-            Change::Hint(_) | Change::Delivered { .. } => vec![],
+            Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => vec![],
         };
         remembered.into_iter().map(|kept| (self.append.key.clone(), kept.operation.id.clone()))
+    }
+}
+
+/// What an append makes of its key's set, if it changes that.
+fn set_after(append: &Append) -> Option<Option<&Arc<Siblings>>> {
+    match append.change {
+        Change::Drop { .. } => Some(None),
+        _ => append.state().map(Some),
     }
 }
 
@@ -63,7 +71,7 @@ impl Twin {
     pub(super) fn state_at(&self, key: &Key, through: AppendId) -> Option<&Arc<Siblings>> {
         let newest = self.appended.iter().rev().map(|appended| &appended.append);
         let newest = newest.filter(|append| append.id <= through && append.key == *key);
-        newest.filter_map(Append::state).chain(self.base.sets.get(key)).next()
+        newest.filter_map(set_after).chain([self.base.sets.get(key)]).next().flatten()
     }
 
     /// The hints of a core's keys, when its appends up to this one count.
@@ -78,7 +86,7 @@ impl Twin {
                 Change::Delivered { target } => {
                     hints.remove(&(key.clone(), *target));
                 }
-                Change::Version(_) | Change::Set { .. } => {}
+                Change::Version(_) | Change::Set { .. } | Change::Drop { .. } => {}
             }
         }
         hints

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::twin::{Appended, There, Twin};
 use super::{KEYS, NODES, Tally, ring};
+use crate::protocol::antientropy::{Forest, LEAVES, PartitionLeaf, Shift, Sum};
 use crate::protocol::causality::{Context, Minted, Operation, Siblings, Supersedes, Write};
-use crate::protocol::io::{Append, Arrived, Change, Hint};
+use crate::protocol::io::{Append, Arrived, Change, Hint, Survey, Surveyed};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::Cores;
+use crate::protocol::ring::{Cores, Partition};
 use crate::protocol::types::{
     ActorId, AppendId, CoreId, Dot, Instant, Key, LogId, NodeId, OperationId, Value, WallTime,
 };
@@ -18,7 +19,7 @@ use crate::store::layout::Place;
 use crate::store::memory::{Disk, Rng, Tree};
 use crate::store::recovery::recover;
 use crate::store::wal::log::LogConfig;
-use crate::store::wal::record::{DELIVERED, HINT, SET};
+use crate::store::wal::record::{DELIVERED, DROP, HINT, SET};
 use crate::store::wal::segment::BLOCK;
 use crate::store::wal::{Life, LogWrite, ReplayError, SegmentId, SpareSegment, replay};
 
@@ -53,6 +54,26 @@ pub(super) struct Core {
     durable: AppendId,
     /// What every statement on the disk says at most: all but the last write.
     stated: AppendId,
+}
+
+fn partitions() -> impl Iterator<Item = Partition> {
+    (0..ring().partitions()).map(Partition)
+}
+
+/// The trees of these sets.
+fn grown(sets: &BTreeMap<Key, Arc<Siblings>>) -> Forest {
+    let mut forest = Forest::default();
+    for (key, set) in sets {
+        let shift = Shift::between(key, None, Some(set));
+        forest.apply(ring().partition(key), PartitionLeaf::of(ring(), key), shift);
+    }
+    forest
+}
+
+/// All that a forest says; a tree of nothing says what none does.
+fn sums(forest: &Forest) -> Vec<(Sum, [u64; LEAVES])> {
+    let leaves = |partition| forest.tree(partition).map_or([0; LEAVES], |tree| *tree.leaves());
+    partitions().map(|partition| (forest.sum(partition), leaves(partition))).collect()
 }
 
 /// The actor of the other replica.
@@ -90,10 +111,13 @@ impl World {
             for logged in replayed.logs.values().flatten() {
                 self.tally.replayed += 1;
                 self.tally.sets_replayed += usize::from(logged.frame.kind == SET);
+                self.tally.drops_replayed += usize::from(logged.frame.kind == DROP);
                 self.tally.hints_replayed += usize::from(matches!(logged.frame.kind, HINT | DELIVERED));
             }
-            let chunk =
-                recover(&replayed, ring(), self.start, 7, |key| self.tree.get(&Place::of(ring(), key))).unwrap();
+            let forest = self.tree.forest();
+            let set = |key: &Key| self.tree.get(&Place::of(ring(), key));
+            let tree = |partition| Ok(forest.tree(partition).cloned());
+            let chunk = recover(&replayed, ring(), self.start, 7, set, tree).unwrap();
             self.tree.hand(Arc::new(chunk));
             if !self.rng.percent(30) {
                 break;
@@ -132,8 +156,10 @@ impl World {
                 retry: Duration::from_millis(5),
             },
         };
+        let (forest, cores) = (self.tree.forest(), Cores { count: u16::try_from(count).unwrap(), salt: self.salt });
+        let part = |core| forest.part(|partition| cores.of(partition) == core);
         let core = |(at, spares)| Core {
-            engine: Engine::new(config(CoreId(at)), spares),
+            engine: Engine::new(config(CoreId(at)), spares, part(CoreId(at))),
             writing: None,
             preparing: None,
             ingesting: false,
@@ -155,6 +181,17 @@ impl World {
         self.cores().of(ring().partition(key))
     }
 
+    /// The trees of a core are those of what is durable of its keys.
+    fn judge_forest(&self, core: CoreId) {
+        let Core { engine, durable, .. } = &self.cores[core.index()];
+        let keys = (0..KEYS).map(super::key).filter(|key| self.core_of(key) == core);
+        let sets = keys.filter_map(|key| Some((key.clone(), self.twin.state_at(&key, *durable)?.clone())));
+        let partitions: Arc<[Partition]> = partitions().filter(|at| self.cores().of(*at) == core).collect();
+        let expected = grown(&sets.collect());
+        let expected = partitions.iter().map(|partition| expected.sum(*partition)).collect();
+        assert_eq!(engine.survey(&Survey::Sums(partitions)), Surveyed::Sums(expected));
+    }
+
     /// One thing happens.
     pub(super) fn step(&mut self) {
         self.now = self.now + Duration::from_millis(1);
@@ -168,6 +205,7 @@ impl World {
             8 => self.tend_chunks(at),
             _ => self.read(),
         }
+        self.judge_forest(CoreId(u16::try_from(at).unwrap()));
     }
 
     fn key(&mut self) -> Key {
@@ -181,16 +219,20 @@ impl World {
         if self.cores[core.index()].engine.admit().is_err() {
             return;
         }
-        let change = match self.rng.below(10) {
+        let change = match self.rng.below(11) {
             0..=5 => self.write(core, &key),
             6 | 7 => self.receive(&key),
-            8 => Change::Hint(Hint { target: self.node(), counted: self.rng.percent(50) }),
+            8 => Change::Drop { shift: self.shift(&key, None) },
+            9 => Change::Hint(Hint { target: self.node(), counted: self.rng.percent(50) }),
             _ => Change::Delivered { target: self.node() },
         };
         let state = &mut self.cores[core.index()];
         state.appended = state.appended.next();
         let append = Append { id: state.appended, key, change };
         state.engine.append(append.clone());
+        if let Change::Drop { .. } = append.change {
+            self.shards.remove(&append.key);
+        }
         self.shards.extend(append.state().map(|set| (append.key.clone(), set.clone())));
         self.twin.appended.push(Appended { core, append });
     }
@@ -204,12 +246,18 @@ impl World {
         let held = self.shards.get(key).cloned().unwrap_or_default();
         let (minted, remember) = self.mint(ActorId(self.start << 8 | u64::from(core.0)), key, &held);
         Change::Version(Arrived {
+            shift: self.shift(key, Some(&minted.set)),
             state: Arc::new(minted.set),
             dot: minted.dot,
             upon: minted.upon,
             supersedes: minted.supersedes,
             remember: remember.map(Box::new),
         })
+    }
+
+    /// From what the shard holds.
+    fn shift(&self, key: &Key, after: Option<&Siblings>) -> Shift {
+        Shift::between(key, self.shards.get(key).map(|set| &**set), after)
     }
 
     /// Another replica was written to, and sends its set; it may know what this one held.
@@ -226,7 +274,8 @@ impl World {
             remember.extend(remembered);
         }
         self.elsewhere.insert(key.clone(), came.clone());
-        Change::Set { state: Arc::new(held.merge(&came)), came, remember }
+        let state = Arc::new(held.merge(&came));
+        Change::Set { shift: self.shift(key, Some(&state)), state, came, remember }
     }
 
     fn mint(&mut self, actor: ActorId, key: &Key, held: &Siblings) -> (Minted, Option<Remembered>) {
@@ -397,6 +446,7 @@ impl World {
     /// Holds the tree against the twin, and lets the twin begin again from what is there.
     fn judge(&mut self) {
         let there = There::read(&self.tree);
+        assert_eq!(sums(&self.tree.forest()), sums(&grown(&there.sets)), "the trees are those of the sets");
         for (core, state) in (0..).map(CoreId).zip(&self.cores) {
             self.twin.through(&there, core, |key| self.core_of(key) == core, state.durable);
         }

@@ -183,7 +183,7 @@ fn a_log_of_a_later_format_is_refused_with_its_number() {
     bytes[64..68].copy_from_slice(&crc);
     files[0].bytes = bytes.into();
     let refused = replay(&files, &Known::default()).unwrap_err().to_string();
-    assert_eq!(refused, "00000000.seg has log format 9, this version reads format 1: start the version that wrote it");
+    assert_eq!(refused, "00000000.seg has log format 9, this version reads format 2: start the version that wrote it");
 }
 
 #[test]

@@ -202,10 +202,9 @@ fn birth(config: &Config, node: &Node, wants: &Wants, settled: Settled) -> Birth
         weight: config.weight,
         known: settled.known,
         wanted: config.wanted,
-        auto_join: false,
+        auto_join: config.auto_join,
         seeds: settled.seeds,
         seed: entropy::word(),
-        auto_join: config.auto_join,
     }
 }
 
@@ -246,6 +245,7 @@ fn shown(
         party,
         letters,
         orders,
+        transfer_rate: config.transfer_rate,
         members,
         holdings: Arc::new(node.holdings()),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),

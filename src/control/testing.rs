@@ -55,8 +55,9 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
         letters: super::members::letters().0,
         orders: super::members::orders().0,
+        transfer_rate: 1 << 20,
         members: members(Arc::new(View::alone("node-a", CORES, RING))),
-        holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7 }),
+        holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7, ..Holding::default() }),
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
             made.send(Ok(Tree::new(range))).unwrap();

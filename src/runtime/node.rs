@@ -214,15 +214,11 @@ impl Node {
         Arc::clone(&self.hearts)
     }
 
-    /// Tells how much the node holds, as often as it is asked: its tree, what memory holds beyond it, and its hints.
-    /// Calls into the tree.
+    /// Tells how much the node holds, as often as it is asked: what its cores show, and the files of its tree. Calls
+    /// into the tree.
     pub fn holdings(&self) -> impl Fn() -> Holding + Send + Sync + use<> {
         let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
-        move || {
-            let tree = lsm.size();
-            let in_tree = Holding { keys: tree.keys_approximately, bytes: tree.bytes_on_disk, hints: 0 };
-            in_tree.plus(holdings.sum())
-        }
+        move || Holding { disk_bytes: lsm.size().bytes_on_disk, ..holdings.sum() }
     }
 
     /// Tells whether the node holds nothing at all: no key in memory or in its tree, and no hint. Calls into the tree.

@@ -79,8 +79,6 @@ pub struct Birth {
     pub seeds: Vec<SocketAddr>,
     /// All chance there is.
     pub seed: u64,
-    /// Whether joined nodes get their share by themselves, also when members hold data.
-    pub auto_join: bool,
 }
 
 /// The membership of one node.

@@ -249,7 +249,7 @@ fn shown(
         members,
         holdings: Arc::new(node.holdings()),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
-        trees: Arc::new(move |range| trees::begin(&tree, range)),
+        trees: Arc::new(move |range| trees::begin(&tree, ring, range)),
     }
 }
 

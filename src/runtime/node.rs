@@ -25,6 +25,7 @@ use super::metrics::CoreMetrics;
 use super::opening::{Opened, open};
 use super::priority::{self, be_nice};
 use super::probe;
+use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
 use crate::protocol::message::{Directory, NodeInfo};
@@ -53,6 +54,7 @@ pub struct Node {
     rests: flume::Receiver<Rest>,
     jobs: Vec<flume::Sender<Job>>,
     storekeepers: Vec<std::thread::JoinHandle<()>>,
+    reclaimer: Reclaimer,
     wishes: flume::Receiver<Wish>,
     notices: flume::Receiver<Notice>,
 }
@@ -92,6 +94,7 @@ impl Node {
         let (wish, wishes) = flume::unbounded();
         let (notice, notices) = flume::bounded(NOTICES_MAX);
         let wal = home.wal();
+        let reclaimer = Reclaimer::start(lsm.clone(), clock).map_err(StartError::Thread)?;
         let mut node = Node {
             lsm,
             ring,
@@ -106,6 +109,7 @@ impl Node {
             rests,
             jobs: Vec::new(),
             storekeepers: Vec::new(),
+            reclaimer,
             wishes,
             notices,
             home,
@@ -262,6 +266,7 @@ impl Node {
             // A panic has ended the process already.
             let _ = storekeeper.join();
         }
+        self.reclaimer.stop();
         self.lsm.close()?;
         let drained = rests.into_values().map(|rest| rest.drained.then_some(rest.left));
         if let Some(actors) = drained.collect::<Option<Vec<_>>>() {

@@ -73,6 +73,13 @@ impl Leaf {
         let below = ring::hash(key).checked_shl(ring.partitions().trailing_zeros()).unwrap_or(0);
         Leaf(below.to_be_bytes()[0])
     }
+
+    /// The first hash that is in this leaf of a partition.
+    pub fn first_hash(self, ring: Ring, partition: Partition) -> u64 {
+        let bits = ring.partitions().trailing_zeros();
+        let begins = u64::from(partition.0).checked_shl(u64::BITS - bits).unwrap_or(0);
+        begins | u64::from_be_bytes([self.0, 0, 0, 0, 0, 0, 0, 0]) >> bits
+    }
 }
 
 impl LeafSet {

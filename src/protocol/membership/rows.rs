@@ -110,7 +110,7 @@ mod tests {
         });
         let wish = prop_oneof![Just(Wish::Stay), Just(Wish::Leave), Just(Wish::Remove), Just(Wish::Replace)];
         let marks = [Mark::Known, Mark::Writes, Mark::Holds, Mark::Reads, Mark::Stored];
-        let progress = (0..3_u64, 0..2_u64, prop::sample::select(&marks[..]))
+        let progress = (0..3_u64, 0..2_u64, prop::sample::select(marks.to_vec()))
             .prop_map(|(number, hash, mark)| Progress { stamp: LayoutStamp { number, hash }, mark });
         let zone = register("[ab]".prop_map(Arc::from));
         let staged = (state, register(wish), progress, any::<bool>());

@@ -10,11 +10,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use crate::protocol::membership::{
-    Answer, Birth, Durable, Effect, ExchangeId, Input, Knowledge, Letter, LetterId, Membership, Note, Packet, Refusal,
-    RowStart, Unanswered, may_join,
+    Answer, Birth, Durable, Effect, ExchangeId, Input, Knowledge, Letter, LetterId, Mark, Membership, Note, Order,
+    OrderId, OrderRefused, Packet, Plan, Refusal, RowStart, RowState, Unanswered, may_join,
 };
-use crate::protocol::ring::{Cores, Liveness, View, Wanted};
-use crate::protocol::types::{ClusterId, Instant, NodeId};
+use crate::protocol::ring::{Change, Cores, Liveness, Step, View, Wanted};
+use crate::protocol::types::{ClusterId, CoreId, Instant, NodeId};
 
 pub(super) const CLUSTER: ClusterId = ClusterId(0xc1);
 pub(super) const PARTITIONS: u16 = 16;
@@ -28,7 +28,8 @@ enum Event {
     Letter { from: usize, id: ExchangeId, to: Option<NodeId>, says: Letter },
     Answered { id: ExchangeId, answer: Result<Answer, Unanswered> },
     Persisted,
-    Frozen,
+    Reached(CoreId),
+    Counted,
 }
 
 /// A node: what of it outlives a start, and the membership of the present one.
@@ -39,11 +40,16 @@ pub(super) struct Sim {
     pub(super) starts: u64,
     pub(super) stamp: u64,
     pub(super) disk: Option<Durable>,
+    /// What is on its way to the disk.
+    writing: Option<Durable>,
     pub(super) holds_data: bool,
+    /// The step that its cores do not get beyond.
+    pub(super) stuck_at: Option<Step>,
+    /// What its orders came to.
+    pub(super) ordered: BTreeMap<OrderId, Result<Box<Plan>, OrderRefused>>,
     pub(super) membership: Option<Membership>,
     /// Counts its lives: what was meant for another one is lost.
     life: u64,
-    pub(super) is_frozen: bool,
     pub(super) view: Option<Arc<View>>,
     pub(super) refused: Option<Refusal>,
     pub(super) notes: Vec<Note>,
@@ -67,6 +73,11 @@ pub(super) struct World {
     pub(super) loss: u64,
     /// Nodes that nothing reaches and that reach nobody.
     pub(super) silent: BTreeSet<usize>,
+    /// Whether nodes commit joins while they hold data.
+    pub(super) auto_join: bool,
+    orders: u64,
+    /// The hash of each layout that was ever stored, by number.
+    stored: BTreeMap<u64, u64>,
 }
 
 impl World {
@@ -80,6 +91,9 @@ impl World {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
             loss: 0,
             silent: BTreeSet::new(),
+            auto_join: false,
+            orders: 0,
+            stored: BTreeMap::new(),
         }
     }
 
@@ -104,10 +118,12 @@ impl World {
             starts: 0,
             stamp: 0,
             disk: None,
+            writing: None,
             holds_data: false,
+            stuck_at: None,
+            ordered: BTreeMap::new(),
             membership: None,
             life: 0,
-            is_frozen: false,
             view: None,
             refused: None,
             notes: vec![],
@@ -150,10 +166,11 @@ impl World {
     pub(super) fn start(&mut self, at: usize) {
         let (stamp, seed) = (self.rng.next_u64(), self.rng.next_u64());
         let node = &mut self.nodes[at];
-        (node.starts, node.stamp, node.view, node.is_frozen) = (node.starts + 1, stamp, None, false);
+        (node.starts, node.stamp, node.view) = (node.starts + 1, stamp, None);
         node.life += 1;
         let count = node.starts;
         let start = self.row_start(at, count, stamp);
+        let auto_join = self.auto_join;
         let node = &mut self.nodes[at];
         let birth = Birth {
             cluster: CLUSTER,
@@ -165,6 +182,7 @@ impl World {
             weight: None,
             known: node.disk.clone(),
             wanted: Wanted { n: 3, r: 2, w: 2 },
+            auto_join,
             seeds: vec![],
             seed,
             auto_join: false,
@@ -172,12 +190,50 @@ impl World {
         let mut effects = vec![];
         node.membership = Some(Membership::begin(self.now, birth, &mut effects));
         self.perform(at, effects);
+        self.after(Duration::from_millis(500), at, Event::Counted);
     }
 
-    /// Ends a node as a crash would.
+    /// Ends a node as a crash would: what was on its way to the disk is there, or is not.
     pub(super) fn kill(&mut self, at: usize) {
+        let is_there = self.rng.next_u64().is_multiple_of(2);
         let node = &mut self.nodes[at];
+        if let Some(durable) = node.writing.take().filter(|_| is_there || node.disk.is_none()) {
+            node.disk = Some(durable);
+        }
         (node.membership, node.life) = (None, node.life + 1);
+    }
+
+    /// Gives an order to a node, and waits for what it comes to.
+    #[track_caller]
+    pub(super) fn order(&mut self, at: usize, order: Order) -> Result<Plan, OrderRefused> {
+        let id = self.send_order(at, order);
+        self.until("the order is answered", 5, |world| world.nodes[at].ordered.contains_key(&id));
+        self.nodes[at].ordered.remove(&id).unwrap().map(|plan| *plan)
+    }
+
+    /// Gives an order to a node.
+    pub(super) fn send_order(&mut self, at: usize, order: Order) -> OrderId {
+        self.orders += 1;
+        let id = OrderId(self.orders);
+        self.handle(at, Input::Order { id, order });
+        id
+    }
+
+    pub(super) fn id(&self, at: usize) -> NodeId {
+        NodeId::of(&self.nodes[at].name)
+    }
+
+    /// Whether all nodes that run go by one stored layout of so many nodes, and no change is under way.
+    pub(super) fn rest(&self, nodes: usize) -> bool {
+        let views: Vec<_> = self.live().map(|node| node.view.as_ref()).collect();
+        let is_one = |view: &Option<&Arc<View>>| {
+            view.is_some_and(|view| {
+                view.change.is_none()
+                    && view.layout.rows().len() == nodes
+                    && Some(view.layout.stamp()) == views[0].map(|view| view.layout.stamp())
+            })
+        };
+        views.iter().all(is_one)
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = &Sim> {
@@ -193,9 +249,20 @@ impl World {
         live.all(|node| {
             node.view.as_ref().is_some_and(|view| {
                 view.layout.stamp() == first.layout.stamp()
+                    && view.change.is_none()
                     && view.layout.rows().len() == nodes
                     && view.members.len() == nodes
                     && view.members.iter().all(|member| member.liveness == Liveness::Up)
+            })
+        })
+    }
+
+    /// Whether the nodes that run all know so many members, and see each other up.
+    pub(super) fn agree_on_members(&self, members: usize) -> bool {
+        self.live().all(|node| {
+            node.view.as_ref().is_some_and(|view| {
+                let up = view.members.iter().filter(|member| member.liveness == Liveness::Up);
+                view.members.len() == members && up.count() == members
             })
         })
     }
@@ -300,12 +367,92 @@ impl World {
                 self.handle(at, Input::Letter { letter, from, says });
             }
             Event::Answered { id, answer } => self.handle(at, Input::Answered { exchange: id, answer }),
-            Event::Persisted => self.handle(at, Input::Persisted(true)),
-            Event::Frozen => {
-                let is_empty = !self.nodes[at].holds_data;
-                self.handle(at, Input::Frozen(Some(is_empty)));
+            Event::Persisted => {
+                let written = self.nodes[at].writing.take();
+                self.nodes[at].disk = written.or(self.nodes[at].disk.take());
+                self.handle(at, Input::Persisted(true));
+            }
+            Event::Reached(core) => self.reach(at, core),
+            Event::Counted => {
+                let holds_data = self.nodes[at].holds_data;
+                if self.nodes[at].membership.as_ref().is_some_and(Membership::asks_holdings) {
+                    self.handle(at, Input::Holds(holds_data));
+                }
+                self.after(Duration::from_millis(500), at, Event::Counted);
             }
         }
+    }
+
+    /// A core says what it has reached, again and again.
+    fn reach(&mut self, at: usize, core: CoreId) {
+        let node = &self.nodes[at];
+        let Some(change) = node.view.as_ref().and_then(|view| view.change.clone()) else {
+            return;
+        };
+        let again = if node.stuck_at.is_some_and(|step| step <= change.step) { 200 } else { 1_000 };
+        if again == 1_000 {
+            self.handle(at, Input::Reached { core, stamp: change.pending.stamp(), step: change.step });
+        }
+        self.after(Duration::from_millis(again), at, Event::Reached(core));
+    }
+
+    /// What must be true whatever happens when a node goes by this view.
+    fn judge(&mut self, at: usize, view: &View) {
+        let Some(change) = &view.change else {
+            let stamp = view.layout.stamp();
+            let hash = *self.stored.entry(stamp.number).or_insert(stamp.hash);
+            assert_eq!(hash, stamp.hash, "n{at}: two layouts of number {} are stored", stamp.number);
+            let before = self.nodes[at].view.as_ref().and_then(|before| before.change.clone());
+            for change in before.into_iter().filter(|change| change.pending.stamp() == stamp) {
+                for node in self.waited(at, &change) {
+                    let mark = self.disk_mark(node, &change);
+                    assert!(Mark::Reads <= mark, "n{at} stores it, and n{node} has made {mark:?} durable");
+                }
+            }
+            return;
+        };
+        let least = match change.step {
+            Step::Write => Mark::Known,
+            Step::Hold => Mark::Writes,
+            Step::Read => Mark::Holds,
+        };
+        assert_eq!(view.layout.stamp(), if change.step == Step::Read { &change.pending } else { &change.stored }.stamp());
+        for node in self.waited(at, change) {
+            let mark = self.disk_mark(node, change);
+            assert!(least <= mark, "n{at} is at {:?}, and n{node} has made {mark:?} durable", change.step);
+        }
+    }
+
+    fn waited(&self, at: usize, change: &Change) -> Vec<usize> {
+        let known = self.knowledge(at).rows;
+        let is_copied = |incarnation| 1 < self.nodes.iter().filter(|node| node.incarnation == incarnation).count();
+        let is_waited = |node: &usize| {
+            let id = self.id(*node);
+            let has_place = |layout: &crate::protocol::ring::Layout| layout.rows().iter().any(|row| row.node == id);
+            let row = known.get(id);
+            let is_this = row.is_some_and(|row| row.incarnation == self.nodes[*node].incarnation);
+            is_this
+                && !is_copied(self.nodes[*node].incarnation)
+                && row.is_none_or(|row| row.state != RowState::Removed)
+                && (has_place(&change.stored) || has_place(&change.pending))
+        };
+        (0..self.nodes.len()).filter(is_waited).collect()
+    }
+
+    /// How far a node has come by what its disk says.
+    fn disk_mark(&self, at: usize, change: &Change) -> Mark {
+        let disk = self.nodes[at].disk.as_ref().expect("it has begun");
+        let row = disk.rows.get(disk.me).expect("it has a row of its own");
+        row.progress.mark_of(change.pending.stamp())
+    }
+
+    /// What is told of the teller's own progress is durable.
+    fn judge_told(&self, at: usize, told: &Knowledge) {
+        let Some(disk) = &self.nodes[at].disk else { return };
+        let progress = |rows: &crate::protocol::membership::Rows| rows.get(disk.me).map(|row| row.progress);
+        let (told, durable) = (progress(&told.rows).unwrap(), progress(&disk.rows).unwrap());
+        let is_covered = durable.stamp.is_newer_than(told.stamp) || durable.stamp == told.stamp && told.mark <= durable.mark;
+        assert!(is_covered, "n{at} tells {told:?}, and {durable:?} is durable");
     }
 
     /// A letter whose answer nobody waits for.
@@ -330,6 +477,8 @@ impl World {
             match effect {
                 Effect::Send { to, packet } => self.send(at, to, &packet),
                 Effect::Exchange { id, to, address, says } => {
+                    let Letter::Compare(told) = &says;
+                    self.judge_told(at, told);
                     self.after(PATIENCE, at, Event::Answered { id, answer: Err(Unanswered::Silent) });
                     if let Some(other) = self.reached(at, address) {
                         let way = self.way();
@@ -337,20 +486,32 @@ impl World {
                     }
                 }
                 Effect::Answer { letter, answer } => {
+                    let Answer::Knowledge(told) = &answer;
+                    self.judge_told(at, told);
                     let (from, life, id) = self.nodes[at].letters.remove(&letter).expect("a letter is answered once");
                     let time = self.now + self.way();
                     self.put(time, from, life, Event::Answered { id, answer: Ok(answer) });
                 }
                 Effect::Persist(durable) => {
-                    self.nodes[at].disk = Some(*durable);
+                    assert!(self.nodes[at].writing.is_none(), "there is one at a time");
+                    self.nodes[at].writing = Some(*durable);
                     self.after(Duration::from_millis(5), at, Event::Persisted);
                 }
-                Effect::Freeze => {
-                    self.nodes[at].is_frozen = true;
-                    self.after(Duration::from_millis(1), at, Event::Frozen);
+                Effect::Ordered { id, outcome } => {
+                    let before = self.nodes[at].ordered.insert(id, outcome);
+                    assert!(before.is_none(), "an order is answered once");
                 }
-                Effect::Thaw => self.nodes[at].is_frozen = false,
-                Effect::View(view) => self.nodes[at].view = Some(view),
+                Effect::View(view) => {
+                    self.judge(at, &view);
+                    let shown = |view: &View| view.change.as_ref().map(|change| (change.pending.stamp(), change.step));
+                    let before = self.nodes[at].view.as_deref().and_then(shown);
+                    let is_new = shown(&view).is_some() && shown(&view) != before;
+                    self.nodes[at].view = Some(view);
+                    for core in (0..2).filter(|_| is_new) {
+                        let took = self.way();
+                        self.after(took, at, Event::Reached(CoreId(core)));
+                    }
+                }
                 Effect::Refuse(refusal) => {
                     self.nodes[at].refused = Some(refusal);
                     self.kill(at);

@@ -151,7 +151,8 @@ pub const SYNCS_MAX: usize = 4;
 /// A partition that could not be synced with a peer is left alone for this long.
 pub const SYNC_PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes a second that a core fetches for a change of owners, unless a setting says otherwise.
+/// Bytes a second that a node fetches for a change of owners, unless a setting says otherwise: half of what a gigabit
+/// carries, so that requests have the other half.
 pub const TRANSFER_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
 
 /// Between two looks for keys of partitions that this node does not own.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::antientropy::{AntiEntropy, JobId};
+use super::antientropy::{AntiEntropy, JobId, Tuning};
 use super::asks::Asking;
 use super::causality::Siblings;
 use super::config::{LISTINGS_MAX, WAITING_MAX};
@@ -61,10 +61,14 @@ pub struct Birth {
     pub remembered: Vec<(Key, Remembered)>,
     /// The hints that the store keeps.
     pub hints: Vec<(Key, Hint)>,
-    /// Tombstones are kept for so long, of running time: longer than operations are remembered.
-    pub tombstone_age: Duration,
     /// Random bits, by which its tables hash: clients choose keys, and must not choose which of them collide.
     pub seed: u64,
+    /// Bytes a second that this core fetches at most when its node gains partitions.
+    pub transfer_rate: u64,
+    /// How often it compares what it holds with the other owners.
+    pub compare_period: Duration,
+    /// Tombstones are kept for so long, of running time: longer than operations are remembered.
+    pub tombstone_age: Duration,
 }
 
 /// One core's share of the protocol.
@@ -179,8 +183,8 @@ pub(super) enum Load {
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, tombstone_age, seed } =
-            birth;
+        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed, .. } = birth;
+        let Birth { transfer_rate, compare_period, tombstone_age, .. } = birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
@@ -218,7 +222,7 @@ impl Shard {
             forwards: 0,
             hints: kept,
             marked: BTreeSet::new(),
-            trees: AntiEntropy::new(seed),
+            trees: AntiEntropy::new(seed, Tuning { compare_period, transfer_rate }),
             tombstones: Tombstones::new(tombstone_age),
             loads: Table::new(seed),
             loads_begun: 0,

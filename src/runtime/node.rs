@@ -28,7 +28,6 @@ use super::probe;
 use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
-use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::{Directory, NodeInfo};
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
@@ -130,8 +129,10 @@ impl Node {
                 directory: Arc::clone(&node.directory),
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 hints: hints.iter().filter(|(key, _)| mine(key)).cloned().collect(),
-                tombstone_age: TOMBSTONE_AGE,
                 seed: entropy::word(),
+                transfer_rate: (config.transfer_rate / u64::from(config.cores)).max(1),
+                compare_period: config.compare_period,
+                tombstone_age: config.tombstone_age,
             };
             let jobs = node.start_storekeeper(id, clock)?;
             let parts = Parts {
@@ -217,15 +218,11 @@ impl Node {
         Arc::clone(&self.hearts)
     }
 
-    /// Tells how much the node holds, as often as it is asked: its tree, what memory holds beyond it, and its hints.
-    /// Calls into the tree.
+    /// Tells how much the node holds, as often as it is asked: what its cores show, and the files of its tree. Calls
+    /// into the tree.
     pub fn holdings(&self) -> impl Fn() -> Holding + Send + Sync + use<> {
         let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
-        move || {
-            let tree = lsm.size();
-            let in_tree = Holding { keys: tree.keys_approximately, bytes: tree.bytes_on_disk, hints: 0 };
-            in_tree.plus(holdings.sum())
-        }
+        move || Holding { disk_bytes: lsm.size().bytes_on_disk, ..holdings.sum() }
     }
 
     /// Tells whether the node holds nothing at all: no key in memory or in its tree, and no hint. Calls into the tree.

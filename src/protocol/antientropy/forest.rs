@@ -219,6 +219,16 @@ impl Forest {
         self.tree(partition).map_or(Sum::default(), PartitionTree::sum)
     }
 
+    /// How much all partitions hold together; the root is the XOR of theirs.
+    pub fn total(&self) -> Sum {
+        self.trees().map(|(_, tree)| tree.sum()).fold(Sum::default(), |total, sum| Sum {
+            root: total.root ^ sum.root,
+            keys: total.keys + sum.keys,
+            buried: total.buried + sum.buried,
+            bytes: total.bytes + sum.bytes,
+        })
+    }
+
     /// Takes in what a write does.
     pub fn apply(&mut self, partition: Partition, leaf: Leaf, shift: Shift) {
         Arc::make_mut(self.place(partition).get_or_insert_default()).apply(leaf, shift);

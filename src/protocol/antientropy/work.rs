@@ -7,7 +7,6 @@ use super::compare::Comparing;
 use super::handoff::Fetching;
 use super::leftovers::Leftovers;
 use super::sync::Job;
-use crate::protocol::config::{COMPARE_PERIOD, TRANSFER_BYTES_PER_SECOND};
 use crate::protocol::io::{Effect, Effects, Scan, ScanPage, Survey, Surveyed, Unreadable};
 use crate::protocol::peer::Pull;
 use crate::protocol::ring::Partition;
@@ -19,19 +18,13 @@ use crate::protocol::types::{CoreId, Instant, NodeId, Now, ScanId, SurveyId};
 /// A page may go out so long before the ones before it are paid for: ticks come no more often.
 const SLACK: Duration = Duration::from_millis(20);
 
-/// What may be set while a core runs.
+/// What is set at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuning {
+pub(in crate::protocol) struct Tuning {
     /// Between two comparisons with a core of another node.
-    pub compare_period: Duration,
+    pub(in crate::protocol) compare_period: Duration,
     /// Bytes a second that this core fetches for a change of owners, from 1.
-    pub transfer_bytes_per_second: u64,
-}
-
-impl Default for Tuning {
-    fn default() -> Tuning {
-        Tuning { compare_period: COMPARE_PERIOD, transfer_bytes_per_second: TRANSFER_BYTES_PER_SECOND }
-    }
+    pub(in crate::protocol) transfer_rate: u64,
 }
 
 /// One sync of a partition.
@@ -91,10 +84,10 @@ pub(in crate::protocol) enum Scanning {
 
 impl AntiEntropy {
     /// Nothing under way.
-    pub(in crate::protocol) fn new(seed: u64) -> AntiEntropy {
+    pub(in crate::protocol) fn new(seed: u64, tuning: Tuning) -> AntiEntropy {
         AntiEntropy {
             seed,
-            tuning: Tuning::default(),
+            tuning,
             jobs: BTreeMap::new(),
             begun: 0,
             surveys: BTreeMap::new(),
@@ -142,17 +135,12 @@ impl AntiEntropy {
 
     /// So many bytes were fetched.
     pub(super) fn pay(&mut self, now: Instant, bytes: usize) {
-        let micros = (bytes as u64).saturating_mul(1_000_000) / self.tuning.transfer_bytes_per_second.max(1);
+        let micros = (bytes as u64).saturating_mul(1_000_000) / self.tuning.transfer_rate.max(1);
         self.paid_until = self.paid_until.max(now) + Duration::from_micros(micros);
     }
 }
 
 impl Shard {
-    /// Changes how often it compares, and how fast it fetches.
-    pub fn tune(&mut self, tuning: Tuning) {
-        self.trees.tuning = tuning;
-    }
-
     /// Looks at the trees.
     pub(in crate::protocol) fn survey(&mut self, why: Surveying, of: Survey, effects: &mut Effects) {
         self.trees.looks_begun += 1;

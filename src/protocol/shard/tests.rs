@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::protocol::causality::{Context, ContextError, VersionVector};
-use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX, TOMBSTONE_AGE};
+use crate::protocol::config::{self, DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
 use crate::protocol::ring::Cores;
@@ -39,8 +39,10 @@ fn birth(actor: u64, remembered: Vec<(Key, Remembered)>) -> Birth {
         directory: Arc::new([(ActorId(actor), "node-a".to_owned())].into()),
         remembered,
         hints: vec![],
-        tombstone_age: TOMBSTONE_AGE,
         seed: 7,
+        transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+        compare_period: config::COMPARE_PERIOD,
+        tombstone_age: config::TOMBSTONE_AGE,
     }
 }
 
@@ -75,9 +77,6 @@ impl World {
                 | Effect::Scan { .. }
                 | Effect::Reached { .. } => {
                     unreachable!("a node alone asks nobody")
-                }
-                Effect::Survey { .. } | Effect::Scan { .. } | Effect::Reached { .. } => {
-                    unreachable!("a node that has seen no cluster compares with nobody")
                 }
                 Effect::Load { load, key } => match &mut self.slow_loads {
                     Some(slow) => slow.push((load, key)),

@@ -39,7 +39,8 @@ fn key(n: u64) -> Key {
 
 impl Storm {
     fn new(nodes: usize, seed: u64) -> Storm {
-        let cluster = Cluster { nodes, wanted: Wanted { n: 3, r: 2, w: 2 }, seed, tombstone_age: AGE };
+        let wanted = Wanted { n: 3, r: 2, w: 2 };
+        let cluster = Cluster { nodes, members: nodes, wanted, seed, tombstone_age: AGE };
         let mut world = World::new(cluster);
         world.trouble(10, 30, 0);
         Storm {

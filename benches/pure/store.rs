@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use sloop::protocol::antientropy::{Forest, PartitionLeaf, Shift};
+use sloop::protocol::antientropy::{Forest, Shift};
 use sloop::protocol::causality::{Siblings, Supersedes};
 use sloop::protocol::config::PARTITIONS;
 use sloop::protocol::io::{Append, Arrived, Change};
@@ -132,6 +132,6 @@ fn shift_and_apply(bencher: Bencher<'_, '_>, count: usize) {
     let mut forest = Forest::default();
     bencher.bench_local(|| {
         let shift = Shift::between(black_box(&key), black_box(held), Some(black_box(&after)));
-        forest.apply(ring.partition(&key), PartitionLeaf::of(ring, &key), shift);
+        forest.grow(ring, &key, shift);
     });
 }

@@ -67,8 +67,8 @@ fn spoiled(appends: u8, edits: &[u8]) {
             if files == whole {
                 assert_eq!(records.len(), appended.len(), "nothing was spoiled");
             }
-            let chunk =
-                recover(&replayed, ring(), 2, 7, |_| Ok(None), |_| Ok(None)).expect("each key's first write told its whole set");
+            let chunk = recover(&replayed, ring(), 2, 7, |_| Ok(None), |_| Ok(None))
+                .expect("each key's first write told its whole set");
             assert_eq!(hints(&chunk), owed(&appended[..records.len()]), "the newest of each");
         }
     }
@@ -160,7 +160,9 @@ fn append(number: u8, set: &mut Siblings) -> Append {
 
 /// A key that holds nothing has no set.
 fn shift(key: &Key, before: &Siblings, after: &Siblings) -> Shift {
-    let held = |set| Some(set).filter(|set| **set != Siblings::default());
+    fn held(set: &Siblings) -> Option<&Siblings> {
+        Some(set).filter(|set| **set != Siblings::default())
+    }
     Shift::between(key, held(before), held(after))
 }
 

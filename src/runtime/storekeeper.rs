@@ -189,18 +189,49 @@ fn unreadable(error: &dyn std::error::Error) -> Unreadable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::antientropy::LeafSet;
+    use crate::protocol::io::ScanWant;
+    use crate::protocol::ring::Partition;
     use crate::protocol::types::{AppendId, LogId};
+
+    fn storekeeper(folder: &std::path::Path) -> (Storekeeper, flume::Sender<Job>, flume::Receiver<Errand>) {
+        let lsm = Lsm::open(folder, 1024 * 1024).unwrap();
+        let (sender, jobs) = flume::unbounded();
+        let (inbox, errands) = flume::unbounded();
+        let (core, cores) = (CoreId(0), Cores { count: 1, salt: 1 });
+        let clock = Clock::start();
+        (Storekeeper { core, clock, ring: Ring::new(16), cores, lsm, jobs, inbox }, sender, errands)
+    }
+
+    #[test]
+    fn scans_are_told_in_their_order_as_memory_and_store_hold_their_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storekeeper, sender, errands) = storekeeper(folder.path());
+        let (one, other) = (Key::new("a").unwrap(), Key::new("b").unwrap());
+        let want = || ScanWant::Names { max: 10 };
+        let of = || Scan { partition: Partition(3), leaves: LeafSet::ALL, after: None, want: want() };
+        let overlay = vec![(one.clone(), Some(Arc::default())), (other, None)];
+        for scan in [1, 2].map(ScanId) {
+            sender.send(Job::Scan { scan, of: of(), overlay: overlay.clone() }).unwrap();
+        }
+        sender.send(Job::End).unwrap();
+        storekeeper.work();
+        for scan in [1, 2].map(ScanId) {
+            match errands.recv().unwrap() {
+                Errand::Finished(Finished::Scanned { scan: found, page: Ok(page) }) => {
+                    assert_eq!((found, page.names.len(), &page.names[0].key), (scan, 1, &one));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_store_thread_ends_though_its_core_left_a_chunk_unfreed() {
         let folder = tempfile::tempdir().unwrap();
-        let lsm = Lsm::open(folder.path(), 1024 * 1024).unwrap();
-        let (sender, jobs) = flume::unbounded();
-        let (inbox, _errands) = flume::unbounded();
-        let (core, cores) = (CoreId(0), Cores { count: 1, salt: 1 });
-        let storekeeper = Storekeeper { core, clock: Clock::start(), ring: Ring::new(16), cores, lsm, jobs, inbox };
+        let (storekeeper, sender, _errands) = storekeeper(folder.path());
         let mut chunk = Chunk::default();
-        chunk.set_position(LogId { start: 1, core }, AppendId(1));
+        chunk.set_position(LogId { start: 1, core: CoreId(0) }, AppendId(1));
         let held = Arc::new(chunk);
 
         // The end comes while the chunk goes in, and nobody lets go of the chunk any more.

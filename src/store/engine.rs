@@ -22,7 +22,7 @@ use super::chunk::{Chunk, KeySet, Set};
 use super::resident::Resident;
 use super::wal::log::LogConfig;
 use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
-use crate::protocol::antientropy::{BRANCHES, Forest, PartitionLeaf, PartitionTree, Shift, Sum};
+use crate::protocol::antientropy::{BRANCHES, Forest, PartitionTree, Shift, Sum};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Arrived, Change, Held, Survey, Surveyed};
 use crate::protocol::replica::Remembered;
@@ -474,7 +474,7 @@ impl Engine {
 
     /// Lets readers see a state that has become durable, and the trees.
     fn show_state(&mut self, key: Key, state: Set, shift: Shift, remember: impl IntoIterator<Item = Remembered>) {
-        self.forest.apply(self.config.ring.partition(&key), PartitionLeaf::of(self.config.ring, &key), shift);
+        self.forest.grow(self.config.ring, &key, shift);
         if let Some(overtaken) = self.fetches.get_mut(&key) {
             *overtaken = true;
         }

@@ -194,7 +194,7 @@ impl Lsm {
             placed.try_for_each(|set| {
                 let (place, set) = set?;
                 let shift = Shift::between(&place.key, None, Some(&set));
-                forest.apply(place.partition, PartitionLeaf::of(ring, &place.key), shift);
+                forest.grow(ring, &place.key, shift);
                 Ok::<_, E>(put(&place.set_key(), Some(&sets::encode_set(&set)))?)
             })?;
             forest.trees().try_for_each(|(partition, tree)| {

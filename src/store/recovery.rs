@@ -10,7 +10,7 @@ use super::chunk::Chunk;
 use super::resident::Resident;
 use super::wal::record::Record;
 use super::wal::{Replay, ReplayError};
-use crate::protocol::antientropy::{Forest, PartitionLeaf, PartitionTree, Shift};
+use crate::protocol::antientropy::{Forest, PartitionTree, Shift};
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::io::Unreadable;
 use crate::protocol::ring::{Partition, Ring};
@@ -132,7 +132,7 @@ where
         if self.forest.tree(partition).is_none() {
             self.forest.put(partition, Arc::new((self.tree)(partition)?.unwrap_or_default()));
         }
-        self.forest.apply(partition, PartitionLeaf::of(self.ring, key), shift);
+        self.forest.grow(self.ring, key, shift);
         Ok(())
     }
 }
@@ -259,7 +259,7 @@ mod tests {
         let (mut stored, mut expected) = (Forest::default(), Forest::default());
         let grow = |forest: &mut Forest, append: &Append| {
             let shift = Shift::between(&append.key, None, append.state().map(|set| &**set));
-            forest.apply(ring().partition(&append.key), PartitionLeaf::of(ring(), &append.key), shift);
+            forest.grow(ring(), &append.key, shift);
         };
         grow(&mut stored, &a);
         grow(&mut expected, &over);

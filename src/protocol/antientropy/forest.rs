@@ -8,7 +8,10 @@
 //! a tree, and shifts may come in any order. A root is the XOR of its leaves. Peers compare one digest of many roots
 //! first (DESIGN section 9).
 
+use std::hash::Hasher;
 use std::sync::Arc;
+
+use seahash::SeaHasher;
 
 use crate::protocol::causality::Siblings;
 use crate::protocol::ring::{self, Partition, Ring};
@@ -70,7 +73,11 @@ pub struct Forest {
 impl Leaf {
     /// The leaf of a key: the bits of its hash below those of its partition.
     pub fn of(ring: Ring, key: &Key) -> Leaf {
-        let below = ring::hash(key).checked_shl(ring.partitions().trailing_zeros()).unwrap_or(0);
+        Leaf::at(ring, ring::hash(key))
+    }
+
+    fn at(ring: Ring, hash: u64) -> Leaf {
+        let below = hash.checked_shl(ring.partitions().trailing_zeros()).unwrap_or(0);
         Leaf(below.to_be_bytes()[0])
     }
 
@@ -122,10 +129,10 @@ pub fn digest(key: &Key, set: &Siblings) -> u64 {
 
 /// The digest of a key of this hash, and its set.
 fn digest_under(hash: u64, set: &Siblings) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&hash.to_le_bytes());
-    bytes[8..].copy_from_slice(&set.digest().to_le_bytes());
-    seahash::hash(&bytes)
+    let mut hasher = SeaHasher::new();
+    hasher.write_u64(hash);
+    hasher.write_u64(set.digest());
+    hasher.finish()
 }
 
 /// One digest of the roots of several partitions.
@@ -229,6 +236,12 @@ impl Forest {
         })
     }
 
+    /// Takes in what a write does to its key.
+    pub fn grow(&mut self, ring: Ring, key: &Key, shift: Shift) {
+        let hash = ring::hash(key);
+        self.apply(ring.partition_at(hash), Leaf::at(ring, hash), shift);
+    }
+
     /// Takes in what a write does.
     pub fn apply(&mut self, partition: Partition, leaf: Leaf, shift: Shift) {
         Arc::make_mut(self.place(partition).get_or_insert_default()).apply(leaf, shift);
@@ -296,7 +309,7 @@ mod tests {
             .collect();
         let grown = |steps: &mut dyn Iterator<Item = &(Key, Shift)>| {
             let mut forest = Forest::default();
-            steps.for_each(|(key, shift)| forest.apply(ring.partition(key), Leaf::of(ring, key), *shift));
+            steps.for_each(|(key, shift)| forest.grow(ring, key, *shift));
             forest
         };
         let forest = grown(&mut steps.iter());

@@ -221,7 +221,7 @@ mod tests {
             let mut forest = Forest::default();
             for (key, set) in &entries {
                 let shift = super::super::Shift::between(key, None, Some(set));
-                forest.apply(ring.partition(key), PartitionLeaf::of(ring, key), shift);
+                forest.grow(ring, key, shift);
             }
             for leaves in [1, 2, 16, 256] {
                 let grown = Tree::of_forest(whole(leaves), ring, &forest);

@@ -1,8 +1,10 @@
 //! A key's whole state, and its join.
 
 use std::cmp::Ordering;
+use std::hash::Hasher;
 
 use bytes::Bytes;
+use seahash::SeaHasher;
 use smallvec::SmallVec;
 
 use super::{Context, Version, VersionVector, context};
@@ -77,10 +79,13 @@ impl Siblings {
     /// Digest of the dots and the vector: equal sets have equal ones, since a dot names one version for ever.
     pub fn digest(&self) -> u64 {
         let dots = self.versions.iter().map(|version| version.dot).chain(self.vector.dots());
-        let words = dots.flat_map(|dot| [dot.actor.0, dot.counter]).chain([self.versions.len() as u64]);
-        let mut bytes: SmallVec<[u8; 64]> = SmallVec::new();
-        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
-        seahash::hash(&bytes)
+        let mut hasher = SeaHasher::new();
+        for Dot { actor, counter } in dots {
+            hasher.write_u64(actor.0);
+            hasher.write_u64(counter);
+        }
+        hasher.write_u64(self.versions.len() as u64);
+        hasher.finish()
     }
 
     /// Whether the version of this dot is still there.

@@ -53,8 +53,13 @@ impl Ring {
 
     /// The partition of a key: the top bits of its hash.
     pub fn partition(self, key: &Key) -> Partition {
+        self.partition_at(hash(key))
+    }
+
+    /// The partition of a place on the ring.
+    pub fn partition_at(self, hash: u64) -> Partition {
         let bits = self.partitions.trailing_zeros();
-        let top = hash(key).checked_shr(64 - bits).unwrap_or(0);
+        let top = hash.checked_shr(64 - bits).unwrap_or(0);
         Partition(u16::try_from(top).expect("at most 15 bits are left"))
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::antientropy::{Sum, digest};
+use crate::protocol::antientropy::{PartitionLeaf, Sum, digest};
 use crate::protocol::io::Hint;
 use crate::protocol::types::NodeId;
 use crate::store::samples::{Shard, entries, key, log_id, remembered, ring, state};

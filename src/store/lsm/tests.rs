@@ -168,7 +168,9 @@ fn who_reads_while_room_is_given_back_reads_on() {
     let mut reader = lsm.snapshot();
     assert!(reader.next().is_some());
     let mut chunk = Chunk::default();
-    (0..1_000).for_each(|n| drop(chunk.add_set(placed(n), None)));
+    for n in 0..1_000 {
+        chunk.add_set(placed(n), None);
+    }
     lsm.ingest(&chunk, || {}).unwrap();
     lsm.reclaim().unwrap();
     assert_eq!(reader.map(Result::unwrap).count(), 999);

@@ -246,7 +246,7 @@ impl World {
         let mut grown = Forest::default();
         for (key, set) in sets {
             let shift = Shift::between(key, None, Some(set));
-            grown.apply(ring().partition(key), PartitionLeaf::of(ring(), key), shift);
+            grown.grow(ring(), key, shift);
         }
         for partition in (0..ring().partitions()).map(Partition) {
             let tree = |forest: &Forest| forest.tree(partition).cloned().unwrap_or_default();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::twin::{Appended, There, Twin};
 use super::{KEYS, NODES, Tally, ring};
-use crate::protocol::antientropy::{Forest, LEAVES, PartitionLeaf, Shift, Sum};
+use crate::protocol::antientropy::{Forest, LEAVES, Shift, Sum};
 use crate::protocol::causality::{Context, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::io::{Append, Arrived, Change, Hint, Survey, Surveyed};
 use crate::protocol::replica::Remembered;
@@ -65,7 +65,7 @@ fn grown(sets: &BTreeMap<Key, Arc<Siblings>>) -> Forest {
     let mut forest = Forest::default();
     for (key, set) in sets {
         let shift = Shift::between(key, None, Some(set));
-        forest.apply(ring().partition(key), PartitionLeaf::of(ring(), key), shift);
+        forest.grow(ring(), key, shift);
     }
     forest
 }

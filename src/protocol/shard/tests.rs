@@ -67,7 +67,12 @@ impl World {
                 self.said.push(format!("{effect:?}"));
             }
             match effect {
-                Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
+                Effect::Ask { .. }
+                | Effect::Tell { .. }
+                | Effect::Compare(_)
+                | Effect::Survey { .. }
+                | Effect::Scan { .. }
+                | Effect::Reached { .. } => {
                     unreachable!("a node alone asks nobody")
                 }
                 Effect::Load { load, key } => match &mut self.slow_loads {

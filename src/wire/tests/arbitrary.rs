@@ -335,7 +335,11 @@ fn ask() -> impl Strategy<Value = Ask> {
 }
 
 pub(super) fn question() -> impl Strategy<Value = Question> {
-    (stamp(), any::<u32>(), ask()).prop_map(|(stamp, deadline_ms, ask)| Question { stamp, deadline_ms, ask })
+    (stamp(), any::<u32>(), ask()).prop_map(|(layout, deadline_ms, ask)| Question {
+        stand: crate::protocol::io::Standing { layout, round: 0 },
+        deadline_ms,
+        ask,
+    })
 }
 
 fn refused() -> impl Strategy<Value = Refused> {

@@ -78,7 +78,11 @@ impl Sample {
     }
 
     fn ask(name: &str, ask: Ask) -> Sample {
-        let question = Question { stamp: LayoutStamp { number: 3, hash: 0x5eed }, deadline_ms: 1_500, ask };
+        let question = Question {
+            stand: crate::protocol::io::Standing { layout: LayoutStamp { number: 3, hash: 0x5eed }, round: 0 },
+            deadline_ms: 1_500,
+            ask,
+        };
         Sample::new(format!("ask/{name}"), ask_frame(&question), move |bytes| {
             let heard = next_frame(&mut BytesMut::from(bytes), PEER_BYTES_MAX, decode_ask)?;
             Ok(heard.transpose()?.map(|heard| heard == question))

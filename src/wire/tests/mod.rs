@@ -62,7 +62,7 @@ fn answer_frame(answer: &Answer) -> BytesMut {
 
 fn ask_frame(question: &Question) -> BytesMut {
     let mut out = BytesMut::new();
-    encode_ask(&mut out, CallId(7), question.stamp, question.deadline_ms, &question.ask).unwrap();
+    encode_ask(&mut out, CallId(7), question.stand, question.deadline_ms, &question.ask).unwrap();
     out
 }
 

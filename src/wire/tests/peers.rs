@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::arbitrary::{question, told};
 use super::*;
 use crate::protocol::causality::{Siblings, Version};
+use crate::protocol::io::Standing;
 use crate::protocol::peer::{Ask, Merge, Refused, Told};
-use crate::protocol::ring::LayoutStamp;
 use crate::wire::peer::{
     AskTooLarge, PEER_BYTES_MAX, ask_bytes, decode_ask, decode_told, encode_misunderstood, encode_told,
 };
@@ -83,7 +83,7 @@ proptest! {
 #[test]
 fn a_listing_is_not_forwarded() {
     let question = Question {
-        stamp: LayoutStamp::default(),
+        stand: Standing::default(),
         deadline_ms: 1,
         ask: Ask::Forward(Box::new(Request::Keys(crate::protocol::message::Keys {
             prefix: Bytes::new(),
@@ -97,11 +97,11 @@ fn a_listing_is_not_forwarded() {
 #[test]
 fn a_set_beyond_a_frame_is_refused_and_one_below_it_travels() {
     let merge = |set| Ask::Merge(Merge { key: key("a"), set, remember: vec![], stands_for: None });
-    let fits = Question { stamp: LayoutStamp::default(), deadline_ms: 1, ask: merge(set_of(6)) };
+    let fits = Question { stand: Standing::default(), deadline_ms: 1, ask: merge(set_of(6)) };
     assert_eq!(only(ask_frame(&fits), decode_ask), Ok(fits));
 
     let mut out = BytesMut::from(&b"before"[..]);
-    let refused = encode_ask(&mut out, CallId(1), LayoutStamp::default(), 1, &merge(set_of(7)));
+    let refused = encode_ask(&mut out, CallId(1), Standing::default(), 1, &merge(set_of(7)));
     assert!(matches!(refused, Err(AskTooLarge { bytes }) if PEER_BYTES_MAX < bytes));
     assert_eq!(&out[..], b"before");
 

@@ -516,7 +516,6 @@ impl World {
                     self.nodes[at].refused = Some(refusal);
                     self.kill(at);
                 }
-                Effect::Ordered { .. } => {}
                 Effect::Note(note) => self.nodes[at].notes.push(note),
             }
         }

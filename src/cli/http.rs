@@ -16,6 +16,9 @@ pub(super) const HTTP: &str = "127.0.0.1:7601";
 /// Time for an answer: a node waits for the others' numbers for a second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Time for an order: it is answered when it is durable.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Where to ask, and with which token.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
@@ -42,6 +45,17 @@ impl Site {
     /// The body of a 200.
     pub(super) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
         let answer = self.answer(path, PATIENCE).await?;
+        if answer.status != StatusCode::OK {
+            return Err(self.refused(&answer));
+        }
+        self.understand(&answer.body)
+    }
+
+    /// The body of a 200 to an order.
+    pub(super) async fn order<T: DeserializeOwned>(&self, path: &str, body: &Json) -> Result<T, Failed> {
+        let token = self.token.as_deref().map(str::as_bytes);
+        let answer = ask::post(&*self.address, path, token, body.to_string(), ORDER_PATIENCE).await;
+        let answer = answer.map_err(|error| self.unreachable(&error))?;
         if answer.status != StatusCode::OK {
             return Err(self.refused(&answer));
         }

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod data;
 pub mod snapshot;
 mod http;
+mod confirm;
 pub mod cluster;
 pub mod wait;
 pub mod dev;

@@ -208,7 +208,7 @@ fn birth(config: &Config, node: &Node, wants: &Wants, settled: Settled) -> Birth
         weight: config.weight,
         known: settled.known,
         wanted: config.wanted,
-        auto_join: false,
+        auto_join: config.auto_join,
         seeds: settled.seeds,
         seed: entropy::word(),
     }
@@ -223,6 +223,9 @@ fn node_config(config: &Config, founding: Founding) -> NodeConfig {
         pin: config.pin,
         memory: config.memory,
         idle_max: config.idle_timeout,
+        transfer_rate: config.transfer_rate,
+        compare_period: config.compare_period,
+        tombstone_age: config.tombstone_age,
     }
 }
 
@@ -248,10 +251,11 @@ fn shown(
         party,
         letters,
         orders,
+        transfer_rate: config.transfer_rate,
         members,
         holdings: Arc::new(node.holdings()),
         snapshots: Arc::new(move || snapshots::begin(&lsm, ring)),
-        trees: Arc::new(move |range| trees::begin(&tree, range)),
+        trees: Arc::new(move |range| trees::begin(&tree, ring, range)),
     }
 }
 

@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Node};
 use super::http::{PATIENCE, Site};
 use super::{Failed, Said, say};
 
@@ -17,11 +17,16 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// A look is given this much at least, however little time is left: a node waits for others for a second.
 const LOOK_TIME_MIN: Duration = Duration::from_millis(1_500);
 
-/// Wait until a node and its cluster are ready: exit code 0 when they are, 1 when they are not in time.
+/// What a node tells may be this old: an agreement must be younger by as much to count as one of the wait.
+const STALE_MAX: Duration = Duration::from_millis(250);
+
+/// Wait until a node and its cluster have come to a state: exit code 0 when they have, 1 when they have not in time.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "wait")]
 pub struct Wait {
-    /// what to wait for: ready (the node serves, has its place in the layout, and sees all members up)
+    /// what to wait for: ready (the node serves, has its place in the layout, and sees all members up); converged (no
+    /// change is under way, and all nodes that answer have delivered what they keep for others and have found, since the
+    /// wait began, that they hold the same as the other owners); no-transfers (no change is under way)
     #[argh(option, long = "for")]
     goal: String,
     /// time to wait (30s)
@@ -42,11 +47,14 @@ pub struct Wait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Goal {
     Ready,
+    Converged,
+    NoTransfers,
 }
 
 impl Goal {
     /// All of them, by name.
-    const ALL: [(&str, Goal); 1] = [("ready", Goal::Ready)];
+    const ALL: [(&str, Goal); 3] =
+        [("ready", Goal::Ready), ("converged", Goal::Converged), ("no-transfers", Goal::NoTransfers)];
 
     fn read(text: &str) -> Result<Goal, Failed> {
         let known = Goal::ALL.iter().find(|(name, _)| *name == text).map(|(_, goal)| *goal);
@@ -58,10 +66,16 @@ impl Goal {
     ///
     /// # Errors
     /// [`Failed`] when waiting would not help.
-    async fn unmet(self, site: &Site, patience: Duration) -> Result<Option<String>, Failed> {
-        match self {
-            Goal::Ready => unready(site, patience).await,
-        }
+    async fn unmet(self, site: &Site, begun: Instant, patience: Duration) -> Result<Option<String>, Failed> {
+        let cluster = match look(site, patience).await? {
+            Ok(cluster) => cluster,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        Ok(match self {
+            Goal::Ready => cluster.unready(),
+            Goal::Converged => cluster.unconverged(begun.elapsed()),
+            Goal::NoTransfers => cluster.transferring(),
+        })
     }
 }
 
@@ -96,20 +110,12 @@ async fn wait(goal: Goal, site: &Site, timeout: Duration) -> Result<(Duration, O
     let begun = Instant::now();
     loop {
         let left = timeout.saturating_sub(begun.elapsed());
-        let unmet = goal.unmet(site, left.clamp(LOOK_TIME_MIN, PATIENCE)).await?;
+        let unmet = goal.unmet(site, begun, left.clamp(LOOK_TIME_MIN, PATIENCE)).await?;
         if unmet.is_none() || timeout <= begun.elapsed() {
             return Ok((begun.elapsed(), unmet));
         }
         sleep(PERIOD).await;
     }
-}
-
-/// Why a node is not ready, or its cluster as it sees it is not.
-async fn unready(site: &Site, patience: Duration) -> Result<Option<String>, Failed> {
-    Ok(match look(site, patience).await? {
-        Ok(cluster) => cluster.unready(),
-        Err(reason) => Some(reason),
-    })
 }
 
 /// The cluster of a node that serves, or why there is none to be seen.
@@ -150,6 +156,42 @@ impl Cluster {
         let absent = members.filter(|node| node.liveness != "up").map(|node| &*node.name).collect::<Vec<_>>();
         if absent.is_empty() { None } else { Some(format!("{me} does not see {} up", absent.join(", "))) }
     }
+
+    /// Why data is still moved from owner to owner.
+    fn transferring(&self) -> Option<String> {
+        if let Some(change) = &self.change {
+            return Some(format!("a change to layout {} is under way ({})", change.to.number, change.step));
+        }
+        let busy = |node: &&Node| node.transfers_left.is_some_and(|left| 0 < left);
+        self.nodes.iter().find(busy).map(|node| format!("{} has not fetched all that it owns", node.name))
+    }
+
+    /// Why the nodes that answer may not hold the same yet. What was agreed before the wait does not count.
+    fn unconverged(&self, waited: Duration) -> Option<String> {
+        self.transferring().or_else(|| {
+            let answering = self.nodes.iter().filter(|node| node.hints.is_some());
+            answering.filter_map(|node| node.unconverged(waited, 1 < self.layout.copies)).next()
+        })
+    }
+}
+
+impl Node {
+    fn unconverged(&self, waited: Duration, is_shared: bool) -> Option<String> {
+        let name = &self.name;
+        let some = |count: Option<u64>| count.filter(|count| 0 < *count);
+        let is_fresh = |millis| Duration::from_millis(millis) + STALE_MAX < waited;
+        if let Some(hints) = some(self.hints) {
+            Some(format!("{name} keeps {hints} hints for others"))
+        } else if let Some(leftovers) = some(self.leftovers) {
+            Some(format!("{name} holds keys of {leftovers} partitions that others own"))
+        } else if let Some(differing) = some(self.differing) {
+            Some(format!("{name} differs from other owners in {differing} partitions"))
+        } else if is_shared && self.state == "member" && !self.agreed_age_ms.is_some_and(is_fresh) {
+            Some(format!("{name} has not found everything equal since the wait began"))
+        } else {
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +201,7 @@ mod tests {
     fn cluster(nodes: &[(&str, &str, &str)]) -> Cluster {
         let node = |(name, state, liveness): &(&str, &str, &str)| {
             json!({"name": name, "address": "", "http": "", "state": state, "liveness": liveness, "zone": "",
-                   "weight": 1, "share": 0.0})
+                   "weight": 1, "partitions": 16, "share": 0.0})
         };
         let layout = json!({"number": 1, "n": 3, "r": 2, "w": 2, "copies": 1, "partitions": 16});
         let nodes: Vec<Json> = nodes.iter().map(node).collect();
@@ -177,10 +219,56 @@ mod tests {
         assert_eq!(cluster(&absent).unready().unwrap(), "n1 does not see n2, n3 up");
     }
 
+    /// Two members that agreed 3 s ago.
+    fn converged() -> Cluster {
+        let mut cluster = cluster(&[("n1", "member", "up"), ("n2", "member", "up"), ("n3", "member", "down")]);
+        cluster.layout.copies = 3;
+        for node in &mut cluster.nodes[..2] {
+            (node.hints, node.leftovers, node.differing, node.agreed_age_ms) = (Some(0), Some(0), Some(0), Some(3_000));
+        }
+        cluster
+    }
+
+    #[test]
+    fn converged_is_a_full_agreement_since_the_wait_began_with_nothing_left_to_deliver() {
+        let waited = Duration::from_secs(4);
+        assert_eq!(converged().unconverged(waited), None, "who does not answer is not asked");
+        let earlier = converged().unconverged(Duration::from_secs(3)).unwrap();
+        assert_eq!(earlier, "n1 has not found everything equal since the wait began");
+        let unmet = |change: fn(&mut Cluster)| {
+            let mut cluster = converged();
+            change(&mut cluster);
+            cluster.unconverged(waited).unwrap()
+        };
+        assert_eq!(unmet(|cluster| cluster.nodes[1].hints = Some(5)), "n2 keeps 5 hints for others");
+        let leftovers = unmet(|cluster| cluster.nodes[1].leftovers = Some(2));
+        assert_eq!(leftovers, "n2 holds keys of 2 partitions that others own");
+        let differing = unmet(|cluster| cluster.nodes[0].differing = Some(1));
+        assert_eq!(differing, "n1 differs from other owners in 1 partitions");
+        assert!(unmet(|cluster| cluster.nodes[1].agreed_age_ms = None).starts_with("n2 has not found"));
+        let mut alone = converged();
+        (alone.layout.copies, alone.nodes[0].agreed_age_ms, alone.nodes[1].agreed_age_ms) = (1, None, None);
+        assert_eq!(alone.unconverged(waited), None, "with one copy there is nobody to agree with");
+    }
+
+    #[test]
+    fn transfers_end_with_the_change_and_its_last_fetch() {
+        let mut cluster = converged();
+        assert_eq!(cluster.transferring(), None);
+        cluster.nodes[0].transfers_left = Some(3);
+        assert_eq!(cluster.transferring().unwrap(), "n1 has not fetched all that it owns");
+        cluster.change = serde_json::from_value(json!({"to": {"number": 4}, "step": "hold"})).unwrap();
+        assert_eq!(cluster.transferring().unwrap(), "a change to layout 4 is under way (hold)");
+        assert_eq!(cluster.unconverged(Duration::from_secs(9)), cluster.transferring());
+    }
+
     #[test]
     fn a_goal_that_is_none_is_told_which_there_are() {
         assert_eq!(Goal::read("ready").unwrap(), Goal::Ready);
         let failed = Goal::read("readdy").unwrap_err();
-        assert_eq!((failed.code, &*failed.message), (2, "--for readdy: what can be waited for is ready"));
+        assert_eq!(
+            (failed.code, &*failed.message),
+            (2, "--for readdy: what can be waited for is ready, converged, no-transfers")
+        );
     }
 }

@@ -37,7 +37,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::links::Target;
 use crate::protocol::causality::Siblings;
-use crate::protocol::config::{DEADLINE_DEFAULT, PARTITIONS};
+use crate::protocol::config::{self, DEADLINE_DEFAULT, PARTITIONS};
 use crate::protocol::io::{Effect, Held, Input};
 use crate::protocol::message::{
     Answer, Call, Directory, Failure, Keys, NodeInfo, Outcome, Page, Place, Request, RingMap,
@@ -441,6 +441,9 @@ impl State {
             remembered: Vec::new(),
             hints: Vec::new(),
             seed: 1,
+            transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+            compare_period: config::COMPARE_PERIOD,
+            tombstone_age: config::TOMBSTONE_AGE,
         };
         State {
             shard: Shard::new(Instant(0), birth),

@@ -114,6 +114,7 @@ mod tests {
     use crate::control::acceptor::Acceptor;
     use crate::control::metrics::Metrics;
     use crate::control::testing;
+    use crate::protocol::config;
     use crate::protocol::ring::{Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
     use crate::protocol::types::ClusterId;
     use crate::runtime::mail::{Arrival, Caller, Mail};
@@ -232,6 +233,9 @@ mod tests {
                 pin: false,
                 memory: 512 * 1024 * 1024,
                 idle_max: Duration::from_secs(60),
+                transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+                compare_period: config::COMPARE_PERIOD,
+                tombstone_age: config::TOMBSTONE_AGE,
             };
             let metrics = Arc::new(Metrics::recording());
             let node = runtime::Node::start(&config, |core| metrics.core(core)).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::protocol::ring::{Liveness, View};
+use crate::protocol::ring::{Liveness, Step, View};
 use crate::protocol::types::CoreId;
 use crate::runtime::metrics::{CoreMetrics, RECORDS_BUCKETS, RECORDS_HISTOGRAMS, SECONDS_BUCKETS, describe};
 use crate::wire::gossip::Dropped;
@@ -23,6 +23,7 @@ pub struct Metrics {
     view_epoch: Gauge,
     layout_number: Gauge,
     layout_nodes: Gauge,
+    change_step: Gauge,
     members: [Gauge; 3],
     packets_taken: Counter,
     packets_dropped: [Counter; 4],
@@ -57,6 +58,7 @@ impl Metrics {
             metrics::describe_gauge!("sloop_view_epoch", "Views of the cluster that this node had, counted.");
             metrics::describe_gauge!("sloop_layout_number", "The number of the layout in force here.");
             metrics::describe_gauge!("sloop_layout_nodes", "Nodes in that layout.");
+            metrics::describe_gauge!("sloop_change_step", "The step of the change under way: 0 for none, then 1 to 3.");
             metrics::describe_gauge!("sloop_members", "Members of the cluster, by whether they answer.");
             metrics::describe_counter!("sloop_gossip_packets_total", "Packets of gossip that came, by what was done.");
         });
@@ -73,6 +75,7 @@ impl Metrics {
             view_epoch: gauge!("sloop_view_epoch"),
             layout_number: gauge!("sloop_layout_number"),
             layout_nodes: gauge!("sloop_layout_nodes"),
+            change_step: gauge!("sloop_change_step"),
             members: ["up", "suspect", "down"].map(members),
             packets_taken: packets("taken"),
             packets_dropped: DROPPED.map(|(_, outcome)| packets(outcome)),
@@ -102,6 +105,11 @@ impl Metrics {
         self.view_epoch.set(view.epoch as f64);
         self.layout_number.set(view.layout.stamp().number as f64);
         self.layout_nodes.set(view.layout.rows().len() as f64);
+        self.change_step.set(view.change.as_deref().map_or(0.0, |change| match change.step {
+            Step::Write => 1.0,
+            Step::Hold => 2.0,
+            Step::Read => 3.0,
+        }));
         for (gauge, liveness) in self.members.iter().zip([Liveness::Up, Liveness::Suspect, Liveness::Down]) {
             gauge.set(view.members.iter().filter(|member| member.liveness == liveness).count() as f64);
         }

@@ -48,6 +48,8 @@ pub struct Node {
     pub letters: Letters,
     /// Where orders of operators go.
     pub orders: Orders,
+    /// Bytes a second that it fetches at most when it gains partitions.
+    pub transfer_rate: u64,
     /// The cluster as this node sees it now.
     pub members: watch::Receiver<MembersShown>,
     /// How much the node holds.

@@ -13,6 +13,7 @@ use super::node::{MembersShown, Node};
 use super::shake::Party;
 use crate::protocol::antientropy::Tree;
 use crate::protocol::causality::Siblings;
+use crate::protocol::config;
 use crate::protocol::io::{Effect, Effects, Held, Input};
 use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
 use crate::protocol::ring::{Cores, Ring, View};
@@ -54,8 +55,9 @@ pub(super) fn node(token: Option<&str>) -> (Node, flume::Receiver<Arrival>) {
         party: Party { node: NodeId::of("node-a"), cluster: Some(CLUSTER), secret: Secret::new(SECRET) },
         letters: super::members::letters().0,
         orders: super::members::orders().0,
+        transfer_rate: 1 << 20,
         members: members(Arc::new(View::alone("node-a", CORES, RING))),
-        holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7 }),
+        holdings: Arc::new(|| Holding { keys: 5, bytes: 600, hints: 7, ..Holding::default() }),
         trees: Arc::new(|range| {
             let (made, tree) = flume::bounded(1);
             made.send(Ok(Tree::new(range))).unwrap();
@@ -123,6 +125,9 @@ impl FakeCore {
             remembered: vec![],
             hints: Vec::new(),
             seed: 1,
+            transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+            compare_period: config::COMPARE_PERIOD,
+            tombstone_age: config::TOMBSTONE_AGE,
         };
         FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }
     }

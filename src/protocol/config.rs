@@ -121,6 +121,18 @@ pub const HINTS_IN_FLIGHT_MAX: usize = 64;
 /// fit.
 pub const PAGE_SETS_MAX: usize = 65_536;
 
+/// Bytes a second that a node fetches at most when it gains partitions: half of what a gigabit carries, so that
+/// requests have the other half.
+pub const TRANSFER_BYTES_PER_SECOND: u64 = 64 << 20;
+
+/// How often a core compares what it holds with the other owners: a difference that nothing else repairs is found
+/// within this, and an equal comparison costs less than 1 KiB.
+pub const COMPARE_PERIOD: Duration = Duration::from_secs(5);
+
+/// A deletion is remembered at least this long: above [`OPERATION_MEMORY`], in which a retry of the deleted write may
+/// come.
+pub const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
+
 /// After a delivery that failed the target is left alone for this long.
 pub const HINTS_PAUSE: Duration = Duration::from_millis(500);
 

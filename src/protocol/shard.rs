@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::asks::Asking;
 use super::causality::Siblings;
@@ -60,6 +61,12 @@ pub struct Birth {
     pub hints: Vec<(Key, Hint)>,
     /// Random bits, by which its tables hash: clients choose keys, and must not choose which of them collide.
     pub seed: u64,
+    /// Bytes a second that this core fetches at most when its node gains partitions.
+    pub transfer_rate: u64,
+    /// How often it compares what it holds with the other owners.
+    pub compare_period: Duration,
+    /// Deletions that are older are forgotten.
+    pub tombstone_age: Duration,
 }
 
 /// One core's share of the protocol.
@@ -164,7 +171,7 @@ pub(super) enum Load {
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed } = birth;
+        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed, .. } = birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());

@@ -640,10 +640,9 @@ impl Core {
         metrics.queue_requests.set(self.pending.len() as f64);
         metrics.queue_loads.set(self.fetching.len() as f64);
         let shard = self.parts.shard.stats();
-        metrics.shard.show(&shard);
-        let bytes = stats.overlay_bytes + stats.frozen_bytes;
-        let holding = Holding { keys: stats.overlay_keys as u64, bytes, hints: shard.hints_waiting };
-        self.parts.holdings.show(self.parts.id, holding);
+        let (now, held) = (self.now.instant, self.parts.engine.sum());
+        metrics.shard.show(now, &held, &shard);
+        self.parts.holdings.show(now, self.parts.id, Holding::of(now, held, &shard));
     }
 }
 

@@ -28,6 +28,7 @@ pub mod room;
 pub mod connections;
 pub mod priority;
 pub mod storekeeper;
+pub mod reclaim;
 pub mod executor;
 pub mod door;
 pub mod start;

@@ -25,6 +25,7 @@ use super::metrics::CoreMetrics;
 use super::opening::{Opened, open};
 use super::priority::{self, be_nice};
 use super::probe;
+use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
 use crate::protocol::message::{Directory, NodeInfo};
@@ -53,6 +54,7 @@ pub struct Node {
     rests: flume::Receiver<Rest>,
     jobs: Vec<flume::Sender<Job>>,
     storekeepers: Vec<std::thread::JoinHandle<()>>,
+    reclaimer: Reclaimer,
     wishes: flume::Receiver<Wish>,
     notices: flume::Receiver<Notice>,
 }
@@ -92,6 +94,7 @@ impl Node {
         let (wish, wishes) = flume::unbounded();
         let (notice, notices) = flume::bounded(NOTICES_MAX);
         let wal = home.wal();
+        let reclaimer = Reclaimer::start(lsm.clone(), clock).map_err(StartError::Thread)?;
         let mut node = Node {
             lsm,
             ring,
@@ -106,6 +109,7 @@ impl Node {
             rests,
             jobs: Vec::new(),
             storekeepers: Vec::new(),
+            reclaimer,
             wishes,
             notices,
             home,
@@ -126,6 +130,9 @@ impl Node {
                 remembered: remembered.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 hints: hints.iter().filter(|(key, _)| mine(key)).cloned().collect(),
                 seed: entropy::word(),
+                transfer_rate: (config.transfer_rate / u64::from(config.cores)).max(1),
+                compare_period: config.compare_period,
+                tombstone_age: config.tombstone_age,
             };
             let jobs = node.start_storekeeper(id, clock)?;
             let parts = Parts {
@@ -211,15 +218,11 @@ impl Node {
         Arc::clone(&self.hearts)
     }
 
-    /// Tells how much the node holds, as often as it is asked: its tree, what memory holds beyond it, and its hints.
-    /// Calls into the tree.
+    /// Tells how much the node holds, as often as it is asked: what its cores show, and the files of its tree. Calls
+    /// into the tree.
     pub fn holdings(&self) -> impl Fn() -> Holding + Send + Sync + use<> {
         let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
-        move || {
-            let tree = lsm.size();
-            let in_tree = Holding { keys: tree.keys_approximately, bytes: tree.bytes_on_disk, hints: 0 };
-            in_tree.plus(holdings.sum())
-        }
+        move || Holding { disk_bytes: lsm.size().bytes_on_disk, ..holdings.sum() }
     }
 
     /// Tells whether the node holds nothing at all: no key in memory or in its tree, and no hint. Calls into the tree.
@@ -263,6 +266,7 @@ impl Node {
             // A panic has ended the process already.
             let _ = storekeeper.join();
         }
+        self.reclaimer.stop();
         self.lsm.close()?;
         let drained = rests.into_values().map(|rest| rest.drained.then_some(rest.left));
         if let Some(actors) = drained.collect::<Option<Vec<_>>>() {

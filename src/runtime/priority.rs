@@ -10,8 +10,8 @@ use rustix::process::nice;
 /// Of a store thread, which serves cold reads too: a tenth of a processor that a core could use alone.
 pub const STORE: i32 = 10;
 
-/// Of fjall's worker, which compacts.
-const COMPACTION: i32 = 19;
+/// Of fjall's worker, which compacts, and of what gives room back.
+pub const COMPACTION: i32 = 19;
 
 /// The calling thread is nicer from now on, and so are those that it starts.
 pub fn be_nice(by: i32) {

@@ -15,6 +15,7 @@ use super::mail::{Arrival, Caller, Errand, Job, NOTICES_MAX, Notice, Wish};
 use super::metrics::CoreMetrics;
 use super::slots::Slots;
 use crate::protocol::antientropy::Forest;
+use crate::protocol::config;
 use crate::protocol::message::NodeInfo;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
@@ -119,6 +120,9 @@ fn birth(core: CoreId) -> Birth {
         remembered: vec![],
         hints: Vec::new(),
         seed: 1,
+        transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+        compare_period: config::COMPARE_PERIOD,
+        tombstone_age: config::TOMBSTONE_AGE,
     }
 }
 

@@ -30,6 +30,12 @@ pub struct NodeConfig {
     pub memory: u64,
     /// Silence after which a connection is dropped.
     pub idle_max: Duration,
+    /// Bytes a second that it fetches at most when it gains partitions.
+    pub transfer_rate: u64,
+    /// How often it compares what it holds with the other owners.
+    pub compare_period: Duration,
+    /// Deletions that are older are forgotten.
+    pub tombstone_age: Duration,
 }
 
 /// Why a node does not start. Nothing that was stored is lost.

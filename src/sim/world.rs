@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::protocol::Stats;
 use crate::protocol::antientropy::{Forest, PartitionLeaf, Shift, digest, is_buried};
 use crate::protocol::causality::{Siblings, Update};
-use crate::protocol::config::{ASK_PATIENCE, DEADLINE_DEFAULT};
+use crate::protocol::config::{self, ASK_PATIENCE, DEADLINE_DEFAULT};
 use crate::protocol::io::{
     Append, Arrived, Change, Effect, Effects, Held, Hint, Input, Name, Scan, ScanPage, ScanWant, Standing, Survey,
     Surveyed,
@@ -257,6 +257,9 @@ impl World {
             remembered: disk.remembered.clone(),
             hints: hints.collect(),
             seed: self.seed,
+            transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+            compare_period: config::COMPARE_PERIOD,
+            tombstone_age: config::TOMBSTONE_AGE,
         };
         self.nodes[node].shard = Some(Shard::new(self.now, birth));
         (self.nodes[node].syncing, self.nodes[node].broken) = (false, false);

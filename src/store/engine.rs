@@ -22,7 +22,7 @@ use super::chunk::{Chunk, KeySet, Set};
 use super::resident::Resident;
 use super::wal::log::LogConfig;
 use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
-use crate::protocol::antientropy::{BRANCHES, Forest, PartitionLeaf, PartitionTree, Shift};
+use crate::protocol::antientropy::{BRANCHES, Forest, PartitionLeaf, PartitionTree, Shift, Sum};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Arrived, Change, Held, Survey, Surveyed};
 use crate::protocol::replica::Remembered;
@@ -424,6 +424,11 @@ impl Engine {
             Survey::Branches(partition) => tree(*partition, &|tree| tree.branches().to_vec()),
             Survey::Leaves(partition, branch) => tree(*partition, &|tree| tree.leaves_of(*branch).to_vec()),
         }
+    }
+
+    /// How much of what is durable the core holds, of all partitions together.
+    pub fn sum(&self) -> Sum {
+        self.forest.total()
     }
 
     /// Numbers for the metrics.

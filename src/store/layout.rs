@@ -31,6 +31,7 @@ const OPERATION: u8 = b'o';
 const TREE: u8 = b't';
 
 const CLOSED_BELOW: &[u8] = b"closed-below";
+const NOTHING: &[u8] = b"nothing";
 const POSITION: &[u8] = b"position";
 
 /// A key with its partition. The order of places is the order of the tree: by partition, then by key.
@@ -262,6 +263,11 @@ pub fn position_entry(log: LogId, position: AppendId) -> (Vec<u8>, Vec<u8>) {
     let key = [&[META], POSITION, &log.core.0.to_be_bytes()].concat();
     let value = [log.start.to_le_bytes(), position.0.to_le_bytes()].concat();
     (key, value)
+}
+
+/// A key that nothing stands under, and which is deleted now and then.
+pub fn nothing_key() -> Vec<u8> {
+    [&[META], NOTHING].concat()
 }
 
 impl Known {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::compaction::Leveled;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable};
 
 use super::chunk::{Chunk, KeySet, Set};
 use super::layout::{self, Known, LayoutError, Place};
@@ -44,6 +44,13 @@ const SLICE: usize = 512;
 /// Keys of the tree that are looked at for one page of a scan, at most: a few hundredths of a second, for which chunks
 /// may wait.
 const SCANNED_MAX: usize = 32_768;
+
+/// Deletions that are not yet compacted away, from which on the tree may be written again for them. A tree of so few
+/// entries that these matter is written in a moment.
+const DELETIONS_MIN: u64 = 10_000;
+
+/// Bytes that a tree may take beside twice its contents: journal, tables that were not merged yet.
+const WASTE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// The LSM tree failed.
 #[derive(Debug, thiserror::Error)]
@@ -289,6 +296,43 @@ impl Lsm {
         TreeSize { keys_approximately: self.data.approximate_len() as u64, bytes_on_disk: self.data.disk_space() }
     }
 
+    /// Whether about half of the tree, in entries or in bytes, is what was deleted or replaced: a deletion stands beside
+    /// what it deletes until both are compacted away, for which they must meet.
+    ///
+    /// # Errors
+    /// [`LsmError`].
+    pub fn is_wasteful(&self) -> Result<bool, LsmError> {
+        let deletions = self.data.tree.tombstone_count();
+        let held: u64 = self.forest()?.trees().map(|(_, tree)| tree.sum().bytes).sum();
+        let TreeSize { keys_approximately, bytes_on_disk } = self.size();
+        Ok(is_wasteful(deletions, keys_approximately, held, bytes_on_disk))
+    }
+
+    /// Writes the whole tree again, without what was deleted or replaced. Takes as long as that takes; reads and
+    /// chunks go on meanwhile, compaction does not.
+    ///
+    /// # Errors
+    /// [`LsmError`]; nothing was changed.
+    pub fn reclaim(&self) -> Result<(), LsmError> {
+        let failed = |cause| self.error("cannot compact", cause);
+        self.move_on()?;
+        self.data.major_compact().map_err(failed)?;
+        // A file of large values goes with the compaction behind the one that found it dead.
+        if self.size().bytes_on_disk <= 4 * self.data.fragmented_blob_bytes() {
+            self.data.major_compact().map_err(failed)?;
+        }
+        // fjall keeps the files of what the tree was before until something makes it look.
+        self.move_on()?;
+        let unread = self.database.supervisor.snapshot_tracker.get_seqno_safe_to_gc();
+        let dropped = self.data.tree.get_version_history_lock().maintenance(self.data.path(), unread);
+        dropped.map_err(|cause| failed(cause.into()))
+    }
+
+    /// With each ingestion fjall finds out anew what nobody reads any more: one that says nothing.
+    fn move_on(&self) -> Result<(), LsmError> {
+        self.ingest_spelled(|put| put(&layout::nothing_key(), None))
+    }
+
     /// A page of the keys in partitions that are `mine`, as the tree and what is newer in memory hold them together:
     /// `newer` are places in order, and whether they hold a value, at least as many as make a page. `go_on` is asked in
     /// each partition and now and then; without it there is no page.
@@ -473,6 +517,12 @@ fn page_range(partition: Partition, prefix: &[u8], after: Option<&Place>) -> Opt
         None => Bound::Included(from),
     };
     Some((begin, Bound::Excluded(behind)))
+}
+
+fn is_wasteful(deletions: u64, entries: u64, bytes_held: u64, bytes_on_disk: u64) -> bool {
+    let by_entries = DELETIONS_MIN <= deletions && entries <= 4 * deletions;
+    let by_bytes = 2 * bytes_held + WASTE_BYTES_MIN <= bytes_on_disk;
+    by_entries || by_bytes
 }
 
 fn taken_if_live((place, live): (Place, bool)) -> Option<Key> {

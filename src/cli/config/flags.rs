@@ -53,6 +53,18 @@ pub struct Serve {
     /// a file that holds the cluster's secret
     #[argh(option)]
     cluster_secret_file: Option<String>,
+    /// whether joined nodes get their share by themselves, also when the cluster holds data: true or false (false)
+    #[argh(option)]
+    auto_join: Option<String>,
+    /// bytes a second that the node fetches at most when it gains partitions (64MiB)
+    #[argh(option)]
+    transfer_rate: Option<String>,
+    /// how often the node compares what it holds with the other owners (5s)
+    #[argh(option)]
+    compare_period: Option<String>,
+    /// deletions that are older are forgotten, once every owner has them (1h)
+    #[argh(option)]
+    tombstone_age: Option<String>,
     /// data cores (all)
     #[argh(option)]
     cores: Option<String>,
@@ -114,6 +126,10 @@ impl Serve {
             ("write_quorum", self.write_quorum),
             ("cluster_secret", self.cluster_secret),
             ("cluster_secret_file", self.cluster_secret_file),
+            ("auto_join", self.auto_join),
+            ("transfer_rate", self.transfer_rate),
+            ("compare_period", self.compare_period),
+            ("tombstone_age", self.tombstone_age),
             ("cores", self.cores),
             ("pin", self.pin),
             ("memory", self.memory),

@@ -24,13 +24,15 @@ pub use flags::Serve;
 pub use layers::{Given, Layers, Origin};
 pub use machine::Machine;
 
-use crate::protocol::config::{COPIES_MAX, N_DEFAULT, WEIGHT_MAX, ZONE_BYTES_MAX};
+use crate::protocol::config::{
+    COMPARE_PERIOD, COPIES_MAX, N_DEFAULT, TOMBSTONE_AGE, TRANSFER_BYTES_PER_SECOND, WEIGHT_MAX, ZONE_BYTES_MAX,
+};
 use crate::protocol::ring::Wanted;
 use crate::runtime::memory::CORE_BYTES_MIN;
 use crate::wire::hello::TOKEN_BYTES_MAX;
 
 /// Every setting, in the order in which they are shown: its name, and what it means.
-pub const SETTINGS: [(&str, &str); 23] = [
+pub const SETTINGS: [(&str, &str); 27] = [
     ("name", "the node's name, as others see it"),
     ("data_dir", "where the node keeps its data"),
     ("listen", "address of the binary protocol"),
@@ -44,6 +46,10 @@ pub const SETTINGS: [(&str, &str); 23] = [
     ("write_quorum", "copies that a write waits for, in a cluster that this node founds"),
     ("cluster_secret", "what the nodes of the cluster prove to each other"),
     ("cluster_secret_file", "a file that holds the cluster's secret"),
+    ("auto_join", "whether joined nodes get their share by themselves, also when the cluster holds data"),
+    ("transfer_rate", "bytes a second that the node fetches at most when it gains partitions"),
+    ("compare_period", "how often the node compares what it holds with the other owners"),
+    ("tombstone_age", "deletions that are older are forgotten, once every owner has them"),
     ("cores", "data cores"),
     ("pin", "whether each data core stays on one CPU"),
     ("memory", "memory for caches, overlays, the LSM tree and queues together"),
@@ -64,6 +70,9 @@ const TOKEN_FILE_BYTES_MAX: u64 = 4 * 1_024;
 
 /// Most bytes of a configuration file: a thousand times what one needs.
 const FILE_BYTES_MAX: u64 = 1_024 * 1_024;
+
+/// Least rate of a transfer: below it a change of owners would last for weeks.
+const TRANSFER_RATE_MIN: u64 = 64 << 10;
 
 /// Memory that a node takes at most unless told otherwise, or unless its cores need more.
 const MEMORY_DEFAULT_MAX: u64 = 2 << 30;
@@ -91,6 +100,14 @@ pub struct Config {
     pub wanted: Wanted,
     /// What the nodes of the cluster prove to each other.
     pub cluster_secret: Option<Token>,
+    /// Whether joined nodes get their share by themselves, also when the cluster holds data.
+    pub auto_join: bool,
+    /// Bytes a second that the node fetches at most when it gains partitions.
+    pub transfer_rate: u64,
+    /// How often the node compares what it holds with the other owners.
+    pub compare_period: Duration,
+    /// Deletions that are older are forgotten.
+    pub tombstone_age: Duration,
     /// Data cores, from 1.
     pub cores: u16,
     /// Whether each data core stays on one CPU.
@@ -230,6 +247,10 @@ impl Config {
             weight: layers.read("weight", |text| whole(text, 1..=WEIGHT_MAX))?,
             wanted: wanted(layers)?,
             cluster_secret: secret_of(layers, "cluster_secret", "cluster_secret_file")?,
+            auto_join: layers.read("auto_join", yes_or_no)?.unwrap_or(false),
+            transfer_rate: layers.read("transfer_rate", rate)?.unwrap_or(TRANSFER_BYTES_PER_SECOND),
+            compare_period: layers.read("compare_period", time)?.unwrap_or(COMPARE_PERIOD),
+            tombstone_age: layers.read("tombstone_age", time)?.unwrap_or(TOMBSTONE_AGE),
             cores,
             pin: layers.read("pin", yes_or_no)?.unwrap_or(true),
             memory,
@@ -284,6 +305,10 @@ impl Config {
             "replicas" => Some(self.wanted.n.to_string()),
             "read_quorum" => Some(self.wanted.r.to_string()),
             "write_quorum" => Some(self.wanted.w.to_string()),
+            "auto_join" => Some(self.auto_join.to_string()),
+            "transfer_rate" => text(&bytes_shown(self.transfer_rate)),
+            "compare_period" => text(&humantime::format_duration(self.compare_period)),
+            "tombstone_age" => text(&humantime::format_duration(self.tombstone_age)),
             "cores" => Some(self.cores.to_string()),
             "pin" => Some(self.pin.to_string()),
             "memory" => text(&bytes_shown(self.memory)),
@@ -420,6 +445,15 @@ fn memory(text: &str) -> Result<u64, String> {
     let found: bytesize::ByteSize =
         text.parse().map_err(|_| format!("\"{text}\" is not a size such as \"64MiB\" or \"2GiB\""))?;
     Ok(found.0)
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    match memory(text)? {
+        found @ TRANSFER_RATE_MIN.. => Ok(found),
+        found => {
+            Err(format!("{} a second is too little: at least {}", bytes_shown(found), bytes_shown(TRANSFER_RATE_MIN)))
+        }
+    }
 }
 
 fn time(text: &str) -> Result<Duration, String> {

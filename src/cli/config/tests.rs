@@ -79,6 +79,22 @@ fn units_are_read_and_shown() {
 }
 
 #[test]
+fn what_a_node_does_by_itself_has_its_pace() {
+    let unsaid = from_file("").unwrap();
+    assert_eq!((unsaid.auto_join, unsaid.transfer_rate), (false, 64 << 20));
+    assert_eq!(unsaid.compare_period, Duration::from_secs(5));
+    assert_eq!(unsaid.tombstone_age, Duration::from_secs(3_600));
+    let told = "auto_join = true\ntransfer_rate = '1MiB'\ncompare_period = '200ms'\ntombstone_age = '2s'\n";
+    let told = from_file(told).unwrap();
+    assert_eq!((told.auto_join, told.transfer_rate), (true, 1 << 20));
+    assert_eq!((told.compare_period, told.tombstone_age), (Duration::from_millis(200), Duration::from_secs(2)));
+    assert_eq!(
+        refusal("transfer_rate = '1KiB'"),
+        "transfer_rate: 1KiB a second is too little: at least 64KiB (s.toml line 1)"
+    );
+}
+
+#[test]
 fn an_unknown_setting_names_file_line_and_the_nearest_known_one() {
     assert_eq!(
         refusal("name = 'a'\n\nmemroy = '1GiB'\n"),

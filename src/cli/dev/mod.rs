@@ -146,7 +146,7 @@ impl Supervisor {
     }
 
     /// Waits until every node serves and is a member, and all see each other; where the cluster holds data already, a
-    /// node that is new may stay staged.
+    /// node that is new has fetched its share by then.
     ///
     /// # Errors
     /// When a node refuses to say how it is: waiting would not help.
@@ -180,15 +180,9 @@ impl Supervisor {
             Ok(cluster) => cluster,
             Err(reason) => return Ok(Err(format!("{}: {reason}", node.name))),
         };
-        let lacks = |other: &Planned| {
-            let state = cluster.node(&other.name).map(|seen| &*seen.state);
-            state != Some("member") && !(state == Some("staged") && cluster.holds_data())
-        };
-        let absent = self.plan.nodes.iter().find(|other| lacks(other)).map(|other| other.name.clone());
-        let me_staged = cluster.node(&node.name).is_some_and(|seen| seen.state == "staged");
-        Ok(match absent {
-            Some(absent) => Err(format!("{} does not see {absent} in the layout yet", node.name)),
-            None if me_staged => Ok(cluster),
+        let lacks = |other: &&Planned| cluster.node(&other.name).is_none_or(|seen| seen.state != "member");
+        Ok(match self.plan.nodes.iter().find(lacks) {
+            Some(absent) => Err(format!("{} does not see {} in the layout yet", node.name, absent.name)),
             None => cluster.unready().map_or(Ok(cluster), Err),
         })
     }

@@ -67,7 +67,13 @@ impl Plan {
         let nodes: Vec<Planned> = (0..nodes).map(planned).collect();
         let cores: u64 = dev.cores.parse().unwrap_or(1);
         let memory = dev.memory.unwrap_or_else(|| format!("{}MiB", MEMORY_MIB.saturating_mul(cores)));
-        let settings = [("cores", dev.cores), ("pin", dev.pin), ("memory", memory), ("log_level", dev.log_level)];
+        let settings = [
+            ("cores", dev.cores),
+            ("pin", dev.pin),
+            ("memory", memory),
+            ("log_level", dev.log_level),
+            ("auto_join", "true".to_owned()),
+        ];
         let token = config(&nodes[0], &settings)?.token.map(|token| token.reveal().to_owned());
         let flag = |(setting, value): (&str, String)| [format!("--{}", setting.replace('_', "-")), value];
         Ok(Plan { data_dir, nodes, token, common: settings.into_iter().flat_map(flag).collect() })
@@ -197,6 +203,7 @@ mod tests {
         assert!(!line(0).contains("--join"), "{}", line(0));
         assert!(line(2).contains("--name n3 ") && line(2).contains(" --join 127.0.0.1:7600 "), "{}", line(2));
         assert!(line(2).contains(" --cores 1 --pin false --memory 256MiB "), "{}", line(2));
+        assert!(line(2).ends_with(" --auto-join true"), "{}", line(2));
     }
 
     #[test]

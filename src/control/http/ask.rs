@@ -1,13 +1,13 @@
-//! One GET to a node, by another node or by the command line.
+//! One request to a node, by another node or by the command line.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::{Method, StatusCode};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -56,11 +56,35 @@ pub async fn get(
     token: Option<&[u8]>,
     patience: Duration,
 ) -> Result<Answer, AskError> {
-    let mut request = Request::get(path).header(HOST, address.to_string());
+    send(Method::GET, address, path, (token, Bytes::new()), patience).await
+}
+
+/// Orders something in JSON, on a connection of its own.
+///
+/// # Errors
+/// [`AskError`]; an answer that refuses is none.
+pub async fn post(
+    address: impl ToSocketAddrs + fmt::Display,
+    path: &str,
+    token: Option<&[u8]>,
+    body: String,
+    patience: Duration,
+) -> Result<Answer, AskError> {
+    send(Method::POST, address, path, (token, body.into()), patience).await
+}
+
+async fn send(
+    method: Method,
+    address: impl ToSocketAddrs + fmt::Display,
+    path: &str,
+    (token, body): (Option<&[u8]>, Bytes),
+    patience: Duration,
+) -> Result<Answer, AskError> {
+    let mut request = Request::builder().method(method).uri(path).header(HOST, address.to_string());
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, [b"Bearer ", token].concat());
     }
-    let request = request.body(Empty::<Bytes>::new())?;
+    let request = request.body(Full::new(body))?;
     let asking = async {
         let socket = TcpStream::connect(address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;

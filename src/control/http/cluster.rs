@@ -1,35 +1,25 @@
 //! The cluster as this node sees it: who is there, who owns what, and how much each holds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, timeout_at};
+use serde::Serialize;
 
+use super::numbers::{ToldJson, numbers_of_all};
 use super::reply::Base64;
-use super::{Api, ask, refusal::Refusal, reply, request};
-use crate::control::node::{MembersShown, Node};
+use super::{Api, refusal::Refusal, reply, request};
+use crate::control::node::MembersShown;
 use crate::protocol::membership::{Row, RowState};
-use crate::protocol::ring::{Liveness, Member, Partition, View};
+use crate::protocol::ring::{Change, LayoutStamp, Liveness, Member, Partition, Step};
 use crate::protocol::types::NodeId;
-use crate::runtime::holdings::Holding;
-
-/// Time in which all others must have told their numbers; who is later has none.
-const NUMBERS_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// Nodes that are asked at once.
-const ASKED_MAX: usize = 64;
 
 #[derive(Serialize)]
 struct ClusterJson<'a> {
     cluster: String,
     layout: LayoutJson,
+    change: Option<ChangeJson>,
     #[serde(rename = "self")]
     me: &'a str,
     nodes: Vec<NodeJson<'a>>,
@@ -64,22 +54,27 @@ struct NodeJson<'a> {
     /// Of all copies of all partitions, those that it keeps.
     share: f64,
     cores: u16,
-    keys: Option<u64>,
-    bytes: Option<u64>,
-    hints: Option<u64>,
     start_count: Option<u64>,
     /// Whether it was seen to hold data; null where that is not known.
     holds_data: Option<bool>,
+    #[serde(flatten)]
+    told: ToldJson,
 }
 
-/// A node's own numbers.
-#[derive(Serialize, Deserialize)]
-struct NumbersJson {
-    name: String,
-    cluster: String,
-    keys: u64,
-    bytes: u64,
-    hints: u64,
+/// A layout by its name.
+#[derive(Serialize)]
+pub(super) struct StampJson {
+    number: u64,
+    /// In hexadecimal digits: JSON's numbers end at 2^53.
+    hash: String,
+}
+
+/// The change under way, as this node takes part in it.
+#[derive(Serialize)]
+struct ChangeJson {
+    from: StampJson,
+    to: StampJson,
+    step: &'static str,
 }
 
 #[derive(Serialize)]
@@ -127,9 +122,7 @@ pub(super) async fn cluster(State(api): State<Arc<Api>>, uri: Uri) -> Result<Res
             partitions: load,
             share: f64::from(load) / copies,
             cores: member.cores.count,
-            keys: held.map(|held| held.keys),
-            bytes: held.map(|held| held.bytes),
-            hints: held.map(|held| held.hints),
+            told: held.map(ToldJson::of).unwrap_or_default(),
             start_count: row.map(|row| row.start.count),
             holds_data: row.map(|row| row.holds_data),
         }
@@ -147,18 +140,11 @@ pub(super) async fn cluster(State(api): State<Arc<Api>>, uri: Uri) -> Result<Res
             copies: layout.copies(),
             partitions: layout.partitions(),
         },
+        change: view.change.as_deref().map(ChangeJson::of),
         me: &node.name,
         nodes,
     };
     Ok(reply::json(StatusCode::OK, &body))
-}
-
-/// This node's own numbers only: who asks all nodes asks each of them for this.
-pub(super) async fn numbers(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Refusal> {
-    request::no_query(&uri)?;
-    let Holding { keys, bytes, hints } = own_numbers(&api.node).await;
-    let (name, cluster) = (api.node.name.to_string(), api.node.cluster.to_string());
-    Ok(reply::json(StatusCode::OK, &NumbersJson { name, cluster, keys, bytes, hints }))
 }
 
 pub(super) async fn ring(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, Refusal> {
@@ -175,6 +161,19 @@ pub(super) async fn ring(State(api): State<Arc<Api>>, uri: Uri) -> Result<Respon
         fallbacks: view.fallbacks(partition).into_iter().filter_map(place).collect(),
     };
     Ok(reply::json(StatusCode::OK, &body))
+}
+
+impl StampJson {
+    pub(super) fn of(stamp: LayoutStamp) -> StampJson {
+        StampJson { number: stamp.number, hash: format!("{:016x}", stamp.hash) }
+    }
+}
+
+impl ChangeJson {
+    fn of(change: &Change) -> ChangeJson {
+        let (from, to) = (change.stored.stamp(), change.pending.stamp());
+        ChangeJson { from: StampJson::of(from), to: StampJson::of(to), step: step(change.step) }
+    }
 }
 
 impl PlaceJson<'_> {
@@ -203,47 +202,18 @@ fn state(row: Option<&Row>, is_in_layout: bool) -> &'static str {
     }
 }
 
-fn liveness(liveness: Liveness) -> &'static str {
+pub(super) fn step(step: Step) -> &'static str {
+    match step {
+        Step::Write => "write",
+        Step::Hold => "hold",
+        Step::Read => "read",
+    }
+}
+
+pub(super) fn liveness(liveness: Liveness) -> &'static str {
     match liveness {
         Liveness::Up => "up",
         Liveness::Suspect => "suspect",
         Liveness::Down => "down",
     }
-}
-
-/// The tree is asked on a thread where that may take a while.
-async fn own_numbers(node: &Node) -> Holding {
-    let holdings = Arc::clone(&node.holdings);
-    spawn_blocking(move || holdings()).await.expect("a panic ends the process")
-}
-
-/// The numbers of all nodes that tell them in time. Who is down is not asked.
-async fn numbers_of_all(node: &Node, view: &View) -> BTreeMap<NodeId, Holding> {
-    let until = Instant::now() + NUMBERS_TIME_MAX;
-    let places = Arc::new(Semaphore::new(ASKED_MAX));
-    let mut asked = JoinSet::new();
-    let others = view.members.iter().filter(|member| member.node != view.me && member.liveness != Liveness::Down);
-    for member in others.cloned() {
-        let (node, places) = (node.clone(), Arc::clone(&places));
-        asked.spawn(async move {
-            let _place = places.acquire().await.expect("nobody closes the places");
-            numbers_of(&node, &member).await.map(|holding| (member.node, holding))
-        });
-    }
-    let mut numbers = BTreeMap::from([(view.me, own_numbers(node).await)]);
-    while let Ok(Some(told)) = timeout_at(until, asked.join_next()).await {
-        numbers.extend(told.expect("a panic ends the process"));
-    }
-    numbers
-}
-
-/// What another node tells; nothing where it does not, or where somebody else is there by now.
-async fn numbers_of(node: &Node, member: &Member) -> Option<Holding> {
-    let answer = ask::get(member.http, "/admin/node", node.guard.token(), NUMBERS_TIME_MAX).await;
-    let told = answer.inspect_err(|error| {
-        tracing::debug!(name = %member.name, %error, "a node does not tell its numbers");
-    });
-    let told: NumbersJson = serde_json::from_slice(&told.ok()?.body).ok()?;
-    let is_it = told.name == *member.name && told.cluster == node.cluster.to_string();
-    is_it.then_some(Holding { keys: told.keys, bytes: told.bytes, hints: told.hints })
 }

@@ -9,7 +9,10 @@ pub mod ask;
 mod request;
 mod kv;
 mod admin;
+mod numbers;
 mod cluster;
+mod orders;
+mod transfers;
 mod openapi;
 mod reply;
 mod refusal;
@@ -24,7 +27,7 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use tokio::sync::Semaphore;
 
 use self::budget::Budget;
@@ -81,7 +84,16 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Api>>)> {
         ("/admin/health", get(admin::ready)),
         ("/admin/info", get(admin::info)),
         ("/admin/cluster", get(cluster::cluster)),
-        ("/admin/node", get(cluster::numbers)),
+        ("/admin/node", get(numbers::numbers)),
+        ("/admin/cluster/plan", get(orders::plan)),
+        ("/admin/cluster/leave", post(orders::leave)),
+        ("/admin/cluster/remove", post(orders::remove)),
+        ("/admin/cluster/replace", post(orders::replace)),
+        ("/admin/cluster/weight", post(orders::weight)),
+        ("/admin/cluster/zone", post(orders::zone)),
+        ("/admin/cluster/commit", post(orders::commit)),
+        ("/admin/cluster/clear", post(orders::clear)),
+        ("/admin/cluster/transfers", get(transfers::transfers)),
         ("/admin/ring/", ring.clone()),
         ("/admin/ring/{*key}", ring),
         ("/admin/snapshot", get(admin::snapshot)),

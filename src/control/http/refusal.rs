@@ -6,6 +6,7 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value as Json_, json};
 
+use crate::protocol::membership::OrderRefused;
 use crate::protocol::message::Failure;
 
 /// Why a request was not done.
@@ -32,6 +33,18 @@ pub(super) enum Refusal {
     /// A snapshot or a hash tree is under way.
     #[error("the whole store is being read already, for a snapshot or a hash tree: one is taken at a time")]
     Busy,
+    /// No node has this name.
+    #[error("no node is called \"{name}\": `sloop cluster status` names them")]
+    NoSuchNode {
+        /// The name.
+        name: String,
+    },
+    /// What operators order cannot be done.
+    #[error(transparent)]
+    Ordered(#[from] OrderRefused),
+    /// Nobody takes orders any more.
+    #[error("the node is stopping")]
+    Stopping,
     /// The membership has not begun.
     #[error("the node is starting: it does not know its cluster yet")]
     Starting,
@@ -47,12 +60,15 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::NotFound | Refusal::NoSuchNode { .. } | Refusal::Ordered(OrderRefused::NoSuchNode) => {
+                StatusCode::NOT_FOUND
+            }
+            Refusal::Ordered(OrderRefused::Invalid { .. }) => StatusCode::BAD_REQUEST,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Refusal::Busy => StatusCode::CONFLICT,
-            Refusal::Starting => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Busy | Refusal::Ordered(_) => StatusCode::CONFLICT,
+            Refusal::Starting | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Failed(failure) => status(failure),
         }
     }

@@ -254,12 +254,13 @@ fn causality(context: Option<&str>) -> Result<Causality, Refusal> {
     }
 }
 
-/// An object only: serde would also take a list for the fields in their order, and a misplaced text for a value.
 fn spoken(body: &Bytes) -> Result<Spoken<'_>, Refusal> {
-    let wrong = |why: &dyn std::fmt::Display| {
-        let help = r#"{"valueBase64": "..", "nodeId": .., "opId": .., "context": ..}"#;
-        Refusal::malformed(format!("the body is not of the form {help}: {why}"))
-    };
+    object(body, r#"{"valueBase64": "..", "nodeId": .., "opId": .., "context": ..}"#)
+}
+
+/// An object only: serde would also take a list for the fields in their order, and a misplaced text for a value.
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8], form: &str) -> Result<T, Refusal> {
+    let wrong = |why: &dyn std::fmt::Display| Refusal::malformed(format!("the body is not of the form {form}: {why}"));
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(wrong(&"it is no JSON object"));
     }

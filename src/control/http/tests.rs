@@ -11,9 +11,12 @@ use tokio::net::TcpStream;
 
 use super::request::BASE64;
 use super::*;
+use crate::control::members::{self, Ordered};
 use crate::control::testing::{self, WALL};
+use crate::protocol::membership::Order;
 
 mod cluster;
+mod orders;
 mod openapi;
 
 /// A node's HTTP on a port of its own.
@@ -53,6 +56,17 @@ impl Site {
         Site::of(node, token)
     }
 
+    /// A node whose membership answers every order like that.
+    async fn obeying(token: Option<&'static str>, obey: impl Fn(Order) -> Ordered + Send + 'static) -> Site {
+        let (orders, mut wanted) = members::orders();
+        tokio::spawn(async move {
+            while let Some((order, answer)) = wanted.recv().await {
+                answer.send(obey(order)).unwrap();
+            }
+        });
+        Site::of(Node { orders, ..testing::node(token).0 }, token)
+    }
+
     fn of(node: Node, token: Option<&'static str>) -> Site {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -86,6 +100,10 @@ impl Site {
 
     async fn put_text(&self, path: &str, text: &str) -> Told {
         self.put(path, &json!({"valueBase64": BASE64.encode(text)})).await
+    }
+
+    async fn post(&self, path: &str, body: &Json) -> Told {
+        self.ask(Method::POST, path, &[], body.to_string()).await
     }
 
     async fn delete(&self, path: &str) -> Told {

@@ -73,6 +73,13 @@ impl Leaf {
         let below = ring::hash(key).checked_shl(ring.partitions().trailing_zeros()).unwrap_or(0);
         Leaf(below.to_be_bytes()[0])
     }
+
+    /// The first hash that is in this leaf of a partition.
+    pub fn first_hash(self, ring: Ring, partition: Partition) -> u64 {
+        let bits = ring.partitions().trailing_zeros();
+        let begins = u64::from(partition.0).checked_shl(u64::BITS - bits).unwrap_or(0);
+        begins | u64::from_be_bytes([self.0, 0, 0, 0, 0, 0, 0, 0]) >> bits
+    }
 }
 
 impl LeafSet {
@@ -210,6 +217,16 @@ impl Forest {
     /// Root of a partition, and how much it holds.
     pub fn sum(&self, partition: Partition) -> Sum {
         self.tree(partition).map_or(Sum::default(), PartitionTree::sum)
+    }
+
+    /// How much all partitions hold together; the root is the XOR of theirs.
+    pub fn total(&self) -> Sum {
+        self.trees().map(|(_, tree)| tree.sum()).fold(Sum::default(), |total, sum| Sum {
+            root: total.root ^ sum.root,
+            keys: total.keys + sum.keys,
+            buried: total.buried + sum.buried,
+            bytes: total.bytes + sum.bytes,
+        })
     }
 
     /// Takes in what a write does.

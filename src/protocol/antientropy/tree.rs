@@ -1,46 +1,20 @@
 //! A hash tree over the tokens of a range: equal contents give equal roots on every replica, whatever the order in
 //! which they came.
 //!
-//! A leaf is the XOR of the digests of its keys, so a key can be taken out of it again without the others. A key's
-//! digest covers its vector and its dots, not its values alone: two replicas that hold the same values and have not
-//! seen the same are not equal (DESIGN section 5).
+//! A leaf is the XOR of the digests of its keys ([`digest`]), so a key can be taken out of it again without the others,
+//! and leaves of the [`Forest`] that a node maintains make larger ones.
 
+use super::forest::{Forest, Leaf as PartitionLeaf, digest, digest_of_roots};
 use crate::protocol::causality::Siblings;
-use crate::protocol::ring;
-use crate::protocol::types::{Dot, Key};
+use crate::protocol::ring::{self, Ring};
+use crate::protocol::types::Key;
 
-/// Most leaves of one tree: half a megabyte of digests.
+/// Most leaves of one tree: a quarter of a megabyte of digests.
 pub const LEAVES_MAX: usize = 32_768;
 
-/// Seeds of the second half of a digest, so that the halves say different things of the same bytes.
-const SEEDS: [u64; 4] = [0x736c_6f6f_7020_3161, 0x736c_6f6f_7020_3262, 0x736c_6f6f_7020_3363, 0x736c_6f6f_7020_3464];
-
-/// 128 bits that differ where what they cover differs.
+/// 64 bits that differ where what they cover differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Digest(pub u128);
-
-impl Digest {
-    fn of(bytes: &[u8]) -> Digest {
-        let high = seahash::hash(bytes);
-        let low = seahash::hash_seeded(bytes, SEEDS[0], SEEDS[1], SEEDS[2], SEEDS[3]);
-        Digest((u128::from(high) << 64) | u128::from(low))
-    }
-
-    /// The digest of a key and its set.
-    fn of_entry(key: &Key, set: &Siblings) -> Digest {
-        let mut bytes = Vec::with_capacity(key.as_bytes().len() + 16 * (set.vector().len() + set.versions().len() + 1));
-        let put = |bytes: &mut Vec<u8>, dot: Dot| {
-            bytes.extend_from_slice(&dot.actor.0.to_le_bytes());
-            bytes.extend_from_slice(&dot.counter.to_le_bytes());
-        };
-        bytes.extend_from_slice(&(key.as_bytes().len() as u64).to_le_bytes());
-        bytes.extend_from_slice(key.as_bytes());
-        bytes.extend_from_slice(&(set.vector().len() as u64).to_le_bytes());
-        set.vector().dots().for_each(|dot| put(&mut bytes, dot));
-        set.versions().iter().for_each(|version| put(&mut bytes, version.dot));
-        Digest::of(&bytes)
-    }
-}
+pub struct Digest(pub u64);
 
 /// Tokens from `start` to `end`, both in it, cut into equal leaves. A token is a key's place on the ring, read as a
 /// signed number.
@@ -124,11 +98,30 @@ impl Tree {
         Tree { range, leaves: vec![Digest::default(); range.leaves] }
     }
 
+    /// The tree of what a forest holds, where the range's leaves are made of whole ones of the forest's: the whole ring,
+    /// in no more leaves than all partitions have.
+    pub fn of_forest(range: Range, ring: Ring, forest: &Forest) -> Option<Tree> {
+        let finest = usize::from(ring.partitions()) * super::LEAVES;
+        if (range.start, range.end) != (i64::MIN, i64::MAX) || range.leaves > finest {
+            return None;
+        }
+        let mut tree = Tree::new(range);
+        for (partition, of_partition) in forest.trees() {
+            for (leaf, digest) in (0..=u8::MAX).map(PartitionLeaf).zip(of_partition.leaves()) {
+                tree.toggle_digest(leaf.first_hash(ring, partition), *digest);
+            }
+        }
+        Some(tree)
+    }
+
     /// Takes a key in, or out again: twice the same is nothing. A key outside of the range changes nothing.
     pub fn toggle(&mut self, key: &Key, set: &Siblings) {
-        let token = ring::hash(key).cast_signed();
-        if let Some(leaf) = self.range.leaf_of(token) {
-            self.leaves[leaf].0 ^= Digest::of_entry(key, set).0;
+        self.toggle_digest(ring::hash(key), digest(key, set));
+    }
+
+    fn toggle_digest(&mut self, hash: u64, digest: u64) {
+        if let Some(leaf) = self.range.leaf_of(hash.cast_signed()) {
+            self.leaves[leaf].0 ^= digest;
         }
     }
 
@@ -136,8 +129,8 @@ impl Tree {
     pub fn root(&self) -> Digest {
         let mut level = self.leaves.clone();
         while level.len() > 1 {
-            let pair = |pair: &[Digest]| Digest::of(&[pair[0].0.to_le_bytes(), pair[1].0.to_le_bytes()].concat());
-            level = level.chunks(2).map(pair).collect();
+            let of_pair = |pair: &[Digest]| digest_of_roots(pair.iter().map(|digest| digest.0));
+            level = level.chunks(2).map(of_pair).map(Digest).collect();
         }
         level[0]
     }
@@ -158,7 +151,7 @@ impl Tree {
 mod tests {
     use super::*;
     use crate::protocol::causality::{Supersedes, Write};
-    use crate::protocol::types::{ActorId, Value, WallTime};
+    use crate::protocol::types::{ActorId, Dot, Value, WallTime};
 
     fn entry(n: u64) -> (Key, Siblings) {
         let write = Write {
@@ -221,6 +214,28 @@ mod tests {
     }
 
     #[test]
+    fn leaves_of_a_forest_make_the_tree_of_its_keys() {
+        let entries: Vec<_> = (0..500).map(entry).collect();
+        for partitions in [1, 16, 1_024] {
+            let ring = Ring::new(partitions);
+            let mut forest = Forest::default();
+            for (key, set) in &entries {
+                let shift = super::super::Shift::between(key, None, Some(set));
+                forest.apply(ring.partition(key), PartitionLeaf::of(ring, key), shift);
+            }
+            for leaves in [1, 2, 16, 256] {
+                let grown = Tree::of_forest(whole(leaves), ring, &forest);
+                assert_eq!(grown, Some(tree(whole(leaves), &entries)), "{partitions} partitions, {leaves} leaves");
+            }
+            let finest = tree(whole(LEAVES_MAX), &entries);
+            let grown = Tree::of_forest(whole(LEAVES_MAX), ring, &forest);
+            assert_eq!(grown, (partitions == 1_024).then_some(finest));
+            let half = Range::new(0, i64::MAX, 2).unwrap();
+            assert_eq!(Tree::of_forest(half, ring, &forest), None);
+        }
+    }
+
+    #[test]
     fn ranges_that_make_no_tree_are_refused() {
         assert_eq!(Range::new(1, 0, 2), Err(RangeError::Backwards { start: 1, end: 0 }));
         for leaves in [0, 3, 65_536] {
@@ -231,6 +246,6 @@ mod tests {
     #[test]
     fn the_digests_never_change() {
         let root = tree(whole(16), &[entry(1), entry(2)]).root();
-        assert_eq!(format!("{:032x}", root.0), "5a7bf103b021839dcf5e7e4194d98164");
+        assert_eq!(format!("{:016x}", root.0), "f58429a888f0c6ac");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::protocol::causality::{Context, ContextError, VersionVector};
-use crate::protocol::config::{DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
+use crate::protocol::config::{self, DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
 use crate::protocol::ring::Cores;
@@ -40,6 +40,9 @@ fn birth(actor: u64, remembered: Vec<(Key, Remembered)>) -> Birth {
         remembered,
         hints: vec![],
         seed: 7,
+        transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+        compare_period: config::COMPARE_PERIOD,
+        tombstone_age: config::TOMBSTONE_AGE,
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::NoopRecorder;
 
 use super::*;
-use crate::protocol::config::PARTITIONS;
+use crate::protocol::config::{self, PARTITIONS};
 use crate::protocol::message::{
     Answer, Call, Causality, Delete, Failure, Found, Get, Keys, Outcome, Page, Put, Reply, Request, Terms,
 };
@@ -29,6 +29,9 @@ fn config(data_dir: &Path, cores: u16) -> NodeConfig {
         pin: false,
         memory: 512 * 1024 * 1024,
         idle_max: Duration::from_secs(60),
+        transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
+        compare_period: config::COMPARE_PERIOD,
+        tombstone_age: config::TOMBSTONE_AGE,
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::antientropy::{Sum, digest};
 use crate::protocol::io::Hint;
 use crate::protocol::types::NodeId;
 use crate::store::samples::{Shard, entries, key, log_id, remembered, ring, state};
@@ -397,4 +398,52 @@ fn writes_wait_longer_the_more_waits_for_the_disk_and_are_refused_last() {
 
     ingest(&mut engine);
     assert_eq!((engine.strain(), engine.admit()), (Duration::ZERO, Ok(())));
+}
+
+#[test]
+fn a_dropped_key_is_absent_on_its_whole_way_and_its_deletion_goes_with_the_chunk() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let held = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, held.clone());
+    ingest(&mut engine);
+    let partition = ring().partition(&key("a"));
+    let survey = |engine: &Engine| engine.survey(&Survey::Sums([partition].into()));
+    let full = survey(&engine);
+
+    let shift = Shift::between(&key("a"), Some(&state(&held)), None);
+    engine.append(shard.append("a", Change::Drop { shift }));
+    assert_eq!((engine.lookup(&key("a")), survey(&engine)), (Lookup::Found(state(&held)), full), "it is not durable");
+    let write = engine.next_write(|| Life(7)).unwrap();
+    engine.on_written(write);
+    assert_eq!(survey(&engine), Surveyed::Sums(vec![Sum::default()]));
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent);
+    assert_eq!(engine.newer_than_tree(partition, |_| true), [&(key("a"), None)]);
+
+    engine.checkpoint();
+    let chunk = engine.next_chunk(NOW).unwrap();
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent, "frozen");
+    let gone: Vec<u8> =
+        entries(&chunk).into_iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key[0]).collect();
+    assert_eq!(gone, *b"kt", "the set, and the tree of a partition that holds nothing");
+    engine.on_ingested();
+    assert_eq!(engine.lookup(&key("a")), Lookup::Absent, "kept");
+}
+
+#[test]
+fn surveys_tell_branches_and_leaves_of_what_is_durable() {
+    let (mut engine, mut shard) = (engine(), Shard::new());
+    let append = shard.put("a", b"1", &Siblings::default());
+    write(&mut engine, append.clone());
+    let partition = ring().partition(&key("a"));
+    let digests = |of: Survey| match engine.survey(&of) {
+        Surveyed::Digests(digests) => digests,
+        other => panic!("{other:?}"),
+    };
+    let leaf = PartitionLeaf::of(ring(), &key("a")).0;
+    let (branch, digest) = (leaf / 16, digest(&key("a"), &state(&append)));
+    let alone = |at: u8| (0..16).map(|n| if n == at { digest } else { 0 }).collect::<Vec<u64>>();
+    assert_eq!(digests(Survey::Branches(partition)), alone(branch));
+    assert_eq!(digests(Survey::Leaves(partition, branch)), alone(leaf % 16));
+    assert_eq!(digests(Survey::Leaves(partition, (branch + 1) % 16)), [0; 16]);
+    assert_eq!(digests(Survey::Branches(Partition((partition.0 + 1) % 8))), [0; 16]);
 }

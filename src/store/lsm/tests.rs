@@ -1,8 +1,11 @@
 use std::fs;
 
 use super::*;
-use crate::protocol::types::NodeId;
-use crate::store::samples::{Shard, key, ring, state};
+use crate::protocol::antientropy::{LeafSet, digest, is_buried};
+use crate::protocol::causality::{Supersedes, Write};
+use crate::protocol::io::{Name, ScanWant};
+use crate::protocol::types::{ActorId, AppendId, Dot, NodeId, WallTime};
+use crate::store::samples::{Shard, key, log_id, ring, state};
 
 const BLOCKS_BYTES: u64 = 1024 * 1024;
 
@@ -107,6 +110,201 @@ fn a_page_that_nobody_waits_for_is_not_looked_for() {
 
     assert_eq!(list(&|| true), Some(Page { keys: vec![key("a")], more: false }));
     assert_eq!(list(&|| false), None);
+}
+
+fn placed(n: usize) -> Place {
+    Place::of(ring(), &key(&format!("key {n:05}")))
+}
+
+/// Bytes that no compression makes smaller.
+fn noise(n: usize, bytes: usize) -> Vec<u8> {
+    (0..bytes.div_ceil(8) as u64)
+        .flat_map(|at| seahash::hash(&[n as u64, at].map(u64::to_le_bytes).concat()).to_le_bytes())
+        .collect()
+}
+
+#[test]
+fn the_room_of_deleted_keys_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let set = |n: usize| {
+        let bytes = if n.is_multiple_of(1_000) { 2 * SEPARATED_BYTES_MIN as usize } else { 100 };
+        Siblings::clone(&state(&Shard::new().put("k", &noise(n, bytes), &Siblings::default())))
+    };
+    let mut places: Vec<(Place, usize)> = (0..50_000).map(|n| (placed(n), n)).collect();
+    places.sort();
+    let sets = places.iter().map(|(place, n)| Ok::<_, LsmError>((place.clone(), set(*n))));
+    lsm.ingest_sets(ring(), sets).unwrap();
+    let full = lsm.size();
+    assert!(full.bytes_on_disk > 8_000_000 && !lsm.is_wasteful().unwrap(), "{full:?}");
+
+    let mut chunk = Chunk::default();
+    chunk.set_position(log_id(1), AppendId(1));
+    for (place, _) in places {
+        chunk.put_tree(place.partition, Arc::default());
+        chunk.add_set(place, None);
+    }
+    lsm.ingest(&chunk, || {}).unwrap();
+    assert!(!lsm.holds_data().unwrap() && lsm.is_wasteful().unwrap(), "{:?}", lsm.size());
+    assert!(lsm.forest().unwrap().trees().next().is_none());
+
+    lsm.reclaim().unwrap();
+    let left = lsm.size();
+    assert!(left.bytes_on_disk < 100_000 && left.keys_approximately < 100, "{full:?} became {left:?}");
+    assert!(!lsm.is_wasteful().unwrap());
+    let files = files_bytes(lsm.data.path());
+    assert!(files < 200_000, "{files} bytes of files are left");
+}
+
+#[test]
+fn who_reads_while_room_is_given_back_reads_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let mut chunk = Chunk::default();
+    for n in 0..1_000 {
+        chunk.add_set(placed(n), Some(state(&Shard::new().put("k", &noise(n, 1_000), &Siblings::default()))));
+    }
+    lsm.ingest(&chunk, || {}).unwrap();
+    let mut reader = lsm.snapshot();
+    assert!(reader.next().is_some());
+    let mut chunk = Chunk::default();
+    (0..1_000).for_each(|n| drop(chunk.add_set(placed(n), None)));
+    lsm.ingest(&chunk, || {}).unwrap();
+    lsm.reclaim().unwrap();
+    assert_eq!(reader.map(Result::unwrap).count(), 999);
+
+    lsm.reclaim().unwrap();
+    let files = files_bytes(lsm.data.path());
+    assert!(files < 100_000, "{files} bytes of files are left");
+}
+
+fn files_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let bytes = |entry: fs::DirEntry| match entry.metadata().unwrap() {
+        metadata if metadata.is_dir() => files_bytes(&entry.path()),
+        metadata => metadata.len(),
+    };
+    entries.map(bytes).sum()
+}
+
+#[test]
+fn a_tree_is_wasteful_when_half_of_it_is_dead() {
+    let (million, gib) = (1_000_000, 1024 * 1024 * 1024);
+    assert!(!is_wasteful(0, million, gib, gib));
+    assert!(!is_wasteful(million / 5, million, gib, gib) && is_wasteful(million / 4, million, gib, gib));
+    assert!(!is_wasteful(9_999, 9_999, 0, 0), "it is not worth it");
+    assert!(is_wasteful(0, million, gib, 3 * gib) && !is_wasteful(0, million, gib, 2 * gib));
+}
+
+fn scan(leaves: LeafSet, after: Option<Key>, want: ScanWant) -> Scan {
+    Scan { partition: Partition(0), leaves, after, want }
+}
+
+/// The first of so many keys that are in partition 0, in order, with a set each.
+fn scanned(keys: usize) -> Vec<(Key, Arc<Siblings>)> {
+    let mut shard = Shard::new();
+    let mut found: Vec<_> = (0..)
+        .map(placed)
+        .filter(|place| place.partition == Partition(0))
+        .take(keys)
+        .map(|place| (place.key, state(&shard.put("k", &[7; 100], &Siblings::default()))))
+        .collect();
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    found
+}
+
+#[test]
+fn a_scan_reads_the_tree_through_what_is_newer() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let sets = scanned(60);
+    let mut elsewhere = Shard::new();
+    let newest = state(&elsewhere.put("k", &[8; 150], &Siblings::default()));
+    let mut chunk = Chunk::default();
+    for (key, set) in sets.iter().filter(|(key, _)| *key != sets[0].0 && *key != sets[59].0) {
+        chunk.add_set(Place { partition: Partition(0), key: key.clone() }, Some(set.clone()));
+    }
+    lsm.ingest(&chunk, || {}).unwrap();
+    // The first and the last are in memory only, one is newer there, and two are deleted.
+    let newer: Vec<KeySet> = vec![
+        (sets[0].0.clone(), Some(sets[0].1.clone())),
+        (sets[3].0.clone(), Some(newest.clone())),
+        (sets[4].0.clone(), None),
+        (sets[58].0.clone(), None),
+        (sets[59].0.clone(), Some(sets[59].1.clone())),
+    ];
+    let mut expected = sets.clone();
+    expected[3].1 = newest;
+    expected.remove(58);
+    expected.remove(4);
+
+    let known: Arc<[u64]> =
+        [1, digest(&expected[7].0, &expected[7].1), digest(&expected[20].0, &expected[20].1)].into();
+    let (mut told, mut met, mut after) = (vec![], vec![false; 3], None);
+    loop {
+        let want = ScanWant::Sets { known: known.clone(), bytes_max: 1_000 };
+        let wanted = |key: &Key| after.as_ref().is_none_or(|after| after < key);
+        let newer = newer.iter().filter(|(key, _)| wanted(key)).cloned().collect();
+        let page = lsm.scan(ring(), scan(LeafSet::ALL, after.clone(), want), newer, || true).unwrap().unwrap();
+        assert!(page.sets.len() < 10, "the page is bounded");
+        met.iter_mut().zip(&page.met).for_each(|(met, now)| *met |= now);
+        told.extend(page.sets);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(met, [false, true, true]);
+    expected.remove(20);
+    expected.remove(7);
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_scan_names_only_keys_of_its_leaves_and_the_age_of_tombstones() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let mut sets = scanned(60);
+    let write = Write { value: None, supersedes: Supersedes::Held, operation: None, written_at: WallTime(77) };
+    sets[9].1 = Arc::new(sets[9].1.mint(Dot { actor: ActorId(9), counter: 9 }, write).unwrap().set);
+    let mut chunk = Chunk::default();
+    for (key, set) in &sets {
+        chunk.add_set(Place { partition: Partition(0), key: key.clone() }, Some(set.clone()));
+    }
+    lsm.ingest(&chunk, || {}).unwrap();
+    let names = |leaves, after, max| {
+        lsm.scan(ring(), scan(leaves, after, ScanWant::Names { max }), vec![], || true).unwrap().unwrap()
+    };
+    let leaf = |key: &Key| PartitionLeaf::of(ring(), key);
+    let leaves: LeafSet = [leaf(&sets[9].0), leaf(&sets[30].0)].into_iter().collect();
+    let named = |(key, set): &(Key, Arc<Siblings>)| Name {
+        key: key.clone(),
+        digest: digest(key, set),
+        buried_at: is_buried(set).then_some(WallTime(77)),
+    };
+    let expected: Vec<Name> = sets.iter().filter(|(key, _)| leaves.contains(leaf(key))).map(named).collect();
+    let page = names(leaves, None, 100);
+    assert!(page.names.iter().any(|name| name.buried_at.is_some()));
+    assert_eq!((page.names, page.next), (expected, None));
+
+    let page = names(LeafSet::ALL, None, 10);
+    assert_eq!((page.names.len(), page.next.as_ref()), (10, Some(&sets[9].0)));
+    let page = names(LeafSet::ALL, page.next, 50);
+    assert_eq!((page.names.len(), page.next), (50, None));
+}
+
+#[test]
+fn a_scan_that_nobody_waits_for_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let lsm = Lsm::open(dir.path(), BLOCKS_BYTES).unwrap();
+    let mut chunk = Chunk::default();
+    for (key, set) in scanned(SLICE) {
+        chunk.add_set(Place { partition: Partition(0), key }, Some(set));
+    }
+    lsm.ingest(&chunk, || {}).unwrap();
+    let all = || scan(LeafSet::ALL, None, ScanWant::Names { max: usize::MAX });
+    assert_eq!(lsm.scan(ring(), all(), vec![], || false).unwrap(), None);
+    assert_eq!(lsm.scan(ring(), all(), vec![], || true).unwrap().unwrap().names.len(), SLICE);
 }
 
 /// Each turned bit of a manifest, or of what names it, is found; fjall would open some of them as another state.

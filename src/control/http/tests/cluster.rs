@@ -9,7 +9,8 @@ use crate::runtime::holdings::Holding;
 
 fn member(name: &str, http: SocketAddr, liveness: Liveness) -> Member {
     let (node, name, cores) = (NodeId::of(name), name.into(), Cores { count: 3, salt: 4 });
-    Member { node, name, address: ([127, 0, 0, 1], 7_600).into(), http, cores, liveness }
+    let address = ([127, 0, 0, 1], 7_600).into();
+    Member { node, name, incarnation: 1, is_removed: false, address, http, cores, liveness }
 }
 
 /// A view of "node-a", of which the layout has all nodes but the last.
@@ -19,7 +20,7 @@ fn view(mut members: Vec<Member>) -> Arc<View> {
     let founding = Layout::founding(16, Wanted::default(), row(&members[0]));
     let layout = Arc::new(founding.next(rows, Wanted::default()));
     members.sort_unstable_by_key(|member| member.node);
-    Arc::new(View { me: NodeId::of("node-a"), epoch: 1, layout, members })
+    Arc::new(View { me: NodeId::of("node-a"), epoch: 1, layout, change: None, members })
 }
 
 fn node_with(view: Arc<View>, token: Option<&'static str>) -> Node {
@@ -56,7 +57,7 @@ async fn a_node_that_has_not_met_its_cluster_yet_says_so() {
 async fn every_node_that_answers_tells_its_own_numbers_and_the_others_have_none() {
     let told = Node {
         name: "node-b".into(),
-        holdings: Arc::new(|| Holding { keys: 1, bytes: 2, hints: 3 }),
+        holdings: Arc::new(|| Holding { keys: 1, bytes: 2, hints: 3, ..Holding::default() }),
         ..testing::node(Some("secret")).0
     };
     let other = Site::of(told, Some("secret"));

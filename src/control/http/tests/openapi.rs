@@ -82,6 +82,26 @@ fn misfit(document: &Json, schema: &Json, value: &Json, at: &str) -> Option<Stri
     }
 }
 
+/// The paths that can be read.
+fn gets(document: &Json) -> Vec<String> {
+    let paths = paths(document).into_iter().filter(|(_, methods)| methods.contains("GET"));
+    paths.map(|(path, _)| path).collect()
+}
+
+/// Every order, about the node itself.
+fn orders() -> [(&'static str, Json); 7] {
+    let node = json!({"node": "node-a"});
+    [
+        ("/admin/cluster/leave", node.clone()),
+        ("/admin/cluster/remove", node.clone()),
+        ("/admin/cluster/replace", node),
+        ("/admin/cluster/weight", json!({"node": "node-a", "weight": 2})),
+        ("/admin/cluster/zone", json!({"node": "node-a", "zone": "z"})),
+        ("/admin/cluster/commit", json!({})),
+        ("/admin/cluster/clear", json!({})),
+    ]
+}
+
 #[tokio::test]
 async fn document_and_routes_name_the_same_paths_and_methods() {
     let site = Site::open(None).await;
@@ -92,7 +112,7 @@ async fn document_and_routes_name_the_same_paths_and_methods() {
             assert!(routes().iter().any(|(other, _)| *other == format!("{path}{{*key}}")), "{path}");
             continue;
         }
-        let told = site.ask(Method::POST, &path.replace("{*key}", "k"), &[], "").await;
+        let told = site.ask(Method::PATCH, &path.replace("{*key}", "k"), &[], "").await;
         assert_eq!(told.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
         let allowed = told.header("allow").split(',').map(|method| method.trim().to_owned());
         let methods: BTreeSet<String> = allowed.filter(|method| method != "HEAD").collect();
@@ -133,7 +153,7 @@ fn the_document_holds_together() {
 #[tokio::test]
 async fn what_is_answered_is_what_the_document_says() {
     let document = document();
-    let site = Site::open(None).await;
+    let site = Site::obeying(None, |_| Ok(Box::new(orders::plan()))).await;
     let fits = |path: &str, method: &str, told: &Told| {
         let responses = &document["paths"][path][method]["responses"];
         let response = resolve(&document, &responses[told.status.as_str()]);
@@ -149,8 +169,8 @@ async fn what_is_answered_is_what_the_document_says() {
     fits("/kv/{key}", "put", &site.put("/kv/k", &written).await);
     fits("/kv/{key}", "put", &site.put("/kv/k", &json!({"valueBase64": "", "opId": "o"})).await);
     fits("/kv/{key}", "put", &site.put("/kv/k", &json!({"value": ""})).await);
-    for path in paths(&document).keys() {
-        fits(path, "get", &site.get(&path.replace("{key}", "k")).await);
+    for path in gets(&document) {
+        fits(&path, "get", &site.get(&path.replace("{key}", "k")).await);
     }
     let raw = site.ask(Method::GET, "/kv/k", &[("accept", "application/octet-stream")], "").await;
     fits("/kv/{key}", "get", &raw);
@@ -159,10 +179,21 @@ async fn what_is_answered_is_what_the_document_says() {
     fits("/kv/{key}", "get", &site.get("/kv/k").await);
     fits("/debug/siblings/{key}", "get", &site.get("/debug/siblings/k").await);
 
+    let refusals = [("/admin/cluster/leave", json!({"node": "node-x"})), ("/admin/cluster/zone", json!({"zone": ""}))];
+    for (path, body) in refusals {
+        fits(path, "post", &site.post(path, &body).await);
+    }
+    for (path, body) in orders() {
+        fits(path, "post", &site.post(path, &body).await);
+    }
+
     let (node, _) = testing::node(Some("secret"));
     let stranger = Site::of(node, None);
-    for path in paths(&document).keys() {
-        fits(path, "get", &stranger.get(&path.replace("{key}", "k")).await);
+    for path in gets(&document) {
+        fits(&path, "get", &stranger.get(&path.replace("{key}", "k")).await);
+    }
+    for (path, body) in orders() {
+        fits(path, "post", &stranger.post(path, &body).await);
     }
     assert_eq!(site.get("/admin/openapi.json").await.json(), document);
 }

@@ -1,34 +1,15 @@
-//! `sloop cluster status` and `sloop cluster ring`: who is there, and who owns what.
+//! `sloop cluster status`: who is there, how much each holds, how well they agree, and what is not well.
 
 use argh::FromArgs;
-use bytesize::ByteSize;
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use serde::Deserialize;
-use serde_json::Value as Json;
 
-use super::data::key;
-use super::http::Site;
-use super::{Failed, Said};
+use super::{Cluster, Layout, Node, age, bytes, raw, table};
+use crate::cli::http::Site;
+use crate::cli::{Failed, Said};
 
-/// Look at the cluster of a running node.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "cluster")]
-pub struct Command {
-    #[argh(subcommand)]
-    what: What,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-enum What {
-    Status(Status),
-    Ring(RingOf),
-}
-
-/// Show the nodes of the cluster: whether they are up, their share of the ring, how much they hold.
+/// Show the nodes of the cluster: whether they are up, their share of the ring, how much they hold, how well they agree.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "status")]
-struct Status {
+pub(super) struct Status {
     /// print what /admin/cluster says, one JSON object
     #[argh(switch)]
     json: bool,
@@ -40,137 +21,16 @@ struct Status {
     token: Option<String>,
 }
 
-/// Show which nodes own a key, and which stand in for them.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "ring")]
-struct RingOf {
-    /// the key
-    #[argh(positional)]
-    key: String,
-    /// the key is given in hexadecimal digits
-    #[argh(switch)]
-    hex: bool,
-    /// print what /admin/ring says, one JSON object
-    #[argh(switch)]
-    json: bool,
-    /// a node's HTTP address (SLOOP_HTTP_ADDR, or 127.0.0.1:7601)
-    #[argh(option)]
-    http: Option<String>,
-    /// the node's token (SLOOP_TOKEN)
-    #[argh(option)]
-    token: Option<String>,
-}
-
-/// What `/admin/cluster` says.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Cluster {
-    pub(super) cluster: String,
-    pub(super) layout: Layout,
-    #[serde(rename = "self")]
-    pub(super) me: String,
-    pub(super) nodes: Vec<Node>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Layout {
-    pub(super) number: u64,
-    pub(super) n: u8,
-    pub(super) r: u8,
-    pub(super) w: u8,
-    pub(super) copies: u8,
-    pub(super) partitions: u16,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Node {
-    pub(super) name: String,
-    pub(super) address: String,
-    http: String,
-    pub(super) state: String,
-    pub(super) liveness: String,
-    zone: String,
-    weight: u32,
-    share: f64,
-    keys: Option<u64>,
-    bytes: Option<u64>,
-    hints: Option<u64>,
-    holds_data: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct Ring {
-    partition: u16,
-    layout: u64,
-    owners: Vec<Place>,
-    fallbacks: Vec<Place>,
-}
-
-#[derive(Deserialize)]
-struct Place {
-    name: String,
-    address: String,
-    liveness: String,
-    core: u16,
-}
-
-impl Command {
-    /// # Errors
-    /// [`Failed`] when no node answers, or it refuses.
-    pub fn run(self) -> Result<Said, Failed> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            match self.what {
-                What::Status(status) => status.run().await,
-                What::Ring(ring) => ring.run().await,
-            }
-        })
-    }
-}
-
 impl Status {
-    async fn run(self) -> Result<Said, Failed> {
+    pub(super) async fn run(self) -> Result<Said, Failed> {
         let site = Site::new(self.http, self.token)?;
         if self.json { raw(&site, "/admin/cluster").await } else { Ok(shown(&Cluster::of(&site).await?)) }
     }
 }
 
-impl RingOf {
-    async fn run(self) -> Result<Said, Failed> {
-        let key = key(&self.key, self.hex)?;
-        let site = Site::new(self.http, self.token)?;
-        let path = format!("/admin/ring/{}", percent_encode(key.as_bytes(), NON_ALPHANUMERIC));
-        if self.json { raw(&site, &path).await } else { Ok(placed(&site.read(&path).await?)) }
-    }
-}
-
-/// What the node says, as it says it.
-async fn raw(site: &Site, path: &str) -> Result<Said, Failed> {
-    let told: Json = site.read(path).await?;
-    let mut said = Said::default();
-    said.line(&told.to_string());
-    Ok(said)
-}
-
 impl Cluster {
-    /// As a node sees it.
-    pub(super) async fn of(site: &Site) -> Result<Cluster, Failed> {
-        site.read("/admin/cluster").await
-    }
-
-    /// The node with this name.
-    pub(super) fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.name == name)
-    }
-
-    /// Its id, its layout, its copies and quorums.
-    pub(super) fn summary(&self) -> String {
-        let Layout { number, n, r, w, partitions, .. } = self.layout;
-        format!("cluster {}, layout {number}: N {n}, R {r}, W {w}, {partitions} partitions", self.cluster)
-    }
-
     /// What is not well, and what to do about it.
-    pub(super) fn advice(&self) -> Vec<String> {
+    pub(in crate::cli) fn advice(&self) -> Vec<String> {
         let Layout { n, r, w, copies, .. } = self.layout;
         let members = || self.nodes.iter().filter(|node| node.state == "member");
         let (all, up) = (members().count(), members().filter(|node| node.liveness != "down").count());
@@ -195,7 +55,8 @@ impl Cluster {
                         _ => ", and owns nothing",
                     };
                     advice.push(format!(
-                        "{name} is down{meanwhile}; start it again on its own data (it was at {address})"
+                        "{name} is down{meanwhile}; start it again on its own data (it was at {address}), or see `sloop \
+                         cluster replace` if that is lost"
                     ));
                 }
                 "suspect" => advice.push(format!("{name} does not answer: it is up again or down within seconds")),
@@ -210,6 +71,12 @@ impl Cluster {
                 advice.push(self.staged(node));
             }
         }
+        if let Some(change) = &self.change {
+            advice.push(format!(
+                "a change to layout {} is under way ({}): `sloop cluster transfers` shows it",
+                change.to.number, change.step
+            ));
+        }
         if copies < n {
             let (missing, seed) = (n - copies, self.node(&self.me).map_or("ADDR", |me| &me.address));
             advice.push(format!(
@@ -220,13 +87,14 @@ impl Cluster {
     }
 
     /// Why a node that has joined is not in the layout.
-    pub(super) fn staged(&self, node: &Node) -> String {
+    pub(in crate::cli) fn staged(&self, node: &Node) -> String {
         let name = &node.name;
         let absent = self.nodes.iter().find(|other| other.state == "member" && other.liveness == "down");
         match absent {
+            _ if self.change.is_some() => format!("{name} is staged until the change under way has ended"),
             _ if self.holds_data() => format!(
-                "{name} has joined and stays staged, without a share of the ring: the cluster holds data, and data is \
-                 not moved to new nodes yet (it takes requests, and the members serve them)"
+                "{name} has joined and stays staged, without a share of the ring, because the cluster holds data: see \
+                 `sloop cluster plan`, and give it its share with `sloop cluster commit`"
             ),
             Some(absent) => format!(
                 "{name} has joined and stays staged until {} is back: every member takes part in a new layout",
@@ -237,7 +105,7 @@ impl Cluster {
     }
 
     /// Whether any member was seen to hold data.
-    pub(super) fn holds_data(&self) -> bool {
+    fn holds_data(&self) -> bool {
         self.nodes.iter().any(|node| node.holds_data == Some(true))
     }
 }
@@ -246,7 +114,10 @@ impl Cluster {
 fn shown(cluster: &Cluster) -> Said {
     let mut said = Said::default();
     said.line(&cluster.summary());
-    let head = ["NAME", "UP", "STATE", "ZONE", "WEIGHT", "SHARE", "KEYS", "BYTES", "HINTS", "ADDRESS"];
+    let head = [
+        "NAME", "UP", "STATE", "ZONE", "WEIGHT", "SHARE", "KEYS", "DELETED", "BYTES", "HINTS", "AGREED", "DIFFERS",
+        "ADDRESS",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(cluster.nodes.iter().map(row));
     table(&mut said, &rows);
@@ -254,9 +125,13 @@ fn shown(cluster: &Cluster) -> Said {
     said
 }
 
-fn row(node: &Node) -> [String; 10] {
+fn row(node: &Node) -> [String; 13] {
     let number = |number: Option<u64>| number.map_or("?".to_owned(), |number| number.to_string());
-    let bytes = node.bytes.map_or("?".to_owned(), |bytes| ByteSize(bytes).display().iec().to_string());
+    let ago = |millis: Option<u64>, none: &str| match (node.keys, millis) {
+        (None, _) => "?".to_owned(),
+        (_, None) => none.to_owned(),
+        (_, Some(millis)) => age(millis),
+    };
     let zone = if node.zone.is_empty() { "-" } else { &node.zone };
     [
         node.name.clone(),
@@ -265,45 +140,27 @@ fn row(node: &Node) -> [String; 10] {
         zone.to_owned(),
         node.weight.to_string(),
         format!("{:.1} %", 100.0 * node.share),
-        node.keys.map_or("?".to_owned(), |keys| format!("~{keys}")),
-        bytes,
+        number(node.keys),
+        number(node.tombstones),
+        node.bytes.map_or("?".to_owned(), bytes),
         number(node.hints),
+        ago(node.agreed_age_ms, "not yet"),
+        ago(node.differing_age_ms, "-"),
         node.address.clone(),
     ]
 }
 
-fn placed(ring: &Ring) -> Said {
-    let mut said = Said::default();
-    said.line(&format!("partition {} of layout {}", ring.partition, ring.layout));
-    let line = |role: &str, place: &Place| {
-        let core = format!("core {}", place.core);
-        [role.to_owned(), place.name.clone(), place.liveness.clone(), core, place.address.clone()]
-    };
-    let owners = ring.owners.iter().map(|place| line("owner", place));
-    let rows: Vec<_> = owners.chain(ring.fallbacks.iter().map(|place| line("fallback", place))).collect();
-    table(&mut said, &rows);
-    said
-}
-
-/// Columns as wide as their widest cell, two spaces apart.
-fn table<const N: usize>(said: &mut Said, rows: &[[String; N]]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    for row in rows {
-        let cells = row.iter().enumerate().map(|(at, cell)| format!("{cell:<width$}", width = width(at)));
-        said.line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::cli::cluster::{Change, Stamp};
 
     fn node(name: &str, state: &str, liveness: &str) -> Json {
         json!({"name": name, "address": "10.0.0.1:7600", "http": "10.0.0.1:7601", "state": state, "liveness": liveness,
                "zone": "", "weight": 1, "partitions": 512, "share": 0.5, "cores": 1, "keys": 12, "bytes": 3_145_728,
-               "hints": 0, "startCount": 1, "holdsData": false})
+               "tombstones": 2, "hints": 0, "agreedAgeMs": 4_321, "startCount": 1, "holdsData": false})
     }
 
     fn cluster(nodes: &[Json]) -> Cluster {
@@ -317,9 +174,9 @@ mod tests {
         assert_eq!(
             String::from_utf8(text).unwrap(),
             "cluster c1, layout 3: N 3, R 2, W 2, 1024 partitions\n\
-             NAME    UP  STATE   ZONE  WEIGHT  SHARE   KEYS  BYTES    HINTS  ADDRESS\n\
-             n1      up  member  -     1       50.0 %  ~12   3.0 MiB  0      10.0.0.1:7600\n\
-             node-2  up  member  -     1       50.0 %  ~12   3.0 MiB  0      10.0.0.1:7600\n"
+             NAME    UP  STATE   ZONE  WEIGHT  SHARE   KEYS  DELETED  BYTES    HINTS  AGREED  DIFFERS  ADDRESS\n\
+             n1      up  member  -     1       50.0 %  12    2        3.0 MiB  0      4.3 s   -        10.0.0.1:7600\n\
+             node-2  up  member  -     1       50.0 %  12    2        3.0 MiB  0      4.3 s   -        10.0.0.1:7600\n"
         );
     }
 
@@ -352,23 +209,14 @@ mod tests {
         let waits = advice(&[holder, node("n2", "staged", "up")]);
         assert!(waits.iter().any(|line| line.contains("the cluster holds data")), "{waits:?}");
 
+        let mut changing = cluster(&[node("n1", "member", "up"), node("n2", "staged", "up")]);
+        changing.change = Some(Change { to: Stamp { number: 4 }, step: "hold".to_owned() });
+        let changing = changing.advice();
+        assert!(changing[0].contains("until the change under way has ended"), "{changing:?}");
+        assert!(changing[1].contains("layout 4 is under way (hold): `sloop cluster transfers`"), "{changing:?}");
+
         let mut few = cluster(&[node("n1", "member", "up")]);
         few.layout.copies = 1;
         assert!(few.advice()[0].contains("2 more to join (sloop serve --join 10.0.0.1:7600)"), "{:?}", few.advice());
-    }
-
-    #[test]
-    fn owners_and_fallbacks_stand_in_their_order() {
-        let place = |name: &str| json!({"name": name, "address": "a:1", "liveness": "up", "core": 2});
-        let ring =
-            json!({"partition": 17, "layout": 3, "owners": [place("n2"), place("n1")], "fallbacks": [place("n3")]});
-        let text = placed(&serde_json::from_value(ring).unwrap()).0;
-        assert_eq!(
-            String::from_utf8(text).unwrap(),
-            "partition 17 of layout 3\n\
-             owner     n2  up  core 2  a:1\n\
-             owner     n1  up  core 2  a:1\n\
-             fallback  n3  up  core 2  a:1\n"
-        );
     }
 }

@@ -27,7 +27,7 @@ use crate::control::node::{MembersShown, Node as Shown};
 use crate::control::notify::Notify;
 use crate::control::settle::{self, Settled, Wants};
 use crate::control::shake::Party;
-use crate::protocol::membership::{Birth, RowStart};
+use crate::protocol::membership::{Birth, Refusal, RowStart};
 use crate::protocol::types::NodeId;
 use crate::runtime::entropy;
 use crate::runtime::heartbeat::Heartbeats;
@@ -149,7 +149,13 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
             stopped = stop(node) => stopped,
             () = either(&mut terminate, &mut interrupt) => Err(Failed::refused("ended at once by a second signal")),
         }?;
-        refusal.map_or(Ok(()), |refusal| Err(Failed::from(refusal)))
+        match refusal {
+            // That is what was wanted: nothing has failed.
+            Some(left @ Refusal::Left { .. }) => tracing::info!("{left}"),
+            Some(refusal) => return Err(Failed::from(refusal)),
+            None => {}
+        }
+        Ok(())
     })?;
     Ok(Said::default())
 }

@@ -339,7 +339,7 @@ fn a_change_goes_on_where_it_was_when_everybody_was_restarted() {
             assert!((0..3).all(|at| step(&world, at) == Some(held)), "seed {seed}, {held:?}");
             world.nodes[2].stuck_at = None;
             world.until("the change ends", 10, |world| world.rest(3));
-            assert_eq!(number(&world, 0), before + if held == Step::Read { 0 } else { 1 } + u64::from(held == Step::Read));
+            assert_eq!(number(&world, 0), before + 1);
         }
     }
 }
@@ -398,7 +398,8 @@ fn a_node_that_never_had_a_place_is_withdrawn_at_once() {
 
 #[test]
 fn whatever_happens_nobody_goes_on_before_all_have_marked_and_the_change_ends() {
-    for seed in 0..150 {
+    let mut changes = 0;
+    for seed in 0..60 {
         let mut world = cluster(seed, 4);
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         world.loss = seed % 3 * 10;
@@ -433,5 +434,7 @@ fn whatever_happens_nobody_goes_on_before_all_have_marked_and_the_change_ends() 
             let first = world.live().find_map(|node| node.view.as_ref()).expect("one has begun");
             world.rest(first.layout.rows().len())
         });
+        changes += world.stored().saturating_sub(1);
     }
+    assert!(changes > 200, "only {changes} layouts came into force");
 }

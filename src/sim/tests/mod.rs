@@ -2,3 +2,4 @@
 
 mod storms;
 mod stories;
+mod changes;

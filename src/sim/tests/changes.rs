@@ -133,3 +133,25 @@ fn an_owner_that_has_lost_its_disk_is_written_and_not_read() {
          get k at b -> 1",
     );
 }
+
+#[test]
+fn a_write_under_way_goes_to_the_owners_that_a_change_brings() {
+    // The change cannot go on while two are silent, so nothing is fetched yet.
+    tell(
+        "cluster 4 members=3
+         pause b
+         pause c
+         put k 1 at a strict unheard as slow
+         wait 10ms
+         change a b d -> begun
+         wait 100ms
+         copy k at d -> 1
+         step at d -> write
+         resume b
+         resume c
+         answer slow -> ok
+         wait 5s
+         step at a -> none
+         copy k at b -> 1",
+    );
+}

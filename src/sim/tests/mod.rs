@@ -3,3 +3,4 @@
 mod storms;
 mod stories;
 mod tombstones;
+mod changes;

@@ -195,6 +195,7 @@ impl Shard {
         self.plan_comparisons(now);
         self.plan_fetching(now);
         self.plan_leftovers(now);
+        self.end_outdated_jobs();
     }
 
     /// Does what is due.

@@ -1,4 +1,6 @@
 //! The main stories of a cluster, and random ones.
 
+mod shards;
 mod storms;
 mod stories;
+mod trees;

@@ -9,6 +9,7 @@
 //! put k v at a unheard as x      goes on in the background
 //! answer x -> ok                 how that ended
 //! crash a / restart a / break a (its log) / pause a / resume a / fill a / empty a
+//! lose a                         what it owes to others, of a dead node
 //! cut a b / cut a > b / clog a > b / unclog a > b / heal
 //! notice a down, notice a up     what membership says, on every other node
 //! wait 2s
@@ -98,6 +99,7 @@ impl Story {
             ["hints", "at", node] => self.world.hints(self.node("", node)).to_string(),
             ["crash", node, rest @ ..] => self.each(node, rest, World::crash),
             ["restart", node, rest @ ..] => self.each(node, rest, World::start),
+            ["lose", node, rest @ ..] => self.each(node, rest, World::lose_hints),
             ["pause", node, rest @ ..] => self.each(node, rest, World::pause),
             ["resume", node, rest @ ..] => self.each(node, rest, World::resume),
             ["break", node, rest @ ..] => self.each(node, rest, World::break_log),

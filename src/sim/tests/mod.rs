@@ -1,5 +1,6 @@
 //! The main stories of a cluster, and random ones.
 
+mod repairs;
 mod shards;
 mod storms;
 mod stories;

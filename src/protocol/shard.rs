@@ -267,7 +267,8 @@ impl Shard {
         self.trees.count(stats)
     }
 
-    /// What is in its tables, which is nothing on a shard that has rested for a while, but for a comparison now and then.
+    /// What is in its tables, which is nothing on a shard that has rested for a while. Comparisons
+    /// come and go for ever, and do not count.
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn under_way(&self) -> usize {
         let asks = self.asks.keys_of(|asking| !asking.compares()).len();

@@ -307,10 +307,10 @@ impl Shard {
                 return;
             }
             let Some((key, digest)) = proven.pop_front() else {
-                return match job.exchange.is_idle() {
-                    true => self.on_window_done(now, id, effects),
-                    false => {}
-                };
+                if job.exchange.is_idle() {
+                    self.on_window_done(now, id, effects);
+                }
+                return;
             };
             job.exchange.taking += 1;
             self.begin_drop(id, key, digest, effects);

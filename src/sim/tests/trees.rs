@@ -1,4 +1,5 @@
-//! Copies come to hold the same by what their trees say, in few bytes; owners fetch what they gain; what others own goes.
+//! Copies come to hold the same by what their trees say, in few bytes; owners fetch what they gain; what others own is
+//! dropped.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -281,6 +281,12 @@ impl Shard {
             + self.minting_bytes
     }
 
+    /// As if a hint of this partition had been dropped for lack of room.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn mark(&mut self, partition: Partition) {
+        self.marked.insert(partition);
+    }
+
     fn on_request(&mut self, now: Now, asker: Asker, request: Request, held: Held, effects: &mut Effects) {
         match request {
             Request::Siblings(key) => self.on_siblings(now, asker, key, held, effects),

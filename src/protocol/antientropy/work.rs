@@ -14,8 +14,9 @@ use crate::protocol::shard::{Shard, Whom};
 use crate::protocol::stats::Stats;
 use crate::protocol::types::{CoreId, Instant, NodeId, Now, ScanId, SurveyId};
 
-/// A page may go out so long before the ones before it are paid for: ticks come no more often.
-const SLACK: Duration = Duration::from_millis(20);
+/// A page may go out so long before the ones before it are paid for: a core that has nothing else to do ticks no more
+/// often.
+const SLACK: Duration = Duration::from_millis(120);
 
 /// What may be set while a core runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -198,6 +198,11 @@ impl Shards {
         forest.apply(partition, leaf, Shift::between(key, before.as_deref(), set.map(Arc::as_ref)));
     }
 
+    /// A node has lost a hint for some key of this partition.
+    pub(super) fn mark(&mut self, node: usize, partition: Partition) {
+        self.nodes[node].shard.iter_mut().for_each(|shard| shard.mark(partition));
+    }
+
     pub(super) fn held(&self, node: usize, key: &Key) -> Option<&Arc<Siblings>> {
         self.nodes[node].sets.get(&self.ring.partition(key))?.get(key)
     }

@@ -66,6 +66,42 @@ fn a_hundred_keys_of_a_hundred_thousand_are_found_and_mended_in_few_bytes() {
 }
 
 #[test]
+fn a_partition_that_lost_a_hint_is_synced_at_once_and_until_all_owners_have_it() {
+    let layout = layout(None, 16, &[0, 1, 2], 3);
+    let mut shards = Shards::new(3, &layout);
+    fill(&mut shards, &[0], 100);
+    let lost = shards.ring.partition(&key(7));
+    shards.crash(2);
+    shards.mark(0, lost);
+    shards.run(Duration::from_millis(30));
+    assert_eq!(shards.held(1, &key(7)), shards.held(0, &key(7)));
+    assert_eq!((shards.stats(0).partitions_marked, shards.stats(0).partitions_differing), (1, 0));
+    let others = (0..100).filter(|n| shards.ring.partition(&key(*n)) != lost);
+    others.for_each(|n| assert_eq!(shards.held(1, &key(n)), None, "key {n} waits for a comparison"));
+
+    shards.start(2);
+    shards.run(Duration::from_secs(2));
+    assert_eq!(shards.held(2, &key(7)), shards.held(0, &key(7)));
+    assert_eq!(shards.stats(0).partitions_marked, 0);
+}
+
+#[test]
+fn a_transfer_keeps_to_its_pace() {
+    let keys = 20_000;
+    let (mut shards, change) = growing(keys);
+    let bytes_per_second = 256 * 1024;
+    shards.tune(Tuning { transfer_bytes_per_second: bytes_per_second, ..Tuning::default() });
+    shards.show_change(&change);
+    for second in 1..4 {
+        shards.run(Duration::from_secs(1));
+        // A page may come before it is paid for, from each of two sources.
+        let most = bytes_per_second * second + bytes_per_second / 8 + 2 * 300 * 1024;
+        let came = shards.stats(2).transfers_bytes;
+        assert!(bytes_per_second * second / 2 <= came && came <= most, "{came} bytes in {second} s");
+    }
+}
+
+#[test]
 fn a_partition_of_many_keys_is_synced_window_by_window() {
     let (mut shards, _) = pair(1);
     let keys = 20_000;

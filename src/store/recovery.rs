@@ -160,7 +160,10 @@ mod tests {
         let stored = state(&shard.put("a", b"1", &Siblings::default()));
         let came = state(&shard.put("a", b"2", &Siblings::default()));
         let merged = Arc::new(stored.merge(&came));
-        let record = replayed(&shard.append("a", Change::Set { state: merged.clone(), came, remember: vec![] }));
+        let record = replayed(
+            &shard
+                .append("a", Change::Set { state: merged.clone(), came, remember: vec![], shift: Default::default() }),
+        );
         assert_eq!(recovered(vec![record], Some(&stored)), Ok((Some(merged), 1)));
     }
 
@@ -185,8 +188,10 @@ mod tests {
         let mut shard = Shard::new();
         let came = shard.put_as("a", b"1", &Siblings::default(), "op");
         let (came, remember) = (state(&came), vec![remembered(&came)]);
-        let record =
-            replayed(&shard.append("a", Change::Set { state: came.clone(), came, remember: remember.clone() }));
+        let record = replayed(&shard.append(
+            "a",
+            Change::Set { state: came.clone(), came, remember: remember.clone(), shift: Default::default() },
+        ));
         let replay = Replay { logs: [(log_id(1), vec![record])].into(), tails: vec![] };
 
         let chunk = recover(&replay, ring(), 2, 7, |_| Ok(None)).unwrap();

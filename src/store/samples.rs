@@ -102,7 +102,10 @@ impl Shard {
         };
         let minted = before.mint(dot, write).unwrap();
         let (state, upon, supersedes) = (Arc::new(minted.set), minted.upon, minted.supersedes);
-        self.append(name, Change::Version(Arrived { state, dot, upon, supersedes, remember: None }))
+        self.append(
+            name,
+            Change::Version(Arrived { state, dot, upon, supersedes, remember: None, shift: Default::default() }),
+        )
     }
 
     /// Does this to a key.

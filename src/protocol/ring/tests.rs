@@ -365,6 +365,8 @@ fn view(liveness: impl Fn(u64) -> Liveness) -> View {
     let member = |at: u64| Member {
         node: row(at, "", 1).node,
         name: format!("node-{at}").into(),
+        incarnation: 0,
+        is_removed: false,
         address: ([127, 0, 0, 1], 7_600).into(),
         http: ([127, 0, 0, 1], 7_601).into(),
         cores: Cores { count: 2, salt: at },
@@ -372,7 +374,7 @@ fn view(liveness: impl Fn(u64) -> Liveness) -> View {
     };
     let mut members: Vec<Member> = (0..7).map(member).collect();
     members.sort_by_key(|member| member.node);
-    View { me: row(0, "", 1).node, epoch: 1, layout: layout.into(), members }
+    View { me: row(0, "", 1).node, epoch: 1, layout: layout.into(), change: None, members }
 }
 
 #[test]

@@ -292,7 +292,7 @@ fn a_whole_set_is_read_and_its_operations_are_remembered_once_it_is_durable() {
     let came = elsewhere.put_as("a", b"2", &state(&before), "op");
     let (came, remember) = (state(&came), vec![remembered(&came)]);
     let joined = Arc::new(state(&held).merge(&came));
-    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember }));
+    engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember, shift: Default::default() }));
     assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&held)), "it is not durable");
 
     let write = engine.next_write(|| Life(7)).unwrap();
@@ -306,7 +306,13 @@ fn a_fetch_that_a_whole_set_overtook_does_not_serve_the_old_state() {
     let (mut engine, mut shard) = (engine_that_keeps(0), Shard::new());
     assert_eq!(engine.lookup(&key("a")), Lookup::Fetch);
     let came = state(&Shard::new().put("a", b"1", &Siblings::default()));
-    write(&mut engine, shard.append("a", Change::Set { state: came.clone(), came: came.clone(), remember: vec![] }));
+    write(
+        &mut engine,
+        shard.append(
+            "a",
+            Change::Set { state: came.clone(), came: came.clone(), remember: vec![], shift: Default::default() },
+        ),
+    );
     assert_eq!(engine.on_fetched(key("a"), None), Lookup::Found(came));
 }
 

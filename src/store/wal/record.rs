@@ -312,7 +312,7 @@ mod tests {
 
         let remembered = vec![remembered(&append); 2];
         let (state, came) = (state(&beside), state(&append));
-        let came = shard.append("k", Change::Set { state, came, remember: remembered });
+        let came = shard.append("k", Change::Set { state, came, remember: remembered, shift: Default::default() });
         let set = format!("01000000 {dot} 01000000 {dot} 01 0900000000000000 01000000 76");
         let set = format!("b9000000 137673c5 0300000000000000 03 0100 6b {set} {remember} {remember}");
         assert_golden(&spelled(&came), &set);
@@ -386,7 +386,7 @@ mod tests {
             let state = Arc::new(held.merge(&came));
             let set = Siblings::clone(&came);
             let expected = Record::Set { key: key("k"), set, remember: remember.clone() };
-            assert_eq!(read(Change::Set { state, came: came.clone(), remember }), expected);
+            assert_eq!(read(Change::Set { state, came: came.clone(), remember, shift: Default::default() }), expected);
         }
     }
 

@@ -354,6 +354,7 @@ impl World {
                     self.nodes[at].refused = Some(refusal);
                     self.kill(at);
                 }
+                Effect::Ordered { .. } => {}
                 Effect::Note(note) => self.nodes[at].notes.push(note),
             }
         }

@@ -99,7 +99,8 @@ impl World {
         let mut append = self.shard.put(name, &vec![0; bytes], &Siblings::default());
         let state = state(&append);
         if whole {
-            append.change = Change::Set { state: state.clone(), came: state.clone(), remember: vec![] };
+            append.change =
+                Change::Set { state: state.clone(), came: state.clone(), remember: vec![], shift: Default::default() };
         }
         self.overlay.insert(append.key.clone(), state);
         self.commit(append);

@@ -52,7 +52,7 @@ impl Appended {
         let remembered = match &self.append.change {
             Change::Version(arrived) => arrived.remember.as_deref().into_iter().collect(),
             Change::Set { remember, .. } => remember.iter().collect(),
-            Change::Hint(_) | Change::Delivered { .. } => vec![],
+            Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => vec![],
         };
         remembered.into_iter().map(|kept| (self.append.key.clone(), kept.operation.id.clone()))
     }
@@ -78,7 +78,7 @@ impl Twin {
                 Change::Delivered { target } => {
                     hints.remove(&(key.clone(), *target));
                 }
-                Change::Version(_) | Change::Set { .. } => {}
+                Change::Version(_) | Change::Set { .. } | Change::Drop { .. } => {}
             }
         }
         hints

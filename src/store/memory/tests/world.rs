@@ -209,6 +209,7 @@ impl World {
             upon: minted.upon,
             supersedes: minted.supersedes,
             remember: remember.map(Box::new),
+            shift: Default::default(),
         })
     }
 
@@ -226,7 +227,7 @@ impl World {
             remember.extend(remembered);
         }
         self.elsewhere.insert(key.clone(), came.clone());
-        Change::Set { state: Arc::new(held.merge(&came)), came, remember }
+        Change::Set { state: Arc::new(held.merge(&came)), came, remember, shift: Default::default() }
     }
 
     fn mint(&mut self, actor: ActorId, key: &Key, held: &Siblings) -> (Minted, Option<Remembered>) {

@@ -21,8 +21,8 @@ pub(super) struct Asking {
 /// What a question is for.
 #[derive(Clone, Debug)]
 pub(super) enum About {
-    /// A read, or a write that reads first.
-    Read(Whom),
+    /// A read, or a write that reads first; begun so often before.
+    Read(Whom, u32),
     /// A copy of a write, in place of this owner.
     Copy(Whom, NodeId),
     /// A request that was handed on.
@@ -119,7 +119,7 @@ impl Shard {
     fn on_heard(&mut self, now: Now, asking: Asking, told: Result<Told, Unheard>, effects: &mut Effects) {
         let Asking { to, about, .. } = asking;
         match about {
-            About::Read(whom) => self.on_read_told(now, whom, to, told, effects),
+            About::Read(whom, attempt) => self.on_read_told(now, (whom, attempt), to, told, effects),
             About::Copy(whom, owner) => self.on_copy_told(now, whom, owner, to, told, effects),
             About::Forward(whom) => self.on_forward_told(now, whom, told, effects),
             About::Hint(due) => self.on_hint_told(now, due, told, effects),
@@ -151,9 +151,22 @@ impl Shard {
     /// has come back, and the actor is done with (DESIGN "Data and causality": no actor claims dots that it forgot).
     pub(super) fn look_for_a_past_of_ours(&mut self, set: &Siblings) {
         if self.counter < set.vector().get(self.actor) {
-            self.actor = self.spare;
-            self.counter = 0;
-            self.spare = super::types::ActorId(seahash::hash(&self.spare.0.to_le_bytes()));
+            self.take_the_spare();
         }
+    }
+
+    /// Before a dot is minted in a partition: where sets of it were dropped here, what this core has minted upon them
+    /// may be forgotten, and is claimed by no dot of the same actor.
+    pub(super) fn let_forgotten_dots_be(&mut self, partition: Partition) {
+        if self.dropped.contains(&partition) {
+            self.take_the_spare();
+            self.dropped.clear();
+        }
+    }
+
+    fn take_the_spare(&mut self) {
+        self.actor = self.spare;
+        self.counter = 0;
+        self.spare = super::types::ActorId(seahash::hash(&self.spare.0.to_le_bytes()));
     }
 }

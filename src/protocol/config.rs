@@ -164,3 +164,6 @@ const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < SET_BYTES_MAX);
 const _: () = assert!(PARTITIONS.is_power_of_two() && PARTITIONS_MAX.is_power_of_two());
 const _: () = assert!(PARTITIONS <= PARTITIONS_MAX && N_DEFAULT <= COPIES_MAX && NODES_MAX <= u16::MAX as usize);
 const _: () = assert!(CLOCK_ENTRIES_MAX < CLOCK_ENTRIES_DECODED_MAX && SIBLINGS_MAX < SIBLINGS_DECODED_MAX);
+
+/// A core says this often that it has reached a step of a change of layout, until a view comes that goes on.
+pub const REACHED_AGAIN: Duration = Duration::from_secs(1);

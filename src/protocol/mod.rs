@@ -12,6 +12,7 @@ mod asks;
 mod peers;
 mod stats;
 mod hints;
+mod marking;
 pub mod causality;
 pub mod ring;
 pub mod message;

@@ -11,7 +11,7 @@
 //! order and used once; a key has one newest appended state, and every mint and every merge builds upon it; nothing is
 //! acknowledged before it is durable.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::antientropy::{AntiEntropy, JobId};
@@ -22,11 +22,12 @@ use super::coordinator::quorum::Copies;
 use super::coordinator::{Forwarding, Minting, Reading, Writing};
 use super::hints::{Due, Hints};
 use super::io::{Effect, Effects, Held, Hint, Input, Unreadable};
+use super::marking::Marking;
 use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
 use super::peer::{Refused, Told};
 use super::peers::Peers;
 use super::replica::{Busy, Operations, Remembered, Serving};
-use super::ring::{Partition, Ring, View};
+use super::ring::{LayoutStamp, Partition, Ring, View};
 use super::stats::Stats;
 use super::table::Table;
 use super::types::{
@@ -90,8 +91,12 @@ pub struct Shard {
     /// Questions by the time when they are given up, in order.
     pub(super) patience: VecDeque<(Instant, AskId)>,
     pub(super) peers: Peers,
-    /// Those that wait for a newer view.
-    pub(super) outdated: Vec<Whom>,
+    /// Those that wait for a view of at least this layout.
+    pub(super) outdated: BTreeMap<Whom, LayoutStamp>,
+    /// What this core does for the change under way.
+    pub(super) marking: Option<Marking>,
+    /// Partitions of which sets were dropped here, by actors as they are now.
+    pub(super) dropped: BTreeSet<Partition>,
     /// Reads whose answer is out, for repair.
     pub(super) late: Table<Whom, Reading>,
     pub(super) reads: u64,
@@ -99,8 +104,6 @@ pub struct Shard {
     pub(super) hints: Hints,
     /// Partitions that lost a hint beyond W: some owner lacks what no hint says.
     pub(super) marked: BTreeSet<Partition>,
-    /// Partitions in which the actor may have minted what this core has dropped.
-    pub(super) dropped: BTreeSet<Partition>,
     pub(super) trees: AntiEntropy,
     loads: Table<LoadId, Load>,
     loads_begun: u64,
@@ -154,8 +157,8 @@ pub(super) enum Waiting {
 /// What a load is for.
 #[derive(Debug)]
 pub(super) enum Load {
-    /// A copy, to be shown.
-    Copy(Whom),
+    /// A copy, to be shown; for a read that was begun so often before.
+    Copy(Whom, u32),
     /// The state that the tasks of a key wait for.
     State(Key),
     /// What a hint owes.
@@ -197,13 +200,14 @@ impl Shard {
             asks_begun: 0,
             patience: VecDeque::new(),
             peers: Peers::default(),
-            outdated: Vec::new(),
+            outdated: BTreeMap::new(),
+            marking: None,
+            dropped: BTreeSet::new(),
             late: Table::new(seed),
             reads: 0,
             forwards: 0,
             hints: kept,
             marked: BTreeSet::new(),
-            dropped: BTreeSet::new(),
             trees: AntiEntropy::new(seed),
             loads: Table::new(seed),
             loads_begun: 0,
@@ -246,9 +250,9 @@ impl Shard {
         }
     }
 
-    /// The actor and its last counter, for the mark of a clean stop.
+    /// The actor to go on as and its last counter, for the mark of a clean stop: a fresh one where dots may be forgotten.
     pub fn actor(&self) -> (ActorId, u64) {
-        (self.actor, self.counter)
+        if self.dropped.is_empty() { (self.actor, self.counter) } else { (self.spare, 0) }
     }
 
     /// The cluster as it sees it.
@@ -303,7 +307,7 @@ impl Shard {
         effects: &mut Effects,
     ) {
         match self.loads.remove(&load) {
-            Some(Load::Copy(whom)) => self.on_copy(now, whom, found, effects),
+            Some(Load::Copy(whom, attempt)) => self.on_copy(now, (whom, attempt), found, effects),
             Some(Load::State(key)) => self.on_state(now, &key, found, effects),
             Some(Load::Hint(due)) => self.on_owed(now, due, found, effects),
             Some(Load::Lacking(job, key)) => self.on_lacking(now, job, key, found, effects),
@@ -329,23 +333,13 @@ impl Shard {
         self.answer(Whom::Client(id), outcome, effects);
     }
 
-    fn on_view(&mut self, now: Now, view: Arc<View>, effects: &mut Effects) {
-        self.ring = Ring::new(view.layout.partitions());
-        self.copies = Copies::of(&view.layout);
-        self.view = view;
-        self.share_out(now);
-        for whom in std::mem::take(&mut self.outdated) {
-            self.go_on_under_new_layout(now, whom, effects);
-        }
-        self.deliver_hints(now, effects);
-    }
-
     fn on_tick(&mut self, now: Now, effects: &mut Effects) {
         self.forget_old_operations(now.instant, effects);
         self.give_up_asks(now, effects);
         self.stretch(now, effects);
         self.deliver_hints(now, effects);
         self.converge(now, effects);
+        self.tell_reached(now.instant, effects);
         if self.soonest.is_none_or(|soonest| now.instant < soonest) {
             return;
         }
@@ -364,7 +358,7 @@ impl Shard {
                 if !writing.is_answered() {
                     self.stats.quorum_failures += 1;
                     writing.set_answered();
-                    self.finish(whom, Err(writing.quorum().not_met()), effects);
+                    self.finish(whom, Err(writing.not_met()), effects);
                 }
                 self.owe_the_open(&mut writing, effects);
                 if writing.is_spreading() {
@@ -386,7 +380,7 @@ impl Shard {
     fn forget_the_late(&mut self) {
         let Shard { waiting, busy, awaiting, stretching, outdated, asks, .. } = self;
         asks.retain(|asking| asking.forwards().is_none_or(|whom| waiting.contains(&whom)));
-        outdated.retain(|whom| waiting.contains(whom));
+        outdated.retain(|whom, _| waiting.contains(whom));
         awaiting.retain(|(_, whom)| waiting.contains(whom));
         stretching.retain(|(_, whom)| waiting.contains(whom));
         busy.retain(|busy| {
@@ -406,9 +400,11 @@ impl Shard {
         }
     }
 
-    /// Whether this node owns the key's partition.
-    pub(super) fn owns(&self, partition: Partition) -> bool {
-        self.view.layout.is_owner(self.view.me, partition)
+    /// Whether this node owns the partition in the layout that reads go by, and has what it held: its copy is read, and
+    /// it coordinates.
+    pub(super) fn coordinates(&self, partition: Partition) -> bool {
+        let View { me, layout, .. } = &*self.view;
+        layout.is_owner(*me, partition) && self.view.is_whole(layout, *me)
     }
 
     /// Whether a question to the node would reach it, as far as is known.
@@ -483,8 +479,8 @@ impl Waiting {
     fn too_late(&self) -> Failure {
         match self {
             Waiting::Read(reading) => reading.quorum().not_met(),
-            Waiting::Mint(minting) => minting.quorum().not_met(),
-            Waiting::Write(writing) => writing.quorum().not_met(),
+            Waiting::Mint(minting) => minting.not_met(),
+            Waiting::Write(writing) => writing.not_met(),
             Waiting::Forward(forwarding) => forwarding.not_met(),
             Waiting::List => Failure::QuorumNotMet { needed: 1, got: 0 },
             Waiting::Serve(_) | Waiting::Durable(_) | Waiting::Look => unreachable!("peers are told otherwise"),

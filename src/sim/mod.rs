@@ -3,6 +3,7 @@
 //! A [`World`] is one queue of events: messages on their way, disks that sync, clocks that tick. Nothing in it reads a
 //! clock or draws a number but from its seed, so a seed repeats exactly. [`story`] tells worlds as text.
 
+mod known;
 mod world;
 pub mod story;
 #[cfg(test)]

@@ -11,6 +11,10 @@
 //! crash a / restart a / break a (its log) / pause a / resume a / fill a / empty a
 //! lose a                         what it owes to others, of a dead node
 //! cut a b / cut a > b / clog a > b / unclog a > b / heal
+//! change a b c -> begun          a begins a change to a layout of these; "cluster 5 members=3" begins with a b c only
+//! step at a -> write             what a node does about it: write, hold, read, or none
+//! remove a at b                  a is dead for good, which b is told
+//! wipe a at b                    a loses its disk and starts on an empty one, and learns from b what the cluster is
 //! notice a down, notice a up     what membership says, on every other node
 //! wait 2s
 //! copy k at a -> v               what the node itself holds; "!" stands for a tombstone
@@ -67,8 +71,9 @@ fn begin(nodes: &str, rest: &[&str]) -> Story {
     };
     let small = |value| u8::try_from(value).expect("a quorum is a small number");
     let wanted = Wanted { n: small(setting("n", 3)), r: small(setting("r", 2)), w: small(setting("w", 2)) };
-    let nodes = nodes.parse().expect("a number of nodes");
-    let world = World::new(Cluster { nodes, wanted, seed: setting("seed", 1) });
+    let nodes: usize = nodes.parse().expect("a number of nodes");
+    let members = usize::try_from(setting("members", nodes as u64)).expect("a number of nodes");
+    let world = World::new(Cluster { nodes, members, wanted, seed: setting("seed", 1) });
     Story { world, contexts: BTreeMap::new(), unheard: BTreeMap::new() }
 }
 
@@ -120,6 +125,28 @@ impl Story {
                 let (one, other) = (self.node("", one), self.node("", other));
                 self.world.cut(one, other);
                 self.world.cut(other, one);
+                String::new()
+            }
+            ["change", told, rest @ ..] => {
+                let is_name = |word: &&&str| word.len() == 1;
+                let nodes = std::iter::once(told)
+                    .chain(rest)
+                    .filter(is_name)
+                    .map(|node| self.node("", node))
+                    .collect::<Vec<_>>();
+                let begun = self.world.change(self.node("", told), &nodes);
+                if begun { "begun" } else { "not begun" }.to_owned()
+            }
+            ["step", "at", node] => self
+                .world
+                .step_of(self.node("", node))
+                .map_or("none".to_owned(), |step| format!("{step:?}").to_lowercase()),
+            [how @ ("remove" | "wipe"), node, "at", told] => {
+                let (node, told) = (self.node("", node), self.node("", told));
+                match *how {
+                    "wipe" => self.world.wipe(node, told),
+                    _ => self.world.remove(node, told),
+                }
                 String::new()
             }
             ["heal"] => {

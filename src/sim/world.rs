@@ -1,5 +1,7 @@
 //! Nodes, their disks and the network between them, as one queue of events.
 
+mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +17,12 @@ use crate::protocol::io::{
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
+use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, Ring, Step, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
     ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, WallTime,
 };
+use crate::sim::known::Known;
 
 /// Between two ticks of a node.
 const TICK: Duration = Duration::from_millis(10);
@@ -36,6 +39,8 @@ const RING: Ring = Ring::new(PARTITIONS);
 pub struct Cluster {
     /// Its nodes.
     pub nodes: usize,
+    /// So many of them, the first, are in the layout that it begins with.
+    pub members: usize,
     /// Copies and quorums.
     pub wanted: Wanted,
     /// What chance is drawn from.
@@ -83,7 +88,10 @@ struct Node {
     lives: u64,
     down: BTreeSet<usize>,
     epoch: u64,
-    layout: Arc<Layout>,
+    known: Known,
+    is_gone: bool,
+    /// What it held on disks that it has lost.
+    lost: BTreeMap<Key, Arc<Siblings>>,
 }
 
 /// What is durable on a node.
@@ -99,7 +107,8 @@ struct Disk {
 enum Event {
     Tick(usize, u64),
     Sync(usize, u64, AppendId),
-    Adopt(usize, u64),
+    Mark(usize, u64, LayoutStamp, Step),
+    Gossip { to: usize, life: u64, known: Box<Known> },
     Deliver { to: usize, life: u64, message: Message },
 }
 
@@ -112,14 +121,14 @@ enum Message {
 impl World {
     /// A cluster in which all is well.
     pub fn new(cluster: Cluster) -> World {
-        let Cluster { nodes, wanted, seed } = cluster;
+        let Cluster { nodes, members, wanted, seed } = cluster;
         let mut world = World {
             now: Instant(0),
             seed,
             events: BTreeMap::new(),
             scheduled: 0,
             nodes: Vec::new(),
-            layout: layout(nodes, wanted),
+            layout: layout(members, wanted),
             cut: BTreeSet::new(),
             clogged: BTreeSet::new(),
             lost: 0,
@@ -132,7 +141,7 @@ impl World {
             asked: BTreeMap::new(),
             minted: BTreeMap::new(),
         };
-        for _ in 0..nodes {
+        for node in 0..nodes {
             world.nodes.push(Node {
                 shard: None,
                 disk: Disk::default(),
@@ -145,7 +154,9 @@ impl World {
                 lives: 0,
                 down: BTreeSet::new(),
                 epoch: 0,
-                layout: Arc::clone(&world.layout),
+                known: Known::new(id(node), 1, Arc::clone(&world.layout)),
+                is_gone: false,
+                lost: BTreeMap::new(),
             });
         }
         (0..nodes).for_each(|node| world.start(node));
@@ -230,8 +241,9 @@ impl World {
 
     /// Starts a node that is dead, from what is durable on it.
     pub fn start(&mut self, node: usize) {
+        assert!(!self.nodes[node].is_gone, "a node that was removed does not come back");
         let nodes = self.nodes.len();
-        let Node { disk, lives, down, epoch, layout, .. } = &mut self.nodes[node];
+        let Node { disk, lives, down, epoch, known, .. } = &mut self.nodes[node];
         *lives += 1;
         *epoch += 1;
         let life = *lives;
@@ -246,7 +258,7 @@ impl World {
             actor: actor(0),
             counter: 0,
             spare: actor(1),
-            view: view(layout, nodes, node, down, *epoch),
+            view: view(known, nodes, node, down, *epoch),
             directory: Arc::new(Directory::default()),
             remembered: disk.remembered.clone(),
             hints: hints.collect(),
@@ -298,24 +310,11 @@ impl World {
         self.show_view(observer);
     }
 
-    /// The next layout, of these nodes, is told to one; the others learn of it from their peers.
-    pub fn lay_out(&mut self, told: usize, nodes: &[usize]) {
-        let rows = nodes.iter().copied().map(row).collect();
-        self.layout = Arc::new(self.layout.next(rows, self.layout.wanted()));
-        self.adopt(told);
-    }
-
-    /// A node learns of the newest layout.
-    pub fn adopt(&mut self, node: usize) {
-        self.nodes[node].layout = Arc::clone(&self.layout);
-        self.show_view(node);
-    }
-
     fn show_view(&mut self, observer: usize) {
         let nodes = self.nodes.len();
-        let Node { down, epoch, layout, .. } = &mut self.nodes[observer];
+        let Node { down, epoch, known, .. } = &mut self.nodes[observer];
         *epoch += 1;
-        let view = view(layout, nodes, observer, down, *epoch);
+        let view = view(known, nodes, observer, down, *epoch);
         self.feed(observer, Input::View(view));
     }
 
@@ -414,8 +413,8 @@ impl World {
         let ((at, _), event) = entry.remove_entry();
         self.now = self.now.max(at);
         let node = match &event {
-            Event::Tick(node, _) | Event::Sync(node, ..) | Event::Adopt(node, _) => *node,
-            Event::Deliver { to, .. } => *to,
+            Event::Tick(node, _) | Event::Sync(node, ..) | Event::Mark(node, ..) => *node,
+            Event::Deliver { to, .. } | Event::Gossip { to, .. } => *to,
         };
         if let Some(paused) = &mut self.nodes[node].paused {
             paused.push(event);
@@ -430,8 +429,13 @@ impl World {
             Event::Tick(node, life) if self.nodes[node].lives == life => {
                 self.feed(node, Input::Tick);
                 self.schedule(TICK, Event::Tick(node, life));
+                if self.draw(10) == 0 {
+                    let to = self.draw(self.nodes.len() as u64);
+                    self.gossip_to(node, usize::try_from(to).expect("the index of a node"));
+                }
             }
-            Event::Adopt(node, life) if self.nodes[node].lives == life => self.adopt(node),
+            Event::Mark(node, life, stamp, step) if self.nodes[node].lives == life => self.on_mark(node, stamp, step),
+            Event::Gossip { to, life, known } if self.nodes[to].lives == life => self.learn(to, &known),
             Event::Sync(node, life, through) if self.nodes[node].lives == life => self.on_synced(node, through),
             Event::Deliver { to, life, message } if self.nodes[to].lives == life => match message {
                 Message::Ask { ticket, ask, .. } if self.nodes[to].full && is_write(&ask) => {
@@ -504,11 +508,7 @@ impl World {
                         inputs.extend(told);
                     }
                     Effect::Tell { ticket, told } => self.send_told(node, ticket, told),
-                    Effect::Compare(stamp) if stamp.is_newer_than(self.nodes[node].layout.stamp()) => {
-                        let life = self.nodes[node].lives;
-                        let took = self.about(HOP);
-                        self.schedule(took, Event::Adopt(node, life));
-                    }
+                    Effect::Compare(stamp) => self.compare(node, stamp),
                     Effect::Survey { survey, of } => {
                         let found = self.nodes[node].disk.survey(&of);
                         inputs.push_back(Input::Surveyed { survey, found });
@@ -517,8 +517,8 @@ impl World {
                         let page = Ok(self.nodes[node].disk.scan(&of));
                         inputs.push_back(Input::Scanned { scan, page });
                     }
-                    Effect::Reached { .. } => todo!("change"),
-                    Effect::List { .. } | Effect::Forget { .. } | Effect::Compare(_) => {}
+                    Effect::Reached { stamp, step } => self.on_reached(node, stamp, step),
+                    Effect::List { .. } | Effect::Forget { .. } => {}
                 }
             }
         }
@@ -532,7 +532,9 @@ impl World {
         let late = self.now.since(*deadline);
         assert!(late <= 2 * TICK || self.nodes[node].was_paused, "{id:?} is answered {late:?} late");
         if let Ok(Reply::Written(written)) = outcome {
-            let has = |node: &&Node| node.disk.sets.get(key).is_some_and(|set| set.vector().covers(written.dot));
+            let holds =
+                |sets: &BTreeMap<Key, Arc<Siblings>>| sets.get(key).is_some_and(|set| set.vector().covers(written.dot));
+            let has = |node: &&Node| holds(&node.disk.sets) || holds(&node.lost);
             let copies = self.nodes.iter().filter(has).count();
             assert!(usize::from(written.level.quorum) <= copies, "{copies} copies of {key} are durable: {written:?}");
         }
@@ -706,18 +708,19 @@ fn row(node: usize) -> LayoutRow {
     LayoutRow { node: id(node), incarnation: 1, zone: "".into(), weight: 1 }
 }
 
-fn view(layout: &Arc<Layout>, nodes: usize, me: usize, down: &BTreeSet<usize>, epoch: u64) -> Arc<View> {
+fn view(known: &Known, nodes: usize, me: usize, down: &BTreeSet<usize>, epoch: u64) -> Arc<View> {
     let nowhere = core::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let member = |node: usize| Member {
         node: id(node),
         name: format!("n{node}").into(),
-        incarnation: 1,
-        is_removed: false,
+        incarnation: known.incarnation(id(node)),
+        is_removed: known.removed.contains(&id(node)),
         address: nowhere,
         http: nowhere,
         cores: Cores { count: 1, salt: 0 },
         liveness: if down.contains(&node) { Liveness::Down } else { Liveness::Up },
     };
     let members = (0..nodes).map(member).collect();
-    Arc::new(View { me: id(me), epoch, layout: Arc::clone(layout), change: None, members })
+    let (layout, change) = known.view();
+    Arc::new(View { me: id(me), epoch, layout, change, members })
 }

@@ -124,7 +124,7 @@ impl Shard {
     pub(super) fn plan_comparisons(&mut self, now: Now) {
         let (view, me) = (Arc::clone(&self.view), self.view.me);
         let mut shared = BTreeMap::<Peering, Vec<Partition>>::new();
-        for partition in self.partitions_of_core().filter(|partition| self.owns(*partition)) {
+        for partition in self.partitions_of_core().filter(|partition| view.layout.is_owner(me, *partition)) {
             for owner in view.layout.owners(partition).filter(|owner| *owner != me) {
                 if let Some(member) = view.member(owner).filter(|member| !member.is_removed) {
                     shared.entry((owner, member.cores.of(partition))).or_default().push(partition);
@@ -255,10 +255,11 @@ impl Shard {
 
     /// Partitions that lost a hint are synced with all their owners, whatever the trees say next.
     fn suspect_the_marked(&mut self, now: Now) {
-        let owned: Vec<Partition> = self.marked.iter().copied().filter(|partition| self.owns(*partition)).collect();
+        let view = Arc::clone(&self.view);
+        let is_owned = |partition: &Partition| view.layout.is_owner(view.me, *partition);
+        let owned: Vec<Partition> = self.marked.iter().copied().filter(is_owned).collect();
         for partition in owned {
             self.marked.remove(&partition);
-            let view = Arc::clone(&self.view);
             for owner in view.layout.owners(partition).filter(|owner| *owner != view.me) {
                 self.trees.comparing.suspects.insert(partition);
                 let suspected = Differing { since: now.instant, doubt: Doubt::Suspected, not_before: now.instant };

@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::Role;
 use crate::protocol::asks::About;
 use crate::protocol::config::SILENT_FOR;
 use crate::protocol::io::{Effects, Held};
 use crate::protocol::message::{Failure, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
-use crate::protocol::ring::Partition;
+use crate::protocol::ring::{Partition, View};
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
 use crate::protocol::types::{Instant, NodeId, Now, OperationId};
 
@@ -51,13 +50,13 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let partition = self.ring.partition(request.key().expect("all but a listing have a key"));
-        match self.owns(partition) {
+        match self.coordinates(partition) {
             // An owner that writes no more says so where nobody else can.
             true if self.stopped && request.is_write() => {
                 let stopped = Failure::WritesStopped { core: self.core };
                 self.hand_on(now, asker, request, Some(stopped), effects);
             }
-            true => self.coordinate(now, asker, Role::Owner, request, held, effects),
+            true => self.coordinate(now, asker, request, held, effects),
             false => self.hand_on(now, asker, request, None, effects),
         }
     }
@@ -108,15 +107,16 @@ impl Shard {
         let Some(key) = request.key().filter(|_| !matches!(request, Request::Siblings(_))) else {
             return self.tell(asker.whom, Told::Refused(Refused::TooLate), effects);
         };
-        let role = match self.owns(self.ring.partition(key)) {
-            true => Role::Owner,
-            false if request.is_write() && !request.terms().strict => Role::Fallback,
-            false => {
-                let failure = Failure::QuorumNotMet { needed: self.needed(&request), got: 0 };
-                return self.finish(asker.whom, Err(failure), effects);
-            }
+        let (partition, me) = (self.ring.partition(key), self.view.me);
+        // Others have made sure that a node in a layout reads by the one that is gone by; nobody waits for the rest.
+        let is_able = match request.is_write() {
+            true => !request.terms().strict || self.view.is_written(me, partition),
+            false => self.view.written().any(|layout| layout.has(me)),
         };
-        self.coordinate(now, asker, role, request, held, effects);
+        if !is_able {
+            return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
+        }
+        self.coordinate(now, asker, request, held, effects);
     }
 
     /// Asks the next who may coordinate; with nobody left and nobody under way the request ends.
@@ -127,7 +127,7 @@ impl Shard {
         let asker = Asker { whom, deadline };
         match forwarding.left.pop_front() {
             Some(next) if next == self.view.me => {
-                self.coordinate(now, asker, Role::Fallback, forwarding.request, Held::Unknown, effects);
+                self.coordinate(now, asker, forwarding.request, Held::Unknown, effects);
             }
             Some(next) => {
                 let left_ms = u32::try_from(deadline.since(now.instant).as_millis()).unwrap_or(u32::MAX).max(1);
@@ -186,7 +186,7 @@ impl Shard {
         forwarding.under_way -= 1;
         match told {
             Ok(Told::Outcome(outcome)) if !is_of_one_node(&outcome) => self.answer(whom, *outcome, effects),
-            Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
+            Ok(Told::Refused(Refused::Layout(newer))) => self.go_on_once_known(now, whom, newer, effects),
             other => {
                 let refused = match other {
                     Ok(Told::Outcome(outcome)) => outcome.err(),
@@ -205,12 +205,12 @@ impl Shard {
         let Some((deadline, Waiting::Forward(mut forwarding))) = self.take(whom) else {
             return;
         };
-        if forwarding.is_possible_here && self.owns(forwarding.partition) {
+        if forwarding.is_possible_here && self.coordinates(forwarding.partition) {
             let asker = Asker { whom, deadline };
             if let Some(terms) = forwarding.request.terms_mut() {
                 terms.retry |= forwarding.asked;
             }
-            return self.coordinate(now, asker, Role::Owner, forwarding.request, Held::Unknown, effects);
+            return self.coordinate(now, asker, forwarding.request, Held::Unknown, effects);
         }
         forwarding.left =
             self.coordinators(now, forwarding.partition, &forwarding.request, forwarding.is_possible_here);
@@ -218,17 +218,25 @@ impl Shard {
         self.forward_on(now, whom, effects);
     }
 
-    /// Owners in reach, the best first; for a write that need not be strict, then the first fallback in reach, which
-    /// may be this node.
+    /// Owners in reach that have what they held, the best first; for a write then other owners, and where it need not
+    /// be strict the first fallback in reach: each may be this node.
     fn coordinators(&self, now: Now, partition: Partition, request: &Request, here: bool) -> VecDeque<NodeId> {
-        let me = self.view.me;
-        let owners = self.view.layout.owners(partition).filter(|owner| *owner != me && self.is_reachable(*owner));
+        let View { me, layout, .. } = &*self.view;
+        let is_whole = |owner: &NodeId| layout.is_owner(*owner, partition) && self.view.is_whole(layout, *owner);
+        let is_good = |node: &NodeId| if node == me { here } else { self.is_reachable(*node) };
+        let owners = layout.owners(partition).filter(|owner| owner != me && is_whole(owner) && is_good(owner));
         let mut ranked: Vec<NodeId> = owners.collect();
         ranked.sort_by_key(|owner| self.peers.rank(*owner, now.instant));
         let mut left = VecDeque::from(ranked);
+        if request.is_write() {
+            let all = self.view.written().flat_map(|layout| layout.owners(partition));
+            let mut others: Vec<NodeId> = all.filter(|owner| !is_whole(owner) && is_good(owner)).collect();
+            others.sort_unstable();
+            others.dedup();
+            left.extend(others);
+        }
         if request.is_write() && !request.terms().strict {
-            let fallbacks = self.view.fallbacks(partition);
-            left.extend(fallbacks.into_iter().find(|node| if *node == me { here } else { self.is_reachable(*node) }));
+            left.extend(self.view.fallbacks(partition).into_iter().find(is_good));
         }
         left
     }

@@ -13,8 +13,8 @@ use crate::protocol::causality::{Siblings, Version};
 use crate::protocol::config::READ_ALL_ONE_IN;
 use crate::protocol::io::{Effects, Held, Unreadable};
 use crate::protocol::message::{Copies, Copy, Failure, Found, Get, Outcome, Reply, Sibling};
-use crate::protocol::peer::{Ask, Known, Recalled, Told, Unheard};
-use crate::protocol::ring::Partition;
+use crate::protocol::peer::{Ask, Known, Recalled, Refused, Told, Unheard};
+use crate::protocol::ring::{Partition, View};
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{Key, NodeId, Now};
 
@@ -27,7 +27,11 @@ pub(in crate::protocol) struct Reading {
     pub(super) key: Key,
     pub(super) partition: Partition,
     then: Then,
+    /// The R that it asks for, 0 for the layout's.
+    asked: u8,
     quorum: Quorum,
+    /// Counts how often it was begun: answers to what was asked before are of no use.
+    attempt: u32,
     /// What was heard, of whom.
     pub(super) heard: SmallVec<[(NodeId, State); 3]>,
     /// Owners that were not asked yet, the best first.
@@ -58,12 +62,14 @@ impl Reading {
         self.quorum
     }
 
-    pub(super) fn new(key: Key, partition: Partition, then: Then, quorum: Quorum) -> Reading {
+    pub(super) fn new(key: Key, partition: Partition, then: Then) -> Reading {
         Reading {
             key,
             partition,
             then,
-            quorum,
+            asked: 0,
+            quorum: Quorum::default(),
+            attempt: 0,
             heard: SmallVec::new(),
             left: SmallVec::new(),
             under_way: SmallVec::new(),
@@ -102,8 +108,9 @@ impl Shard {
     pub(in crate::protocol) fn on_get(&mut self, now: Now, asker: Asker, get: Get, held: Held, effects: &mut Effects) {
         let partition = self.ring.partition(&get.key);
         match self.copies.read(get.terms.quorum) {
-            Ok(quorum) => {
-                let reading = Reading::new(get.key, partition, Then::Show, quorum);
+            Ok(_) => {
+                let mut reading = Reading::new(get.key, partition, Then::Show);
+                reading.asked = get.terms.quorum;
                 self.read(now, asker, reading, held, effects);
             }
             Err(failure) => self.finish(asker.whom, Err(failure), effects),
@@ -118,41 +125,45 @@ impl Shard {
         held: Held,
         effects: &mut Effects,
     ) {
-        let one = self.copies.read(1).expect("every key has at least one copy");
         let partition = self.ring.partition(&key);
-        self.read(now, asker, Reading::new(key, partition, Then::Tell, one), held, effects);
+        self.read(now, asker, Reading::new(key, partition, Then::Tell), held, effects);
     }
 
-    /// What is held counts as this owner's answer, and may be all that is needed.
+    /// Begins a read. What is held counts as this owner's answer, and may be all that is needed.
     pub(super) fn read(&mut self, now: Now, asker: Asker, mut reading: Reading, held: Held, effects: &mut Effects) {
+        if !self.has_room() {
+            return self.finish(asker.whom, Err(Failure::overloaded()), effects);
+        }
         let is_local = matches!(reading.then, Then::Tell);
-        let mut more = usize::from(reading.quorum.needed()) - 1;
-        if !is_local && 1 < self.copies.n {
+        let is_read_here = is_local || self.coordinates(reading.partition);
+        reading.quorum = self.count_of(&reading);
+        let mut more = usize::from(reading.quorum.needed()) - usize::from(is_read_here);
+        if !is_local && !(is_read_here && self.copies.n == 1) {
             self.reads += 1;
             reading.left = self.other_owners(now, reading.partition);
-            // Who is known to be down is not waited for: where too few are left, that is said at once.
-            let all = reading.left.len();
-            reading.left.retain(|owner| self.view.is_up(*owner));
-            (reading.left.len()..all).for_each(|_| reading.quorum.on_failed());
+            // Who is known to be down or to have lost what it held is not waited for: where too few are left, that is
+            // said at once.
+            let others = usize::from(reading.quorum.copies()) - usize::from(is_read_here);
+            (reading.left.len()..others).for_each(|_| reading.quorum.on_failed());
             if self.reads.is_multiple_of(READ_ALL_ONE_IN) {
                 more = reading.left.len();
             }
         }
-        if !self.has_room() {
-            return self.finish(asker.whom, Err(Failure::overloaded()), effects);
-        }
-        if let Held::Known(set) = &held {
+        let mut is_known = !is_read_here;
+        if let Held::Known(set) = &held
+            && is_read_here
+        {
+            is_known = true;
             reading.own.clone_from(set);
             reading.hear(self.view.me, set.clone());
             if more == 0 && reading.quorum.verdict() == Verdict::Enough {
                 return self.end_read(now, asker, reading, effects);
             }
         }
-        let key = reading.key.clone();
-        let known = matches!(held, Held::Known(_));
+        let (key, attempt) = (reading.key.clone(), reading.attempt);
         self.wait(asker, Waiting::Read(Box::new(reading)));
-        if !known {
-            self.load(Load::Copy(asker.whom), key, effects);
+        if !is_known {
+            self.load(Load::Copy(asker.whom, attempt), key, effects);
         }
         if 0 < more {
             self.stretch_later(now, asker.whom);
@@ -161,10 +172,39 @@ impl Shard {
         self.judge_read(now, asker.whom, effects);
     }
 
-    /// The owners beside this one: those in reach first, the quickest of them first.
+    /// Reads go by another layout, or an owner knows a newer one: nothing that was heard counts any more.
+    pub(in crate::protocol) fn read_anew(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+        let is_local = |reading: &Reading| matches!(reading.then, Then::Tell);
+        if !matches!(self.waiting_mut(whom), Some(Waiting::Read(reading)) if !is_local(reading)) {
+            return;
+        }
+        let Some((deadline, Waiting::Read(reading))) = self.take(whom) else { unreachable!("it was there a line ago") };
+        let Reading { key, partition, then, asked, attempt, .. } = *reading;
+        let anew = Reading { asked, attempt: attempt + 1, ..Reading::new(key, partition, then) };
+        self.read(now, Asker { whom, deadline }, anew, Held::Unknown, effects);
+    }
+
+    /// How many owners are to be heard, in the layout that reads go by.
+    fn count_of(&self, reading: &Reading) -> Quorum {
+        match &reading.then {
+            Then::Show => self.copies.read_at_most(reading.asked),
+            Then::Tell => self.copies.read_at_most(1),
+            Then::Mint(_) => self.copies.read_at_most(0),
+            Then::Recall(minting, _) => {
+                // So many owners have one in common with any W.
+                let enough = self.copies.n - self.copies.write_at_most(minting.asked()).needed() + 1;
+                let is_delete = minting.is_blind_delete();
+                self.copies.read_at_most(if is_delete { enough.max(self.copies.r) } else { enough })
+            }
+        }
+    }
+
+    /// The owners beside this one that answer and have what they held: those in reach first, the quickest of them
+    /// first.
     fn other_owners(&self, now: Now, partition: Partition) -> SmallVec<[NodeId; 3]> {
-        let others = self.view.layout.owners(partition).filter(|owner| *owner != self.view.me);
-        let mut others: SmallVec<[NodeId; 3]> = others.collect();
+        let View { me, layout, .. } = &*self.view;
+        let is_good = |owner: &NodeId| owner != me && self.view.is_up(*owner) && self.view.is_whole(layout, *owner);
+        let mut others: SmallVec<[NodeId; 3]> = layout.owners(partition).filter(is_good).collect();
         others.sort_by_cached_key(|owner| (!self.is_reachable(*owner), self.peers.rank(*owner, now.instant)));
         others
     }
@@ -178,12 +218,12 @@ impl Shard {
         }
         let next = reading.left.remove(0);
         reading.under_way.push(next);
-        let (key, partition) = (reading.key.clone(), reading.partition);
+        let (key, partition, attempt) = (reading.key.clone(), reading.partition, reading.attempt);
         let ask = match &reading.then {
             Then::Recall(minting, _) => Ask::Recall { key, operation: minting.operation().clone() },
             _ => Ask::Fetch { key, known: reading.own.as_ref().map(|own| own.digest()) },
         };
-        self.ask(now, next, partition, ask, About::Read(whom), effects);
+        self.ask(now, next, partition, ask, About::Read(whom, attempt), effects);
     }
 
     /// It has waited for long: the owners that were not asked yet are asked too.
@@ -200,12 +240,15 @@ impl Shard {
     pub(in crate::protocol) fn on_read_told(
         &mut self,
         now: Now,
-        whom: Whom,
+        (whom, attempt): (Whom, u32),
         from: NodeId,
         told: Result<Told, Unheard>,
         effects: &mut Effects,
     ) {
         if let Some(reading) = self.late.get_mut(&whom) {
+            if reading.attempt != attempt {
+                return;
+            }
             reading.take_in(from, told);
             if reading.under_way.is_empty() {
                 let reading = self.late.remove(&whom).expect("it was there a line ago");
@@ -216,6 +259,13 @@ impl Shard {
         let Some(Waiting::Read(reading)) = self.waiting_mut(whom) else {
             return;
         };
+        if reading.attempt != attempt {
+            return;
+        }
+        if let Ok(Told::Refused(Refused::Layout(newer))) = told {
+            reading.under_way.retain(|node| *node != from);
+            return self.go_on_once_known(now, whom, newer, effects);
+        }
         if !reading.take_in(from, told) {
             reading.quorum.on_failed();
             self.ask_next_owner(now, whom, effects);
@@ -227,13 +277,13 @@ impl Shard {
     pub(in crate::protocol) fn on_copy(
         &mut self,
         now: Now,
-        whom: Whom,
+        (whom, attempt): (Whom, u32),
         found: Result<State, Unreadable>,
         effects: &mut Effects,
     ) {
         let me = self.view.me;
         match self.waiting_mut(whom) {
-            Some(Waiting::Read(reading)) => match found {
+            Some(Waiting::Read(reading)) if reading.attempt == attempt => match found {
                 Ok(set) => {
                     reading.own.clone_from(&set);
                     reading.hear(me, set);

@@ -8,6 +8,7 @@ mod forward;
 mod get;
 mod put;
 mod read_repair;
+mod legs;
 mod spread;
 
 pub(in crate::protocol) use forward::Forwarding;
@@ -20,30 +21,20 @@ use super::message::Request;
 use super::shard::{Asker, Shard};
 use super::types::Now;
 
-/// In what quality this node coordinates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol) enum Role {
-    /// It owns the key.
-    Owner,
-    /// No owner is in reach.
-    Fallback,
-}
-
 impl Shard {
     /// Coordinates a request for one key here.
     pub(in crate::protocol) fn coordinate(
         &mut self,
         now: Now,
         asker: Asker,
-        role: Role,
         request: Request,
         held: Held,
         effects: &mut Effects,
     ) {
         match request {
             Request::Get(get) => self.on_get(now, asker, get, held, effects),
-            Request::Put(put) => self.on_put(now, asker, role, put, held, effects),
-            Request::Delete(delete) => self.on_delete(now, asker, role, delete, held, effects),
+            Request::Put(put) => self.on_put(now, asker, put, held, effects),
+            Request::Delete(delete) => self.on_delete(now, asker, delete, held, effects),
             Request::Siblings(_) | Request::Keys(_) => unreachable!("they are about this node's own copy"),
         }
     }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Role;
 use super::get::{Reading, Then};
-use super::quorum::Quorum;
+use super::legs::Legs;
 use super::spread::{Send, Writing};
 use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::{Context, ContextError, Minted, Operation, Siblings, Supersedes, Write};
@@ -25,7 +24,9 @@ pub(in crate::protocol) struct Minting {
     value: Option<Value>,
     supersedes: Supersedes,
     operation: Option<Box<Operation>>,
-    quorum: Quorum,
+    /// The W that it asks for, 0 for the layout's; and the one that this meant when it came in.
+    asked: u8,
+    needed: u8,
     strict: bool,
     /// What other owners were found to hold; minted upon too.
     seen: State,
@@ -34,8 +35,14 @@ pub(in crate::protocol) struct Minting {
 }
 
 impl Minting {
-    pub(in crate::protocol) fn quorum(&self) -> Quorum {
-        self.quorum
+    /// The failure of one that was not minted in time.
+    pub(in crate::protocol) fn not_met(&self) -> Failure {
+        Failure::QuorumNotMet { needed: self.needed, got: 0 }
+    }
+
+    /// The W that it asks for, 0 for the layout's.
+    pub(super) fn asked(&self) -> u8 {
+        self.asked
     }
 
     /// Bytes of memory that it holds, but for a fixed part.
@@ -49,7 +56,12 @@ impl Minting {
 
     /// A delete without a context deletes what R owners hold.
     pub(super) fn is_blind_delete(&self) -> bool {
-        self.value.is_none() && self.supersedes == Supersedes::Held
+        self.value.is_none() && self.is_blind()
+    }
+
+    /// It replaces what its coordinator holds.
+    fn is_blind(&self) -> bool {
+        self.supersedes == Supersedes::Held
     }
 
     pub(super) fn is_strict(&self) -> bool {
@@ -91,65 +103,47 @@ struct Asked {
 }
 
 impl Shard {
-    pub(in crate::protocol) fn on_put(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        role: Role,
-        put: Put,
-        held: Held,
-        effects: &mut Effects,
-    ) {
+    pub(in crate::protocol) fn on_put(&mut self, now: Now, asker: Asker, put: Put, held: Held, effects: &mut Effects) {
         let Put { key, value, causality, operation: name, terms } = put;
         let operation = operation(name, Some(&value), &causality);
-        self.write(now, asker, role, Asked { key, value: Some(value), causality, operation, terms }, held, effects);
+        self.write(now, asker, Asked { key, value: Some(value), causality, operation, terms }, held, effects);
     }
 
     pub(in crate::protocol) fn on_delete(
         &mut self,
         now: Now,
         asker: Asker,
-        role: Role,
         delete: Delete,
         held: Held,
         effects: &mut Effects,
     ) {
         let Delete { key, causality, operation: name, terms } = delete;
         let operation = operation(name, None, &causality);
-        self.write(now, asker, role, Asked { key, value: None, causality, operation, terms }, held, effects);
+        self.write(now, asker, Asked { key, value: None, causality, operation, terms }, held, effects);
     }
 
-    fn write(&mut self, now: Now, asker: Asker, role: Role, asked: Asked, held: Held, effects: &mut Effects) {
+    fn write(&mut self, now: Now, asker: Asker, asked: Asked, held: Held, effects: &mut Effects) {
         let retry = asked.terms.retry;
+        let partition = self.ring.partition(&asked.key);
+        let is_owner = self.view.is_written(self.view.me, partition);
         let minting = match self.minting(asked) {
             // Every copy of it would be a hint that counts.
-            Ok(minting) if role == Role::Fallback && !self.hints.has_room() => {
+            Ok(minting) if !is_owner && !self.hints.has_room() => {
                 self.stats.quorum_failures += 1;
-                return self.finish(asker.whom, Err(minting.quorum.not_met()), effects);
+                return self.finish(asker.whom, Err(minting.not_met()), effects);
             }
             Ok(minting) if self.has_room() => minting,
             Ok(_) => return self.finish(asker.whom, Err(Failure::overloaded()), effects),
             Err(failure) => return self.finish(asker.whom, Err(failure), effects),
         };
-        if role == Role::Owner && 1 < self.copies.n {
+        let is_read_here = self.coordinates(partition);
+        if is_owner && !(is_read_here && self.copies.n == 1) {
             if retry && minting.operation.is_some() && self.lookup(&minting) == Known::Unknown {
-                // So many owners have one in common with any W.
-                let enough = self.copies.n - minting.quorum.needed() + 1;
-                let needed = if minting.is_blind_delete() { enough.max(self.copies.r) } else { enough };
-                let quorum = minting.quorum.of(needed);
-                return self.read_first(
-                    now,
-                    asker,
-                    quorum,
-                    |minting| Then::Recall(minting, None),
-                    minting,
-                    held,
-                    effects,
-                );
+                return self.read_first(now, asker, |minting| Then::Recall(minting, None), minting, held, effects);
             }
-            if minting.is_blind_delete() && 1 < self.copies.r {
-                let quorum = minting.quorum.of(self.copies.r);
-                return self.read_first(now, asker, quorum, Then::Mint, minting, held, effects);
+            // What an owner holds that is not read from yet may be too little to mint upon.
+            if (minting.is_blind_delete() && 1 < self.copies.r) || (minting.is_blind() && !is_read_here) {
+                return self.read_first(now, asker, Then::Mint, minting, held, effects);
             }
         }
         match self.newest(&minting.key, held) {
@@ -160,19 +154,17 @@ impl Shard {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a write with what is held of its key, on its way to a read")]
     fn read_first(
         &mut self,
         now: Now,
         asker: Asker,
-        quorum: Quorum,
         then: impl FnOnce(Box<Minting>) -> Then,
         minting: Minting,
         held: Held,
         effects: &mut Effects,
     ) {
         let (key, partition) = (minting.key.clone(), minting.partition);
-        self.read(now, asker, Reading::new(key, partition, then(Box::new(minting)), quorum), held, effects);
+        self.read(now, asker, Reading::new(key, partition, then(Box::new(minting))), held, effects);
     }
 
     /// Mints once the key's newest state is known.
@@ -199,15 +191,15 @@ impl Shard {
             return Err(Failure::overloaded());
         }
         let Asked { key, value, causality, operation, terms } = asked;
-        let quorum = self.copies.write(terms.quorum)?;
+        let needed = self.copies.write(terms.quorum)?.needed();
         let supersedes = match causality {
             Causality::Blind => Supersedes::Held,
             Causality::Sibling => Supersedes::Nothing,
             Causality::Context(token) => Supersedes::Seen(self.open(&token, &key)?),
         };
-        let (partition, strict) = (self.ring.partition(&key), terms.strict);
+        let (partition, strict, asked) = (self.ring.partition(&key), terms.strict, terms.quorum);
         let (seen, remembered) = (None, None);
-        Ok(Minting { key, partition, value, supersedes, operation, quorum, strict, seen, remembered })
+        Ok(Minting { key, partition, value, supersedes, operation, asked, needed, strict, seen, remembered })
     }
 
     /// A context that has seen what this actor will only mint later was made up, or comes from a life that an old image
@@ -234,12 +226,11 @@ impl Shard {
             (newest, _) = self.merge_in(now, &minting.key, &seen, told.into_iter().collect(), newest, effects);
         }
         let (key, partition) = (minting.key.clone(), minting.partition);
-        let (strict, quorum) = (minting.strict, minting.quorum);
+        let (strict, asked) = (minting.strict, minting.asked);
         // Asked again, since the layout may be a newer one than when the request came in.
-        let role = if self.owns(partition) { Role::Owner } else { Role::Fallback };
-        if strict && role == Role::Fallback {
+        if strict && !self.view.is_written(self.view.me, partition) {
             self.stats.quorum_failures += 1;
-            self.finish(asker.whom, Err(quorum.not_met()), effects);
+            self.finish(asker.whom, Err(minting.not_met()), effects);
             return newest;
         }
         match self.begin(now, minting, newest.as_ref(), effects) {
@@ -249,7 +240,8 @@ impl Shard {
             }
             Ok(Begun { written, append, state, send }) => {
                 let newest = Arc::clone(&state);
-                let writing = Box::new(Writing::new(written, quorum, role, strict, key, partition, state));
+                let legs = Legs::new(&self.view, partition, asked);
+                let writing = Box::new(Writing::new(written, asked, legs, strict, key, partition, state));
                 self.spread(now, asker, writing, append, send, effects);
                 Some(newest)
             }
@@ -269,7 +261,8 @@ impl Shard {
         if let Some(begun) = self.remembered(&minting, newest)? {
             return Ok(begun);
         }
-        let Minting { key, value, supersedes, operation, .. } = minting;
+        let Minting { key, partition, value, supersedes, operation, .. } = minting;
+        self.let_forgotten_dots_be(partition);
         let dot = Dot { actor: self.actor, counter: self.counter + 1 };
         let write = Write { value, supersedes, operation, written_at: now.wall };
         let minted = match newest {
@@ -336,11 +329,12 @@ impl Shard {
             let append = self.appended.next();
             self.operations.remember(now.instant, key.clone(), Remembered::clone(remembered), append);
         }
-        let send = if 1 < self.copies.n {
+        let is_alone = self.copies.n == 1 && self.view.change.is_none();
+        let send = if is_alone {
+            Send::Whole
+        } else {
             let update = minted.update().cloned();
             Send::Version(Arc::new(Store { key: key.clone(), update, remember: remember.clone(), stands_for: None }))
-        } else {
-            Send::Whole
         };
         let Minted { set, dot, upon, supersedes, superseded, context } = minted;
         let written = Written {

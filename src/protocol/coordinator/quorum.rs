@@ -41,6 +41,16 @@ impl Copies {
         self.count(quorum, self.w)
     }
 
+    /// The count of a write that asks for `quorum` owners, or for all where there are fewer; 0 for the default.
+    pub fn write_at_most(self, quorum: u8) -> Quorum {
+        Quorum::new(self.n, if quorum == 0 { self.w } else { quorum.min(self.n) })
+    }
+
+    /// The count of a read that asks for `quorum` owners, or for all where there are fewer; 0 for the default.
+    pub fn read_at_most(self, quorum: u8) -> Quorum {
+        Quorum::new(self.n, if quorum == 0 { self.r } else { quorum.min(self.n) })
+    }
+
     fn count(self, asked: u8, default: u8) -> Result<Quorum, Failure> {
         match asked {
             _ if asked > self.n => Err(Failure::QuorumImpossible { asked, copies: self.n }),
@@ -51,7 +61,7 @@ impl Copies {
 }
 
 /// Answers of distinct nodes, counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Quorum {
     n: u8,
     needed: u8,
@@ -74,12 +84,6 @@ pub enum Verdict {
 impl Quorum {
     fn new(n: u8, needed: u8) -> Quorum {
         Quorum { n, needed, owners: 0, fallbacks: 0, failed: 0 }
-    }
-
-    /// The count that begins anew, of as many answers as `needed`.
-    #[must_use]
-    pub fn of(self, needed: u8) -> Quorum {
-        Quorum::new(self.n, needed)
     }
 
     /// Answers that are needed.

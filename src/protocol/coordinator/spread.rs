@@ -12,10 +12,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::Role;
-use super::quorum::{Quorum, Verdict};
+use super::legs::{LegState, Legs};
+use super::quorum::Verdict;
 use crate::protocol::asks::About;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::Effects;
@@ -31,39 +29,17 @@ use crate::protocol::types::{AppendId, Key, NodeId, Now};
 pub(in crate::protocol) struct Writing {
     /// The answer, but for its level, until it was given.
     written: Option<Written>,
-    quorum: Quorum,
-    role: Role,
-    /// This node's own copy is durable, or failed.
-    own_settled: bool,
+    /// The W that it asks for, 0 for the layout's.
+    asked: u8,
+    legs: Legs,
     strict: bool,
     key: Key,
     partition: Partition,
     state: Arc<Siblings>,
     /// What is known of it, if it was minted before: the state may have superseded it.
     remembered: Option<Box<Remembered>>,
-    /// The other owners.
-    legs: SmallVec<[Leg; 2]>,
     /// Who may stand in and was not asked yet; looked up at first need.
     fallbacks: Option<VecDeque<NodeId>>,
-}
-
-/// One owner's copy.
-#[derive(Clone, Copy, Debug)]
-struct Leg {
-    owner: NodeId,
-    /// Questions about it that have no answer yet.
-    under_way: u8,
-    state: LegState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LegState {
-    /// Nobody has it yet.
-    Open,
-    /// This node has it: the owner, or a fallback for it.
-    Done(NodeId),
-    /// Nobody can be asked any more: the owner is owed it.
-    Owed,
 }
 
 /// What other owners are sent of a write.
@@ -80,30 +56,20 @@ pub(super) enum Send {
 impl Writing {
     pub(super) fn new(
         written: Written,
-        quorum: Quorum,
-        role: Role,
+        asked: u8,
+        legs: Legs,
         strict: bool,
         key: Key,
         partition: Partition,
         state: Arc<Siblings>,
     ) -> Writing {
-        Writing {
-            written: Some(written),
-            quorum,
-            role,
-            own_settled: false,
-            strict,
-            key,
-            partition,
-            state,
-            remembered: None,
-            legs: SmallVec::new(),
-            fallbacks: None,
-        }
+        let (written, remembered, fallbacks) = (Some(written), None, None);
+        Writing { written, asked, legs, strict, key, partition, state, remembered, fallbacks }
     }
 
-    pub(in crate::protocol) fn quorum(&self) -> Quorum {
-        self.quorum
+    /// The failure of one whose time is over.
+    pub(in crate::protocol) fn not_met(&self) -> Failure {
+        self.legs.not_met()
     }
 
     /// Whether whoever asked has an answer.
@@ -117,19 +83,7 @@ impl Writing {
 
     /// Whether peers were asked that have not answered yet.
     pub(in crate::protocol) fn is_spreading(&self) -> bool {
-        self.legs.iter().any(|leg| 0 < leg.under_way)
-    }
-
-    fn leg(&mut self, owner: NodeId) -> Option<&mut Leg> {
-        self.legs.iter_mut().find(|leg| leg.owner == owner)
-    }
-
-    fn count_own(&mut self) {
-        self.own_settled = true;
-        match self.role {
-            Role::Owner => self.quorum.on_owner(),
-            Role::Fallback => self.quorum.on_fallback(),
-        }
+        self.legs.is_spreading()
     }
 }
 
@@ -140,26 +94,19 @@ impl Shard {
         now: Now,
         asker: Asker,
         mut writing: Box<Writing>,
-        append: AppendId,
+        mut append: AppendId,
         send: Send,
         effects: &mut Effects,
     ) {
         let whom = asker.whom;
-        let (mut append, partition) = (append, writing.partition);
-        let me = self.view.me;
-        let mut owners: SmallVec<[NodeId; 3]> =
-            self.view.layout.owners(partition).filter(|owner| *owner != me).collect();
-        if writing.role == Role::Fallback {
-            // This copy stands for the first of them.
-            let first = owners.remove(0);
-            append = self.owe(first, writing.key.clone(), true, effects).unwrap_or(append);
+        if !self.view.is_written(self.view.me, writing.partition) {
+            for owner in writing.legs.stand_in() {
+                append = self.owe(owner, writing.key.clone(), true, effects).unwrap_or(append);
+            }
         }
-        let leg = |owner| Leg { owner, under_way: 0, state: LegState::Open };
-        writing.legs = owners.iter().copied().map(leg).collect();
-        if append <= self.durable {
-            writing.count_own();
-        }
-        let settled = writing.own_settled;
+        writing.legs.own_settled = append <= self.durable;
+        let settled = writing.legs.own_settled;
+        let owners = writing.legs.lacking();
         let version = match send {
             Send::Version(store) => Ask::Store(store),
             Send::Whole | Send::Remembered(_) if owners.is_empty() => {
@@ -173,15 +120,19 @@ impl Shard {
             }
         };
         self.wait_for_own(asker, writing, settled, append);
-        for owner in owners {
-            if self.is_reachable(owner) {
-                self.ask_for_copy(now, whom, owner, owner, version.clone(), effects);
-            } else {
-                self.stand_in(now, whom, owner, effects);
-            }
-        }
+        self.send_to(now, whom, &owners, &version, effects);
         self.stretch_later_where_needed(now, whom);
         self.judge_write(whom, effects);
+    }
+
+    fn send_to(&mut self, now: Now, whom: Whom, owners: &[NodeId], ask: &Ask, effects: &mut Effects) {
+        for owner in owners {
+            if self.is_reachable(*owner) {
+                self.ask_for_copy(now, whom, *owner, *owner, ask.clone(), effects);
+            } else {
+                self.stand_in(now, whom, *owner, effects);
+            }
+        }
     }
 
     fn wait_for_own(&mut self, asker: Asker, writing: Box<Writing>, settled: bool, append: AppendId) {
@@ -193,7 +144,7 @@ impl Shard {
 
     /// Fallbacks are asked too when owners are silent; where there are none, waiting is all that can be done.
     fn stretch_later_where_needed(&mut self, now: Now, whom: Whom) {
-        if self.view.layout.rows().len() > usize::from(self.copies.n) {
+        if self.view.change.is_some() || self.view.layout.rows().len() > usize::from(self.copies.n) {
             self.stretch_later(now, whom);
         }
     }
@@ -205,10 +156,17 @@ impl Shard {
         }
     }
 
+    fn writing(&self, whom: Whom) -> Option<&Writing> {
+        match self.waiting.get(&whom) {
+            Some((_, Waiting::Write(writing))) => Some(writing),
+            _ => None,
+        }
+    }
+
     fn ask_for_copy(&mut self, now: Now, whom: Whom, owner: NodeId, to: NodeId, ask: Ask, effects: &mut Effects) {
         let Some(writing) = self.writing_mut(whom) else { return };
         let partition = writing.partition;
-        if let Some(leg) = writing.leg(owner) {
+        if let Some(leg) = writing.legs.leg(owner) {
             leg.under_way += 1;
         }
         self.ask(now, to, partition, ask, About::Copy(whom, owner), effects);
@@ -225,10 +183,7 @@ impl Shard {
     }
 
     fn whole_for(&self, whom: Whom, stands_for: Option<NodeId>) -> Option<Ask> {
-        match self.waiting.get(&whom) {
-            Some((_, Waiting::Write(writing))) => Some(self.whole_of(writing, stands_for)),
-            _ => None,
-        }
+        self.writing(whom).map(|writing| self.whole_of(writing, stands_for))
     }
 
     fn whole_of(&self, writing: &Writing, stands_for: Option<NodeId>) -> Ask {
@@ -247,7 +202,9 @@ impl Shard {
         let partition = writing.partition;
         let fallbacks = writing.fallbacks.get_or_insert_with(|| view.fallbacks(partition).into());
         let mut left = std::mem::take(fallbacks);
-        let found = std::iter::from_fn(|| left.pop_front()).find(|node| *node != view.me && self.is_reachable(*node));
+        let has_it = |node: &NodeId| self.writing(whom).is_some_and(|writing| writing.legs.has(*node));
+        let is_good = |node: &NodeId| *node != view.me && self.is_reachable(*node) && !has_it(node);
+        let found = std::iter::from_fn(|| left.pop_front()).find(is_good);
         if let Some(writing) = self.writing_mut(whom) {
             writing.fallbacks = Some(left);
         }
@@ -257,11 +214,10 @@ impl Shard {
     fn leave_owed(&mut self, whom: Whom, owner: NodeId, effects: &mut Effects) {
         let Some(writing) = self.writing_mut(whom) else { return };
         let key = writing.key.clone();
-        let Some(leg) = writing.leg(owner).filter(|leg| leg.under_way == 0 && leg.state == LegState::Open) else {
+        let Some(leg) = writing.legs.leg(owner).filter(|leg| leg.under_way == 0 && leg.state == LegState::Open) else {
             return;
         };
         leg.state = LegState::Owed;
-        writing.quorum.on_failed();
         self.owe(owner, key, false, effects);
     }
 
@@ -276,26 +232,19 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let Some(writing) = self.writing_mut(whom) else { return };
-        let Some(leg) = writing.leg(owner) else { return };
+        let is_owner = writing.legs.is_owner(owner);
+        let Some(leg) = writing.legs.leg(owner) else { return };
         leg.under_way -= 1;
+        let is_open = leg.state == LegState::Open;
         match told {
-            Ok(Told::Stored) if leg.state == LegState::Open => {
-                leg.state = LegState::Done(from);
-                // Nodes count once, also where a newer layout made an owner of a fallback.
-                let copies = writing.legs.iter().filter(|leg| leg.state == LegState::Done(from)).count();
-                match (copies, from == owner) {
-                    (1, true) => writing.quorum.on_owner(),
-                    (1, false) => writing.quorum.on_fallback(),
-                    _ => {}
-                }
-            }
+            Ok(Told::Stored) if is_open => leg.state = LegState::Done(from),
             Ok(Told::Stored) => {}
             Ok(Told::Behind) => {
                 let Some(whole) = self.whole_for(whom, None) else { return };
                 self.ask_for_copy(now, whom, owner, from, whole, effects);
             }
-            Ok(Told::Refused(Refused::Layout(_))) => self.outdated.push(whom),
-            _ if leg.state == LegState::Open => self.stand_in(now, whom, owner, effects),
+            Ok(Told::Refused(Refused::Layout(newer))) => self.go_on_once_known(now, whom, newer, effects),
+            _ if is_open && is_owner => self.stand_in(now, whom, owner, effects),
             _ => {}
         }
         self.judge_write(whom, effects);
@@ -304,38 +253,37 @@ impl Shard {
     /// It has waited for long: fallbacks are asked beside the owners that are silent.
     pub(in crate::protocol) fn stretch_write(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
         let Some(writing) = self.writing_mut(whom) else { return };
-        let is_silent = |leg: &&Leg| leg.state == LegState::Open && 0 < leg.under_way;
-        let silent: SmallVec<[NodeId; 3]> = writing.legs.iter().filter(is_silent).map(|leg| leg.owner).collect();
-        for owner in silent {
+        for owner in writing.legs.silent() {
             self.peers.on_silence(owner, now.instant);
             self.stand_in(now, whom, owner, effects);
         }
     }
 
-    /// A newer layout: owners that it names and that do not have the write yet are asked.
-    pub(in crate::protocol) fn spread_anew(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+    /// Writes go by other layouts: what this one has is counted for them, and owners that lack it are asked.
+    pub(in crate::protocol) fn rebase_write(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
         let view = Arc::clone(&self.view);
         let Some(writing) = self.writing_mut(whom) else { return };
-        let owners = view.layout.owners(writing.partition).filter(|owner| *owner != view.me);
-        let mut lacking = SmallVec::<[NodeId; 3]>::new();
-        for owner in owners {
-            match writing.leg(owner) {
-                Some(leg) if leg.state != LegState::Open || 0 < leg.under_way => continue,
-                Some(_) => {}
-                None => writing.legs.push(Leg { owner, under_way: 0, state: LegState::Open }),
-            }
-            lacking.push(owner);
+        writing.legs.rebase(&view, writing.partition, writing.asked);
+        writing.fallbacks = None;
+        self.spread_on(now, whom, effects);
+        self.judge_write(whom, effects);
+    }
+
+    /// Owners that lack it and that nobody asks any more are asked, under the newest layout.
+    pub(in crate::protocol) fn spread_on(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
+        let Some(lacking) = self.writing(whom).map(|writing| writing.legs.lacking()) else { return };
+        if lacking.is_empty() {
+            return;
         }
         let Some(whole) = self.whole_for(whom, None) else { return };
-        for owner in lacking {
-            self.ask_for_copy(now, whom, owner, owner, whole.clone(), effects);
-        }
+        self.send_to(now, whom, &lacking, &whole, effects);
+        self.stretch_later(now, whom);
     }
 
     /// This node's own copy is durable.
     pub(in crate::protocol) fn on_own_copy(&mut self, whom: Whom, effects: &mut Effects) {
         if let Some(writing) = self.writing_mut(whom) {
-            writing.count_own();
+            writing.legs.own_settled = true;
             self.judge_write(whom, effects);
         }
     }
@@ -353,32 +301,32 @@ impl Shard {
 
     /// Its owners are owed it where nobody took it: whoever waited for them waits no more.
     pub(in crate::protocol) fn owe_the_open(&mut self, writing: &mut Writing, effects: &mut Effects) {
-        let open = writing.legs.iter_mut().filter(|leg| leg.state == LegState::Open && leg.under_way == 0);
-        for leg in open {
-            leg.state = LegState::Owed;
-            self.owe(leg.owner, writing.key.clone(), false, effects);
+        for owner in writing.legs.give_up() {
+            self.owe(owner, writing.key.clone(), false, effects);
         }
     }
 
     fn judge_write(&mut self, whom: Whom, effects: &mut Effects) {
         let Some(writing) = self.writing_mut(whom) else { return };
-        let (quorum, verdict) = (writing.quorum, writing.quorum.verdict());
-        let written = if verdict == Verdict::Wait { None } else { writing.written.take() };
-        let is_done = writing.is_answered() && writing.own_settled && !writing.is_spreading();
-        let is_done = is_done && writing.legs.iter().all(|leg| leg.state != LegState::Open);
-        if let Some(mut written) = written {
-            let outcome = if verdict == Verdict::Enough {
-                written.level = quorum.level();
+        let ended = match writing.legs.verdict() {
+            _ if writing.is_answered() => None,
+            Verdict::Wait => None,
+            Verdict::Enough => Some(Ok(writing.legs.level())),
+            Verdict::Impossible => Some(Err(writing.legs.not_met())),
+        };
+        let ended = ended.and_then(|ended| Some((writing.written.take()?, ended)));
+        let is_done = writing.is_answered() && writing.legs.is_complete() && !writing.is_spreading();
+        if let Some((mut written, ended)) = ended {
+            let outcome = ended.map(|level| {
+                written.level = level;
                 self.stats.remembered_writes += u64::from(written.remembered);
-                match written.level.fallbacks {
+                match level.fallbacks {
                     0 => self.stats.writes_by_owners += 1,
                     _ => self.stats.writes_with_fallbacks += 1,
                 }
-                Ok(Reply::Written(written))
-            } else {
-                self.stats.quorum_failures += 1;
-                Err(quorum.not_met())
-            };
+                Reply::Written(written)
+            });
+            self.stats.quorum_failures += u64::from(outcome.is_err());
             self.finish(whom, outcome, effects);
         }
         if is_done {

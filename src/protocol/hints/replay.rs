@@ -40,7 +40,7 @@ impl Shard {
     }
 
     fn deliver_to(&mut self, now: Now, target: NodeId, effects: &mut Effects) {
-        let is_member = self.view.layout.rows().iter().any(|row| row.node == target);
+        let is_member = self.view.written().any(|layout| layout.has(target));
         // Who owns what must be known: a hint for somebody who owns nothing any more goes to others.
         let is_known = 0 < self.view.epoch;
         if self.stopped || !is_known || (is_member && !self.is_reachable(target)) {
@@ -64,7 +64,7 @@ impl Shard {
         match found {
             Err(_) => self.hints.on_failed(&due, now.instant),
             Ok(None) => self.done(&due, effects),
-            Ok(Some(set)) if self.view.layout.is_owner(due.target, partition) => {
+            Ok(Some(set)) if self.view.is_written(due.target, partition) => {
                 let ask = self.whole(&due.key, &set, None);
                 self.ask(now, due.target, partition, ask, About::Hint(due), effects);
             }
@@ -77,7 +77,8 @@ impl Shard {
     fn pass_on(&mut self, due: &Due, effects: &mut Effects) {
         let view = Arc::clone(&self.view);
         let counted = self.hints.is_counted(due.target, &due.key);
-        for owner in view.layout.owners(self.ring.partition(&due.key)).filter(|owner| *owner != view.me) {
+        let partition = self.ring.partition(&due.key);
+        for owner in view.written().flat_map(|layout| layout.owners(partition)).filter(|owner| *owner != view.me) {
             self.owe(owner, due.key.clone(), counted, effects);
         }
         self.done(due, effects);

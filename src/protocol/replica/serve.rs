@@ -41,6 +41,11 @@ impl Shard {
         if !self.has_room() {
             return self.tell(asker.whom, Told::Refused(Refused::Overloaded), effects);
         }
+        if let Ask::Fetch { key, .. } | Ask::Recall { key, .. } = &ask
+            && !self.is_read_from(self.ring.partition(key))
+        {
+            return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
+        }
         match ask {
             Ask::Compare(compare) => self.on_compare_asked(asker, compare, effects),
             Ask::Tree { partition, branch } => self.on_tree_asked(asker, partition, branch, effects),
@@ -68,7 +73,7 @@ impl Shard {
             Held::Known(set) => self.tell(asker.whom, fetched(set, known), effects),
             Held::Unknown => {
                 self.wait(asker, Waiting::Serve(Box::new(Serving::Fetch(known))));
-                self.load(Load::Copy(asker.whom), key, effects);
+                self.load(Load::Copy(asker.whom, 0), key, effects);
             }
         }
     }
@@ -252,15 +257,6 @@ impl Shard {
             self.operations.remember(now.instant, key.clone(), remembered.clone(), append);
         }
         told
-    }
-
-    /// A newer layout has come: what waited for it goes on.
-    pub(in crate::protocol) fn go_on_under_new_layout(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
-        match self.waiting_mut(whom) {
-            Some(Waiting::Write(_)) => self.spread_anew(now, whom, effects),
-            Some(Waiting::Forward(_)) => self.forward_anew(now, whom, effects),
-            _ => {}
-        }
     }
 }
 

@@ -149,6 +149,11 @@ impl Layout {
         loads
     }
 
+    /// Whether the node has a row.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.rows.binary_search_by_key(&node, |row| row.node).is_ok()
+    }
+
     /// Whether the node owns the partition.
     pub fn is_owner(&self, node: NodeId, partition: Partition) -> bool {
         self.owners(partition).any(|owner| owner == node)

@@ -141,7 +141,9 @@ impl View {
     /// differs from partition to partition and is the same on every node.
     pub fn fallbacks(&self, partition: Partition) -> Vec<NodeId> {
         let rows = self.written().flat_map(|layout| layout.rows()).map(|row| row.node);
-        let mut others: Vec<NodeId> = rows.filter(|node| !self.is_written(*node, partition)).collect();
+        let is_removed = |node| self.member(node).is_some_and(|member| member.is_removed);
+        let is_fallback = |node: &NodeId| !self.is_written(*node, partition) && !is_removed(*node);
+        let mut others: Vec<NodeId> = rows.filter(is_fallback).collect();
         others.sort_unstable_by_key(|node| {
             let mut bytes = [0; 10];
             bytes[..8].copy_from_slice(&node.0.to_le_bytes());

@@ -42,7 +42,7 @@ struct Storm {
 impl Storm {
     fn new(nodes: usize, wanted: Wanted, seed: u64) -> Storm {
         Storm {
-            world: World::new(Cluster { nodes, wanted, seed }),
+            world: World::new(Cluster { nodes, members: nodes, wanted, seed }),
             waiting: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             by_owners: BTreeMap::new(),
@@ -127,13 +127,12 @@ impl Storm {
         self.hear();
     }
 
-    /// All nodes but some are in the next layout.
+    /// A change begins to a layout of some of the nodes.
     fn move_owners(&mut self) {
-        let (told, out) = (self.node(), self.node());
-        let stays: Vec<usize> = (0..self.world.nodes()).filter(|node| *node != out || *node == told).collect();
-        if self.world.is_alive(told) {
-            self.world.lay_out(told, &stays);
-        }
+        let (told, out, with_out) = (self.node(), self.node(), self.world.draw(3) == 0);
+        let is_in = |world: &mut World, node: usize| node == told || (node != out && (with_out || world.draw(3) < 2));
+        let nodes: Vec<usize> = (0..self.world.nodes()).filter(|node| is_in(&mut self.world, *node)).collect();
+        self.world.change(told, &nodes);
     }
 
     fn write(&mut self) {
@@ -230,7 +229,6 @@ impl Storm {
             if !self.world.is_alive(node) {
                 self.world.start(node);
             }
-            self.world.adopt(node);
         }
         self.world.heal();
         let nodes = self.world.nodes();

@@ -1,0 +1,207 @@
+//! Who has a write, counted for every layout that writes go by.
+//!
+//! A write needs its W among the owners in each of these layouts. Copies belong to nodes: when the layouts change, what
+//! a write has is counted anew for the new ones, and nothing that was done is lost.
+
+use smallvec::SmallVec;
+
+use super::quorum::{Copies, Quorum, Verdict};
+use crate::protocol::message::{Failure, Level};
+use crate::protocol::ring::{Partition, View};
+use crate::protocol::types::NodeId;
+
+/// A few nodes.
+pub(super) type Nodes = SmallVec<[NodeId; 3]>;
+
+/// The copies of one write.
+#[derive(Debug)]
+pub(super) struct Legs {
+    me: NodeId,
+    /// This node's own copy is durable, or failed.
+    pub(super) own_settled: bool,
+    /// The owners beside this node, in any of the layouts or in one that was gone by before.
+    legs: SmallVec<[Leg; 2]>,
+    tallies: SmallVec<[Tally; 1]>,
+}
+
+/// One owner's copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leg {
+    pub(super) owner: NodeId,
+    /// Questions about it that have no answer yet.
+    pub(super) under_way: u8,
+    pub(super) state: LegState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LegState {
+    /// Nobody has it yet.
+    Open,
+    /// This node has it: the owner, or a fallback for it.
+    Done(NodeId),
+    /// Nobody can be asked any more: the owner is owed it.
+    Owed,
+}
+
+/// What a write needs in one layout.
+#[derive(Debug)]
+struct Tally {
+    owners: Nodes,
+    /// The count before anybody has it.
+    none: Quorum,
+}
+
+impl Legs {
+    /// A write that nobody has yet, which asks for `asked` owners in each layout, 0 for the layout's default.
+    pub(super) fn new(view: &View, partition: Partition, asked: u8) -> Legs {
+        let (legs, tallies) = (SmallVec::new(), SmallVec::new());
+        let mut legs = Legs { me: view.me, own_settled: false, legs, tallies };
+        legs.rebase(view, partition, asked);
+        legs
+    }
+
+    /// Counts by the layouts of this view from now on. What nodes have, they keep.
+    pub(super) fn rebase(&mut self, view: &View, partition: Partition, asked: u8) {
+        let tally =
+            |layout: &_| Tally { owners: owners(layout, partition), none: Copies::of(layout).write_at_most(asked) };
+        self.tallies = view.written().map(|layout| tally(layout)).collect();
+        let tallies = &self.tallies;
+        self.legs.retain(|leg| leg.state != LegState::Open || 0 < leg.under_way || is_owner(tallies, leg.owner));
+        let all: Nodes = self.tallies.iter().flat_map(|tally| tally.owners.iter().copied()).collect();
+        let me = self.me;
+        for owner in all.into_iter().filter(|owner| *owner != me) {
+            // Who has stood in for another may be an owner now.
+            let has_it = self.legs.iter().any(|leg| leg.state == LegState::Done(owner));
+            let state = if has_it { LegState::Done(owner) } else { LegState::Open };
+            match self.leg(owner) {
+                None => self.legs.push(Leg { owner, under_way: 0, state }),
+                Some(leg) if leg.state == LegState::Open => leg.state = state,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Lets the copy of this node, which is no owner, stand for one owner in every layout: for the first.
+    pub(super) fn stand_in(&mut self) -> Nodes {
+        let mut stood_for = Nodes::new();
+        for tally in &self.tallies {
+            if !tally.owners.iter().any(|owner| *owner == self.me || stood_for.contains(owner)) {
+                stood_for.push(tally.owners[0]);
+            }
+        }
+        let me = self.me;
+        self.legs
+            .iter_mut()
+            .filter(|leg| stood_for.contains(&leg.owner))
+            .for_each(|leg| leg.state = LegState::Done(me));
+        stood_for
+    }
+
+    pub(super) fn leg(&mut self, owner: NodeId) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.owner == owner)
+    }
+
+    /// Owners that nobody is asked about, and that nobody has it for.
+    pub(super) fn lacking(&self) -> Nodes {
+        let lacks =
+            |leg: &&Leg| leg.state == LegState::Open && leg.under_way == 0 && is_owner(&self.tallies, leg.owner);
+        self.legs.iter().filter(lacks).map(|leg| leg.owner).collect()
+    }
+
+    /// Owners that let their questions wait.
+    pub(super) fn silent(&self) -> Nodes {
+        let is_silent = |leg: &&Leg| leg.state == LegState::Open && 0 < leg.under_way;
+        self.legs.iter().filter(is_silent).map(|leg| leg.owner).collect()
+    }
+
+    /// Whether the node owns the key in a layout that counts.
+    pub(super) fn is_owner(&self, node: NodeId) -> bool {
+        is_owner(&self.tallies, node)
+    }
+
+    /// Whether the node has it, for itself or for another.
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        self.legs.iter().any(|leg| leg.state == LegState::Done(node))
+    }
+
+    /// Whether questions have no answer yet.
+    pub(super) fn is_spreading(&self) -> bool {
+        self.legs.iter().any(|leg| 0 < leg.under_way)
+    }
+
+    /// Whether every owner has it, or is owed it.
+    pub(super) fn is_complete(&self) -> bool {
+        let is_settled = |leg: &Leg| leg.state != LegState::Open || !is_owner(&self.tallies, leg.owner);
+        self.own_settled && self.legs.iter().all(is_settled)
+    }
+
+    /// Enough only where it is enough in every layout, impossible where it is in one.
+    pub(super) fn verdict(&self) -> Verdict {
+        let verdicts: SmallVec<[Verdict; 2]> = self.tallies.iter().map(|tally| self.count(tally).verdict()).collect();
+        match () {
+            () if verdicts.contains(&Verdict::Impossible) => Verdict::Impossible,
+            () if verdicts.contains(&Verdict::Wait) => Verdict::Wait,
+            () => Verdict::Enough,
+        }
+    }
+
+    /// The count in the layout where the fewest owners have it, as far as it needs them.
+    fn least(&self) -> Quorum {
+        let counts = self.tallies.iter().map(|tally| self.count(tally));
+        let owners = |quorum: &Quorum| i16::from(quorum.level().owners) - i16::from(quorum.needed());
+        counts.min_by_key(owners).expect("there is a layout")
+    }
+
+    /// The reply's account: of the layout where the fewest owners have it.
+    pub(super) fn level(&self) -> Level {
+        self.least().level()
+    }
+
+    /// The failure of a write whose time is over.
+    pub(super) fn not_met(&self) -> Failure {
+        let counts = self.tallies.iter().map(|tally| self.count(tally));
+        let unmet =
+            counts.filter(|quorum| quorum.verdict() != Verdict::Enough).min_by_key(|quorum| quorum.level().owners);
+        unmet.unwrap_or_else(|| self.least()).not_met()
+    }
+
+    /// Distinct nodes count, each once; a fallback counts in every layout that has the owner for which it stands.
+    fn count(&self, tally: &Tally) -> Quorum {
+        let (mut quorum, mut fallbacks) = (tally.none, Nodes::new());
+        for owner in &tally.owners {
+            let state = match self.legs.iter().find(|leg| leg.owner == *owner) {
+                Some(leg) => leg.state,
+                None if *owner == self.me => LegState::Done(self.me),
+                None => LegState::Open,
+            };
+            match state {
+                LegState::Done(node) if node == self.me && !self.own_settled => {}
+                LegState::Done(node) if node == *owner => quorum.on_owner(),
+                LegState::Done(node) if !tally.owners.contains(&node) && !fallbacks.contains(&node) => {
+                    fallbacks.push(node);
+                    quorum.on_fallback();
+                }
+                LegState::Owed => quorum.on_failed(),
+                LegState::Done(_) | LegState::Open => {}
+            }
+        }
+        quorum
+    }
+
+    /// Nobody is asked any more: those that nobody has it for, which are owed it now.
+    pub(super) fn give_up(&mut self) -> Nodes {
+        let lacking = self.lacking();
+        self.legs.iter_mut().filter(|leg| lacking.contains(&leg.owner)).for_each(|leg| leg.state = LegState::Owed);
+        let tallies = &self.tallies;
+        self.legs.retain(|leg| leg.state != LegState::Open || 0 < leg.under_way || is_owner(tallies, leg.owner));
+        lacking
+    }
+}
+
+fn is_owner(tallies: &[Tally], node: NodeId) -> bool {
+    tallies.iter().any(|tally| tally.owners.contains(&node))
+}
+
+fn owners(layout: &crate::protocol::ring::Layout, partition: Partition) -> Nodes {
+    layout.owners(partition).collect()
+}

@@ -1,0 +1,146 @@
+//! How the nodes of a world change the owners of partitions, while they crash, lose their disks and leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Event, HOP, SYNC, World, id};
+use crate::protocol::ring::{LayoutRow, LayoutStamp, Step};
+use crate::sim::known::Known;
+
+impl World {
+    /// A change to a layout of these nodes begins at one node, which knows of none that is under way; the others learn
+    /// of it. False where it cannot begin there.
+    pub fn change(&mut self, told: usize, nodes: &[usize]) -> bool {
+        let is_alive = self.is_alive(told);
+        let known = &mut self.nodes[told].known;
+        if !is_alive || known.pending.is_some() || known.layout.stamp() != self.layout.stamp() {
+            return false;
+        }
+        let row = |node: usize| LayoutRow {
+            node: id(node),
+            incarnation: known.incarnation(id(node)),
+            zone: "".into(),
+            weight: 1,
+        };
+        let rows = nodes.iter().copied().map(row).collect();
+        self.layout = Arc::new(self.layout.next(rows, self.layout.wanted()));
+        known.pending = Some(Arc::clone(&self.layout));
+        self.show_view(told);
+        self.gossip(told);
+        true
+    }
+
+    /// Whether every node that is alive knows the newest layout, and no change is under way on it.
+    pub fn is_settled(&self) -> bool {
+        let newest = self.layout.stamp();
+        let mut alive = self.nodes.iter().filter(|node| node.shard.is_some());
+        alive.all(|node| node.known.pending.is_none() && node.known.layout.stamp() == newest)
+    }
+
+    /// What a node does about the change that it knows.
+    pub fn step_of(&self, node: usize) -> Option<Step> {
+        self.nodes[node].known.step()
+    }
+
+    /// Whether a node has a row in the newest layout.
+    pub fn is_member(&self, node: usize) -> bool {
+        self.layout.has(id(node))
+    }
+
+    /// A node is dead for good, and another one is told so: nobody waits for it any more.
+    pub fn remove(&mut self, node: usize, told: usize) {
+        if self.is_alive(node) {
+            self.crash(node);
+        }
+        self.nodes[node].is_gone = true;
+        self.nodes[told].known.removed.insert(id(node));
+        self.show_view(told);
+        self.gossip(told);
+    }
+
+    /// Whether a node was removed.
+    pub fn is_gone(&self, node: usize) -> bool {
+        self.nodes[node].is_gone
+    }
+
+    /// A node loses its disk, and starts again on an empty one; what the cluster is it learns from another.
+    pub fn wipe(&mut self, node: usize, told: usize) {
+        if self.is_alive(node) {
+            self.crash(node);
+        }
+        let mut known = self.nodes[told].known.clone();
+        let wiped = &mut self.nodes[node];
+        let incarnation = wiped.known.incarnation(id(node)) + 1;
+        let lost = std::mem::take(&mut wiped.disk);
+        wiped.lost.extend(lost.sets);
+        let mut empty = Known::new(id(node), incarnation, Arc::clone(&known.layout));
+        known.learn(&empty);
+        empty.learn(&known);
+        wiped.known = empty;
+        self.start(node);
+        self.gossip(node);
+    }
+
+    /// What a node knows goes to all others, later or sooner.
+    pub(super) fn gossip(&mut self, from: usize) {
+        (0..self.nodes.len()).for_each(|to| self.gossip_to(from, to));
+    }
+
+    pub(super) fn gossip_to(&mut self, from: usize, to: usize) {
+        if from == to || self.cut.contains(&(from, to)) || self.draw(1_000) < self.lost {
+            return;
+        }
+        let mut way = self.about(HOP);
+        if self.draw(1_000) < 10 * self.late {
+            way += Duration::from_millis(self.draw(500));
+        }
+        let (life, known) = (self.nodes[to].lives, self.nodes[from].known.clone());
+        self.schedule(way, Event::Gossip { to, life, known: Box::new(known) });
+    }
+
+    /// A peer goes by a newer layout than this node, and is asked for it.
+    pub(super) fn compare(&mut self, node: usize, stamp: LayoutStamp) {
+        let knows = |other: &usize| {
+            let other = &self.nodes[*other];
+            other.shard.is_some() && !stamp.is_newer_than(other.known.stamp())
+        };
+        if let Some(other) = (0..self.nodes.len()).find(knows)
+            && stamp.is_newer_than(self.nodes[node].known.stamp())
+        {
+            let (life, known) = (self.nodes[node].lives, self.nodes[other].known.clone());
+            let took = self.about(HOP);
+            self.schedule(took, Event::Gossip { to: node, life, known: Box::new(known) });
+        }
+    }
+
+    pub(super) fn learn(&mut self, node: usize, other: &Known) {
+        let known = &mut self.nodes[node].known;
+        let before = (known.stamp(), known.step(), known.removed.len());
+        known.learn(other);
+        if before != (known.stamp(), known.step(), known.removed.len()) {
+            self.gossip(node);
+        }
+        self.show_view(node);
+    }
+
+    /// The core of a node has reached a step, which is durable a little later.
+    pub(super) fn on_reached(&mut self, node: usize, stamp: LayoutStamp, step: Step) {
+        let Known { pending: Some(pending), .. } = &self.nodes[node].known else { return };
+        if pending.stamp() != stamp || self.nodes[node].known.step() != Some(step) {
+            return;
+        }
+        let life = self.nodes[node].lives;
+        let took = self.about(SYNC);
+        self.schedule(took, Event::Mark(node, life, stamp, step));
+    }
+
+    pub(super) fn on_mark(&mut self, node: usize, stamp: LayoutStamp, step: Step) {
+        let known = &mut self.nodes[node].known;
+        if known.pending.as_ref().is_none_or(|pending| pending.stamp() != stamp) {
+            return;
+        }
+        self.nodes[node].known.reach(step);
+        self.show_view(node);
+        self.gossip(node);
+    }
+}

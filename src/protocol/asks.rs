@@ -43,6 +43,12 @@ pub(super) enum About {
 }
 
 impl Asking {
+    /// Whether it asks what is asked every so often, with nothing to do.
+    #[cfg(all(test, feature = "sim"))]
+    pub(super) fn compares(&self) -> bool {
+        matches!(self.about, About::Same(_))
+    }
+
     /// Who waits for it, if it hands a request on: it is of no use once that has ended.
     pub(super) fn forwards(&self) -> Option<Whom> {
         match self.about {

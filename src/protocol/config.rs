@@ -117,8 +117,8 @@ pub const HINTS_IN_FLIGHT_MIN: usize = 4;
 /// See [`HINTS_IN_FLIGHT_MIN`].
 pub const HINTS_IN_FLIGHT_MAX: usize = 64;
 
-/// Most sets, keys or digests in one message about a partition. Whoever asks takes so many keys at a time that both ways
-/// fit.
+/// Most sets, keys or digests in one message about a partition. Whoever asks takes so many keys at a time that both
+/// ways fit.
 pub const PAGE_SETS_MAX: usize = 65_536;
 
 /// Between two comparisons of all that a core shares with a core of another node. Equal ones cost some 250 bytes.

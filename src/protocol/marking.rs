@@ -31,6 +31,7 @@ impl Shard {
             self.end_rounds(now, effects);
         }
         let before = std::mem::replace(&mut self.view, view);
+        self.share_out(now);
         if self.view.stamp() != before.stamp() {
             self.refuse_what_waits(effects);
         }

@@ -9,6 +9,7 @@
 //! put k v at a unheard as x      goes on in the background
 //! answer x -> ok                 how that ended
 //! crash a / restart a / break a (its log) / pause a / resume a / fill a / empty a
+//! lose a                         what it owes to others, of a dead node
 //! cut a b / cut a > b / clog a > b / unclog a > b / slow a > b 20s (what sets out then) / heal
 //! change a b c -> begun          a begins a change to a layout of these; "cluster 5 members=3" begins with a b c only
 //! step at a -> write             what a node does about it: write, hold, read, or none
@@ -107,6 +108,7 @@ impl Story {
             ["keys", "at", node] => self.world.keys(self.node("", node)).to_string(),
             ["crash", node, rest @ ..] => self.each(node, rest, World::crash),
             ["restart", node, rest @ ..] => self.each(node, rest, World::start),
+            ["lose", node, rest @ ..] => self.each(node, rest, World::lose_hints),
             ["pause", node, rest @ ..] => self.each(node, rest, World::pause),
             ["resume", node, rest @ ..] => self.each(node, rest, World::resume),
             ["break", node, rest @ ..] => self.each(node, rest, World::break_log),

@@ -245,6 +245,12 @@ impl World {
         }
     }
 
+    /// The hints of a node that is dead are lost: what it owed to others is known by the trees only.
+    pub fn lose_hints(&mut self, node: usize) {
+        assert!(!self.is_alive(node), "a node that lives knows its hints by heart");
+        self.nodes[node].disk.hints.clear();
+    }
+
     /// Starts a node that is dead, from what is durable on it.
     pub fn start(&mut self, node: usize) {
         assert!(!self.nodes[node].is_gone, "a node that was removed does not come back");

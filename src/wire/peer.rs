@@ -1,7 +1,7 @@
 //! Asks and what is told: what the cores of two nodes say to each other.
 //!
 //! ```text
-//! kind  ask      body, behind: number u64, hash u64 (the asker's layout), round u32, deadline_ms u32 (left, from arrival)
+//! kind  ask      body, behind: number u64, hash u64 (the asker's layout), round u32, deadline_ms u32 (left)
 //! 0x20  store    key, flags u8 (1 stands for, 2 remember), [node u64], update, [remember]
 //! 0x21  merge    key, flags u8 (1 stands for), [node u64], set, count u32, as often: remember
 //! 0x22  fetch    key, flags u8 (1 known), [digest u64]
@@ -27,9 +27,9 @@
 //! 0xa9  collected bits
 //! 0xff  failure  the ask was not understood: nothing was done
 //! ```
-//! Bits are a count u32 and so many bits, the first in the lowest place of its byte. Sets, updates and what is remembered
-//! as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever tells are nodes of one cluster that have
-//! proven it, so a frame may be as large as the largest answer, both ways.
+//! Bits are a count u32 and so many bits, the first in the lowest place of its byte. Sets, updates and what is
+//! remembered as in `sets`, the rest as in `call` and `answer`. Whoever asks and whoever tells are nodes of one cluster
+//! that have proven it, so a frame may be as large as the largest answer, both ways.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -255,10 +255,11 @@ impl Shard {
 
     /// Partitions that lost a hint are synced with all their owners, whatever the trees say next.
     fn suspect_the_marked(&mut self, now: Now) {
-        let owned: Vec<Partition> = self.marked.iter().copied().filter(|partition| self.view.layout.is_owner(self.view.me, *partition)).collect();
+        let view = Arc::clone(&self.view);
+        let is_owned = |partition: &Partition| view.layout.is_owner(view.me, *partition);
+        let owned: Vec<Partition> = self.marked.iter().copied().filter(is_owned).collect();
         for partition in owned {
             self.marked.remove(&partition);
-            let view = Arc::clone(&self.view);
             for owner in view.layout.owners(partition).filter(|owner| *owner != view.me) {
                 self.trees.comparing.suspects.insert(partition);
                 let suspected = Differing { since: now.instant, doubt: Doubt::Suspected, not_before: now.instant };

@@ -34,6 +34,10 @@ impl Fetching {
         self.left.iter().filter(move |(_, not_before)| **not_before <= now).map(|(source, _)| *source)
     }
 
+    pub(super) fn needs(&self, source: Source) -> bool {
+        self.left.contains_key(&source)
+    }
+
     pub(super) fn on_ended(&mut self, source: Source, is_done: bool, again: Instant) {
         if is_done {
             self.left.remove(&source);

@@ -1,6 +1,7 @@
 //! What is done next. All that decides about order and pace stands here.
 
 use super::sync::{Job, Why};
+use super::work::AntiEntropy;
 use crate::protocol::config::{SYNC_PAUSE, SYNCS_MAX};
 use crate::protocol::io::Effects;
 use crate::protocol::ring::Partition;
@@ -28,38 +29,49 @@ impl Shard {
 
     /// What a change waits for comes first; then partitions that differ, one at a time; then what nobody misses.
     fn next_job(&self, now: Instant) -> Option<Next> {
-        let fetched = self.trees.fetching.as_ref().and_then(|fetching| {
-            fetching.due(now).find(|(_, from)| self.is_free(*from)).map(|(partition, from)| (partition, vec![from]))
-        });
+        let AntiEntropy { fetching, comparing, leftovers, .. } = &self.trees;
+        let single = |why| move |(partition, peer)| Next { why, partition, peers: vec![peer] };
+        let fetched = || fetching.as_ref()?.due(now).find(|pair| self.is_free(*pair)).map(single(Why::Fetch));
         let repaired = || {
-            let mut due = self.trees.comparing.due(now).filter(|_| !self.is_at_work_for(Why::Repair));
-            due.find(|(_, with)| self.is_free(*with)).map(|(partition, with)| (partition, vec![with]))
+            let mut due = comparing.due(now).filter(|_| !self.is_at_work_for(Why::Repair));
+            due.find(|pair| self.is_free(*pair)).map(single(Why::Repair))
         };
-        let left_over = || match self.is_at_work_for(Why::Leftover) || self.view.change.is_some() {
-            true => None,
-            false => self.trees.leftovers.due().find_map(|partition| Some((partition, self.all_owners(partition)?))),
+        let left_over = || {
+            let mut due = leftovers.due().filter(|_| !self.is_at_work_for(Why::Leftover));
+            let next = |partition| Some(Next { why: Why::Leftover, partition, peers: self.all_owners(partition)? });
+            due.find_map(next)
         };
-        let next = |why| move |(partition, peers)| Next { why, partition, peers };
-        fetched
-            .map(next(Why::Fetch))
-            .or_else(|| repaired().map(next(Why::Repair)))
-            .or_else(|| left_over().map(next(Why::Leftover)))
+        fetched().or_else(repaired).or_else(left_over)
     }
 
     fn is_at_work_for(&self, why: Why) -> bool {
         self.trees.jobs.values().any(|job| job.why() == why)
     }
 
-    /// Whether a node is in reach, and has no sync with this core under way.
-    fn is_free(&self, node: NodeId) -> bool {
-        self.is_reachable(node) && self.trees.jobs.values().all(|job| !job.peers().contains(&node))
+    /// Whether a node is in reach, and neither it nor the partition is busy: what two would send at once comes twice.
+    fn is_free(&self, (partition, node): (Partition, NodeId)) -> bool {
+        let is_apart = |job: &Job| job.partition() != partition && !job.peers().contains(&node);
+        self.is_reachable(node) && self.trees.jobs.values().all(is_apart)
     }
 
-    /// All owners of a partition, if each holds what it should and is free.
+    /// All owners of a partition, if each holds what it should and is free, and there is no change.
     fn all_owners(&self, partition: Partition) -> Option<Vec<NodeId>> {
-        let layout = &self.view.layout;
-        let is_fit = |node: NodeId| self.view.is_whole(layout, node) && self.is_free(node);
+        let layout = self.view.change.is_none().then_some(&self.view.layout)?;
+        let is_fit = |node: NodeId| self.view.is_whole(layout, node) && self.is_free((partition, node));
         layout.owners(partition).all(is_fit).then(|| layout.owners(partition).collect())
+    }
+
+    /// The view has changed: what is of no use any more is left, and what it was for is tried anew where it still is.
+    pub(super) fn end_outdated_jobs(&mut self) {
+        let (view, fetching) = (&self.view, &self.trees.fetching);
+        self.trees.jobs.retain(|_, job| {
+            let (partition, peers) = (job.partition(), job.peers());
+            match job.why() {
+                Why::Fetch => fetching.as_ref().is_some_and(|fetching| fetching.needs((partition, job.peer()))),
+                Why::Repair => view.layout.is_owner(view.me, partition) && view.layout.is_owner(job.peer(), partition),
+                Why::Leftover => view.change.is_none() && view.layout.owners(partition).eq(peers.iter().copied()),
+            }
+        });
     }
 
     /// A sync has ended: what is due next?

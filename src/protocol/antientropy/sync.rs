@@ -303,15 +303,17 @@ impl Shard {
         loop {
             let Some(job) = self.trees.jobs.get_mut(&id) else { return };
             let Stage::Drop(proven) = &mut job.stage else { return };
-            match proven.pop_front() {
-                _ if !job.exchange.has_room() => return,
-                None if job.exchange.is_idle() => return self.on_window_done(now, id, effects),
-                None => return,
-                Some((key, digest)) => {
-                    job.exchange.taking += 1;
-                    self.begin_drop(id, key, digest, effects);
-                }
+            if !job.exchange.has_room() {
+                return;
             }
+            let Some((key, digest)) = proven.pop_front() else {
+                if job.exchange.is_idle() {
+                    self.on_window_done(now, id, effects);
+                }
+                return;
+            };
+            job.exchange.taking += 1;
+            self.begin_drop(id, key, digest, effects);
         }
     }
 

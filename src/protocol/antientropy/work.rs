@@ -15,8 +15,9 @@ use crate::protocol::stats::Stats;
 use crate::protocol::tombstones;
 use crate::protocol::types::{CoreId, Instant, NodeId, Now, ScanId, SurveyId};
 
-/// A page may go out so long before the ones before it are paid for: ticks come no more often.
-const SLACK: Duration = Duration::from_millis(20);
+/// A page may go out so long before the ones before it are paid for: a core that has nothing else to do ticks no more
+/// often.
+const SLACK: Duration = Duration::from_millis(120);
 
 /// What is set at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +204,7 @@ impl Shard {
         self.plan_comparisons(now);
         self.plan_fetching(now);
         self.plan_leftovers(now);
+        self.end_outdated_jobs();
     }
 
     /// Does what is due.

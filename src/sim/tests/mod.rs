@@ -1,6 +1,9 @@
 //! The main stories of a cluster, and random ones.
 
+mod repairs;
+mod shards;
 mod storms;
 mod stories;
-mod tombstones;
 mod changes;
+mod tombstones;
+mod trees;

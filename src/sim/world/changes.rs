@@ -3,16 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Event, HOP, RING, SYNC, World, id};
-use crate::protocol::config::ASK_PATIENCE;
-use crate::protocol::io::{Input, Standing};
-use crate::protocol::peer::{Ask, Merge};
-use crate::protocol::ring::{LayoutRow, LayoutStamp, Partition, Step};
-use crate::protocol::types::{Key, NodeId, TicketId};
+use super::{Event, HOP, SYNC, World, id};
+use crate::protocol::ring::{LayoutRow, LayoutStamp, Step};
 use crate::sim::known::Known;
-
-/// Between two looks at what is still to be fetched.
-const FETCH: Duration = Duration::from_millis(20);
 
 impl World {
     /// A change to a layout of these nodes begins at one node, which knows of none that is under way; the others learn
@@ -146,65 +139,8 @@ impl World {
         if known.pending.as_ref().is_none_or(|pending| pending.stamp() != stamp) {
             return;
         }
-        // Stands in for the handoff of the shards.
-        if step == Step::Hold && !self.has_fetched_all(node) {
-            let life = self.nodes[node].lives;
-            return self.schedule(FETCH, Event::Mark(node, life, stamp, step));
-        }
         self.nodes[node].known.reach(step);
         self.show_view(node);
         self.gossip(node);
-    }
-
-    /// Copies what a node gains from every stored owner, and says whether it has had it all.
-    fn has_fetched_all(&mut self, node: usize) -> bool {
-        let mut has_all = true;
-        for (partition, from) in self.sources(node) {
-            let source = &self.nodes[from];
-            if source.shard.is_none() || source.paused.is_some() || self.cut.contains(&(from, node)) {
-                has_all = false;
-                continue;
-            }
-            let lacking: Vec<Key> =
-                source.disk.sets.keys().filter(|key| RING.partition(key) == partition).cloned().collect();
-            for key in lacking.into_iter().filter(|key| self.lacks(node, from, key)).collect::<Vec<_>>() {
-                has_all = false;
-                self.fetch(node, from, key);
-            }
-        }
-        has_all
-    }
-
-    fn sources(&self, node: usize) -> Vec<(Partition, usize)> {
-        let (me, known) = (id(node), &self.nodes[node].known);
-        let (stored, Some(pending)) = (&known.layout, &known.pending) else { return Vec::new() };
-        let is_whole = |node: NodeId| {
-            stored.rows().iter().any(|row| row.node == node && row.incarnation == known.incarnation(node))
-        };
-        let gains = |partition: &Partition| {
-            pending.is_owner(me, *partition) && !(stored.is_owner(me, *partition) && is_whole(me))
-        };
-        let is_source = |owner: &NodeId| *owner != me && is_whole(*owner) && !known.removed.contains(owner);
-        let from = |partition: Partition| {
-            let owners = stored.owners(partition).filter(is_source);
-            owners.map(move |owner| (partition, self.index(owner)))
-        };
-        (0..stored.partitions()).map(Partition).filter(gains).flat_map(from).collect()
-    }
-
-    fn lacks(&self, node: usize, from: usize, key: &Key) -> bool {
-        let (mine, theirs) = (self.nodes[node].disk.sets.get(key), &self.nodes[from].disk.sets[key]);
-        mine.is_none_or(|mine| mine.merge(theirs).digest() != mine.digest())
-    }
-
-    fn fetch(&mut self, node: usize, from: usize, key: Key) {
-        let source = &self.nodes[from].disk;
-        let set = Arc::clone(&source.sets[&key]);
-        let remember = source.remembered.iter().filter(|(of, _)| *of == key).map(|(_, known)| known.clone()).collect();
-        self.tickets += 1;
-        let stand = Standing { layout: self.nodes[node].known.stamp(), round: 0 };
-        let ask = Ask::Merge(Merge { key, set, remember, stands_for: None });
-        let (ticket, deadline) = (TicketId(self.tickets), self.now + ASK_PATIENCE);
-        self.feed(node, Input::Asked { ticket, stand, ask, held: crate::protocol::io::Held::Unknown, deadline });
     }
 }

@@ -12,6 +12,11 @@ mod detection;
 mod restart;
 mod many;
 mod idle;
+mod proxy;
+mod fleet;
+mod verdict;
+mod crowd;
+mod change;
 
 use std::time::{Duration, Instant};
 

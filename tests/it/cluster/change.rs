@@ -146,6 +146,18 @@ fn a_cluster_whose_nodes_stay_loses_nothing_to_late_messages_a_kill_and_a_pause(
     trial.record.check("nodes that stay", &addresses);
 }
 
+/// A check that cannot fail shows nothing.
+#[test]
+#[should_panic(expected = "misses")]
+fn a_still_key_that_was_lost_is_caught() {
+    let fleet = Fleet::of_three(Kind::Plain, &[]);
+    let addresses = [0, 1, 2].map(|at| fleet.address(at));
+    let mut record = Record::default();
+    record.fill(&addresses, 5, VALUE);
+    fleet.node(0).delete("/kv/still-3").ok();
+    record.check("a deletion behind the record's back", &addresses);
+}
+
 #[test]
 fn a_cluster_grows_and_shrinks_by_three_under_load_and_loses_nothing() {
     let mut trial = Trial::begin();

@@ -10,6 +10,7 @@
 //! A client has one call under way. A write whose outcome is not known stays open for ever.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -169,6 +170,42 @@ impl Record {
         println!("{what}: {calls} calls, {written} writes acknowledged, nothing lost and nothing missed");
         println!("  {} without an answer that counts, the first: {:?}", self.failed, self.failure);
     }
+}
+
+/// Keys in one batch.
+const BATCH: u64 = 200;
+
+/// Writes many keys as fast as nodes take them, without a record.
+pub(super) async fn put_all(nodes: &[SocketAddr], keys: Range<u64>, name: impl Fn(u64) -> String, bytes: usize) {
+    let client = connect(nodes).await;
+    for first in keys.clone().step_by(usize::try_from(BATCH).unwrap()) {
+        let batch = (first..keys.end.min(first + BATCH)).map(|key| (name(key), format!("{key:bytes$}")));
+        for written in client.put_many(batch).await {
+            written.unwrap_or_else(|error| panic!("seed {}: a key from {first} on: {error}", seed()));
+        }
+    }
+}
+
+/// Deletes many keys, some at a time.
+pub(super) async fn delete_all(nodes: &[SocketAddr], keys: Range<u64>, name: impl Fn(u64) -> String) {
+    let client = connect(nodes).await;
+    let mut deletes = JoinSet::new();
+    for key in keys {
+        let (client, name) = (client.clone(), name(key));
+        deletes.spawn(async move {
+            client.delete(&name).await.unwrap_or_else(|error| panic!("seed {}: {name}: {error}", seed()));
+        });
+        if u64::try_from(deletes.len()).unwrap() == FILLERS {
+            deletes.join_next().await.expect("there are some").unwrap();
+        }
+    }
+    deletes.join_all().await;
+}
+
+async fn connect(nodes: &[SocketAddr]) -> Client {
+    let mut options = Options::new(nodes.iter().map(SocketAddr::to_string).collect::<Vec<_>>());
+    options.deadline = DEADLINE;
+    options.connect().await.expect("a node that is ready takes connections")
 }
 
 pub(super) fn runtime() -> Runtime {

@@ -123,6 +123,12 @@ impl Fleet {
         std::fs::remove_dir_all(self.data_dir(at)).unwrap();
     }
 
+    /// The disk of a node that is down; another one is in its place.
+    pub(super) fn take_home(&mut self, at: usize) -> Home {
+        assert!(self.berths[at].node.is_none(), "its node is down");
+        std::mem::replace(&mut self.berths[at].home, Home::new())
+    }
+
     pub(super) fn signal(&self, at: usize, signal: Signal) {
         self.node(at).signal(signal);
     }

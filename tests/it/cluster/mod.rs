@@ -17,6 +17,9 @@ mod fleet;
 mod verdict;
 mod crowd;
 mod change;
+mod disks;
+mod returns;
+mod trees;
 
 use std::time::{Duration, Instant};
 

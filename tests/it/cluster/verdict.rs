@@ -1,7 +1,7 @@
 //! The judge of a cluster: what each read of R owners must show of the writes that W owners had acknowledged before.
 //!
-//! [`sloop::verify::judge`] knows one node, where a write is there for every reader or for none. Here a write without an
-//! acknowledgement may be seen by one read and missed by the next, one that fallbacks took is seen when it has been
+//! [`sloop::verify::judge`] knows one node, where a write is there for every reader or for none. Here a write without
+//! an acknowledgement may be seen by one read and missed by the next, one that fallbacks took is seen when it has been
 //! delivered, a write without a context replaces what its coordinator holds, which may be less than others do, and a
 //! write that a node handed on twice is there under two names. So this one accuses a read
 //!

@@ -24,7 +24,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::verdict::{Told, judge};
+use super::now;
+use super::verdict::{Told, judge, show};
 use crate::dice::{Dice, seed, setting};
 
 /// Keys that all clients write.
@@ -32,6 +33,9 @@ const HOT_KEYS: u64 = 24;
 
 /// What a call has, retries included.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A write that took longer may have been tried on a second node, by its client or by a node that handed it on.
+const TRIED_ONCE: Duration = Duration::from_millis(300);
 
 /// Between two calls of a client.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -66,6 +70,8 @@ enum Heard {
     Event(Event),
     /// Of a write: so many owners have it that every read sees it.
     Seen(Name),
+    /// Of a write: it may have been tried again.
+    Retried(Name),
     Failed(Error),
 }
 
@@ -111,6 +117,9 @@ impl Record {
             Heard::Event(event) => self.told.history.record(event),
             Heard::Seen(name) => {
                 self.told.by_owners.insert(name);
+            }
+            Heard::Retried(name) => {
+                self.told.retried.insert(name);
             }
             Heard::Failed(error) => {
                 self.failed += 1;
@@ -165,6 +174,7 @@ impl Record {
         });
         self.take(&mut heard);
         let broken = judge(&self.told, CHECKER);
+        println!("{}", show(&self.told, &broken));
         assert!(broken.is_empty(), "{what}, seed {}:\n{}", seed(), broken.join("\n"));
         let (calls, written) = self.told.history.totals();
         println!("{what}: {calls} calls, {written} writes acknowledged, nothing lost and nothing missed");
@@ -309,6 +319,7 @@ impl Worker {
         self.calls += 1;
         let name = Name { client: self.number, number: self.calls };
         self.tell(Heard::Event(Event::Begin { name, key, action }));
+        let asked = now();
         let (outcome, context) = match self.client.ask(request).await {
             Ok(Reply::Found(Found { siblings, context, .. })) => {
                 let versions = siblings.into_iter().map(|one| Shown { dot: one.dot, value: Some(one.value) }).collect();
@@ -317,6 +328,9 @@ impl Worker {
             Ok(Reply::Written(written)) => {
                 if written.level.quorum <= written.level.owners {
                     self.tell(Heard::Seen(name));
+                }
+                if written.remembered || TRIED_ONCE < asked.elapsed() {
+                    self.tell(Heard::Retried(name));
                 }
                 (Outcome::Written { dot: written.dot, superseded: written.superseded.to_vec() }, written.context)
             }

@@ -25,11 +25,25 @@ pub(super) struct Told {
     pub(super) history: History,
     /// The writes whose replies say that W owners acknowledged them.
     pub(super) by_owners: BTreeSet<Name>,
+    /// The writes that may have been tried again. A node that remembers one may not know what it replaced, and two
+    /// nodes may have taken it, under two names, each in place of what it held.
+    pub(super) retried: BTreeSet<Name>,
 }
 
 /// Every broken promise, a line each. Clients from this number on read when all had come to rest.
 pub(super) fn judge(told: &Told, rested: u32) -> Vec<String> {
     told.history.keys().flat_map(|(key, operations)| Case::new(told, rested, key, operations).verdict()).collect()
+}
+
+/// All that clients did with the first key of which there are complaints, a line each.
+pub(super) fn show(told: &Told, broken: &[String]) -> String {
+    let is_it = |key: &Key| broken.first().is_some_and(|complaint| complaint.starts_with(&format!("{key}: ")));
+    let operations = told.history.keys().find(|(key, _)| is_it(key)).map_or(&[][..], |(_, operations)| operations);
+    let line = |operation: &Operation| {
+        let Operation { name, action, begun, ended, outcome } = operation;
+        format!("  {begun:?} to {ended:?}: {name:?} {action:?}: {outcome:?}\n")
+    };
+    operations.iter().map(line).collect()
 }
 
 /// One key.
@@ -51,7 +65,7 @@ struct Write<'a> {
     value: Option<&'a Value>,
     /// Versions that it is known to have replaced.
     replaced: BTreeSet<Dot>,
-    /// Whether it may have replaced anything at all.
+    /// Whether it may have replaced anything that was begun before its end.
     may_be_all: bool,
 }
 
@@ -93,11 +107,16 @@ impl<'a> Case<'a> {
             replaced.extend(superseded);
             self.name(*dot, at);
         }
-        let may_be_all = replaces == Replaces::Held && operation.outcome == Outcome::Unknown;
+        let may_be_all = replaces == Replaces::Held && self.is_vague(operation);
         if let Some(value) = value {
             assert!(self.values.insert(value, at).is_none(), "no two writes put the same value");
         }
         self.writes.push(Write { operation, value, replaced, may_be_all });
+    }
+
+    /// Whether there may be more of a write than its reply says.
+    fn is_vague(&self, write: &Operation) -> bool {
+        write.outcome == Outcome::Unknown || self.told.retried.contains(&write.name)
     }
 
     fn name(&mut self, dot: Dot, at: usize) {
@@ -144,14 +163,14 @@ impl<'a> Case<'a> {
     fn license(&self, at: usize) -> Vec<usize> {
         let write = &self.writes[at];
         if write.may_be_all {
-            return (0..self.writes.len()).filter(|other| *other != at).collect();
+            let is_before = |other: &usize| self.writes[*other].operation.begun < write.operation.ended;
+            return (0..self.writes.len()).filter(|other| *other != at && is_before(other)).collect();
         }
         let replaced = &write.replaced;
         let mut licensed: BTreeSet<usize> = replaced.iter().filter_map(|dot| self.dots.get(dot).copied()).collect();
-        // A name that nobody was told belongs to a write without a reply.
+        // A name that nobody was told belongs to a write without a reply, or to one that was tried twice.
         if replaced.iter().any(|dot| !self.dots.contains_key(dot)) {
-            let is_open = |other: &usize| self.writes[*other].operation.outcome == Outcome::Unknown;
-            licensed.extend((0..self.writes.len()).filter(is_open));
+            licensed.extend((0..self.writes.len()).filter(|other| self.is_vague(self.writes[*other].operation)));
         }
         licensed.remove(&at);
         licensed.into_iter().collect()

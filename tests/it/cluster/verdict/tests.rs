@@ -143,6 +143,18 @@ fn a_write_that_two_nodes_took_has_two_names() {
 }
 
 #[test]
+fn a_write_that_was_tried_again_may_have_replaced_more_than_its_reply_says() {
+    let mut story = Story::default();
+    story.write(Some("a"), Replaces::Held, 1, &[]);
+    let name = story.write(Some("b"), Replaces::Held, 2, &[]);
+    story.read(2, &[(2, "b")]);
+    story.is_accused("misses");
+
+    story.told.retried.insert(name);
+    assert_eq!(story.broken(), Vec::<String>::new());
+}
+
+#[test]
 fn two_writes_under_one_name_and_one_that_was_refused_are_seen() {
     let mut story = Story::default();
     story.write(Some("a"), Replaces::Held, 1, &[]);

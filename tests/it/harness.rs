@@ -371,11 +371,16 @@ pub(crate) fn unbase64(value: &Value) -> String {
 }
 
 /// Waits for a condition that nothing tells of.
+pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    within(LIMIT, what, holds);
+}
+
+/// The same, where another limit is right.
 #[expect(clippy::disallowed_methods, reason = "a limit needs a clock")]
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        assert!(begun.elapsed() < limit, "{what}: not within {limit:?}");
         #[expect(clippy::disallowed_methods, reason = "between two looks at a condition")]
         std::thread::sleep(Duration::from_millis(5));
     }

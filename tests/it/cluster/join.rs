@@ -106,7 +106,7 @@ fn an_old_image_and_a_taken_name_are_refused_and_left_alone() {
     assert!(refused.said.contains("old image"), "{}", refused.said);
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

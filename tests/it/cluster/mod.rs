@@ -12,6 +12,14 @@ mod detection;
 mod restart;
 mod many;
 mod idle;
+mod proxy;
+mod fleet;
+mod verdict;
+mod crowd;
+mod change;
+mod disks;
+mod returns;
+mod trees;
 
 use std::time::{Duration, Instant};
 

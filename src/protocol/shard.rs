@@ -301,6 +301,12 @@ impl Shard {
             + self.minting_bytes
     }
 
+    /// Changes how fast it fetches.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn fetch_at(&mut self, transfer_rate: u64) {
+        self.trees.fetch_at(transfer_rate);
+    }
+
     /// As if a hint of this partition had been dropped for lack of room.
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn mark(&mut self, partition: Partition) {

@@ -28,5 +28,5 @@ pub use forest::{
     is_buried,
 };
 pub use tree::{Digest, LEAVES_MAX, Leaf, Range, RangeError, Tree};
-pub(in crate::protocol) use work::{Scanning, Surveying, Tuning};
 pub(super) use work::{AntiEntropy, JobId, LookId};
+pub(in crate::protocol) use work::{Scanning, Surveying, Tuning};

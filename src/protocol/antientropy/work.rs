@@ -108,6 +108,12 @@ impl AntiEntropy {
         Stats { leftover_partitions: self.leftovers.found(), ..stats }
     }
 
+    /// Changes how fast it fetches.
+    #[cfg(all(test, feature = "sim"))]
+    pub(in crate::protocol) fn fetch_at(&mut self, transfer_rate: u64) {
+        self.tuning.transfer_rate = transfer_rate;
+    }
+
     /// What is in its tables.
     #[cfg(all(test, feature = "sim"))]
     pub(in crate::protocol) fn under_way(&self) -> usize {

@@ -308,7 +308,7 @@ impl Shard {
         // Something came in meanwhile: it begins anew.
         let is_anew = !is_owner && !self.tombstones.quiet.contains(&partition);
         let kept = heard.mark.take().filter(|_| !is_anew);
-        let mark = kept.unwrap_or_else(|| self.mark(partition));
+        let mark = kept.unwrap_or_else(|| self.marked_now(partition));
         let is_over = self.is_over(partition, &mark);
         self.tombstones.heard.entry(partition).or_default().mark = Some(mark);
         if !is_owner {
@@ -352,7 +352,7 @@ impl Shard {
         self.collected(now, partition, round, asker, Told::Collected(vec![is_done]), effects);
     }
 
-    fn mark(&self, partition: Partition) -> Mark {
+    fn marked_now(&self, partition: Partition) -> Mark {
         Mark {
             requests: self.requests_of(partition),
             asks: AskId(self.asks_begun),
@@ -379,7 +379,11 @@ impl Shard {
         let has_loads = self.loads.keys_of(|_| true).first().is_some_and(|first| *first <= mark.loads);
         let has_requests = mark.requests.iter().any(is_under_way);
         let has_jobs = self.trees.has_job(partition, mark.jobs);
-        !has_loads && !has_jobs && !has_requests && !self.has_asks(partition, mark.asks) && mark.appended <= self.durable
+        !has_loads
+            && !has_jobs
+            && !has_requests
+            && !self.has_asks(partition, mark.asks)
+            && mark.appended <= self.durable
     }
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::protocol::Stats;
-use crate::protocol::antientropy::{Forest, PartitionLeaf, Shift, Tuning, digest, is_buried};
+use crate::protocol::antientropy::{Forest, PartitionLeaf, Shift, digest, is_buried};
 use crate::protocol::causality::{Siblings, Supersedes, Write};
+use crate::protocol::config::{COMPARE_PERIOD, TOMBSTONE_AGE, TRANSFER_BYTES_PER_SECOND};
 use crate::protocol::io::{
     Append, Change as Appended, Effect, Effects, Held, Input, Name, Scan, ScanPage, ScanWant, Standing, Survey,
     Surveyed,
@@ -50,7 +51,7 @@ struct Node {
     forest: Forest,
     log: Vec<Append>,
     view: Arc<View>,
-    tuning: Tuning,
+    transfer_rate: u64,
 }
 
 enum Message {
@@ -121,7 +122,7 @@ impl Shards {
                 forest: Forest::default(),
                 log: Vec::new(),
                 view: Arc::new(view(me, nodes, layout, 1)),
-                tuning: Tuning::default(),
+                transfer_rate: TRANSFER_BYTES_PER_SECOND,
             });
         }
         (0..nodes).for_each(|node| shards.start(node));
@@ -133,7 +134,7 @@ impl Shards {
         let started = &mut self.nodes[node];
         started.lives += 1;
         let actor = |n| ActorId(((node as u64 + 1) << 32) + (started.lives << 1) + n);
-        let mut shard = Shard::new(
+        let shard = Shard::new(
             self.now,
             Birth {
                 cluster: ClusterId(1),
@@ -145,10 +146,12 @@ impl Shards {
                 directory: Arc::new(Directory::default()),
                 remembered: vec![],
                 hints: vec![],
+                transfer_rate: started.transfer_rate,
+                compare_period: COMPARE_PERIOD,
+                tombstone_age: TOMBSTONE_AGE,
                 seed: 7,
             },
         );
-        shard.tune(started.tuning);
         started.shard = Some(shard);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.feed(other, Input::Linked(id(node)));
@@ -179,10 +182,10 @@ impl Shards {
         self.show(|view| view.change = Some(Arc::new(change.clone())));
     }
 
-    pub(super) fn tune(&mut self, tuning: Tuning) {
+    pub(super) fn fetch_at(&mut self, transfer_rate: u64) {
         for node in &mut self.nodes {
-            node.tuning = tuning;
-            node.shard.iter_mut().for_each(|shard| shard.tune(tuning));
+            node.transfer_rate = transfer_rate;
+            node.shard.iter_mut().for_each(|shard| shard.fetch_at(transfer_rate));
         }
     }
 

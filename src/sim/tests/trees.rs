@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shards::{Shards, id, key, layout, set};
-use crate::protocol::antientropy::Tuning;
 use crate::protocol::ring::{Change, Layout, Step};
 
 const PERIOD: Duration = Duration::from_secs(5);
@@ -90,7 +89,7 @@ fn a_transfer_keeps_to_its_pace() {
     let keys = 20_000;
     let (mut shards, change) = growing(keys);
     let bytes_per_second = 256 * 1024;
-    shards.tune(Tuning { transfer_bytes_per_second: bytes_per_second, ..Tuning::default() });
+    shards.fetch_at(bytes_per_second);
     shards.show_change(&change);
     for second in 1..4 {
         shards.run(Duration::from_secs(1));
@@ -175,7 +174,7 @@ fn a_transfer_that_breaks_off_goes_on_where_it_was() {
     let keys = 20_000;
     for dies in [0, 2] {
         let (mut shards, change) = growing(keys);
-        shards.tune(Tuning { transfer_bytes_per_second: 512 * 1024, ..Tuning::default() });
+        shards.fetch_at(512 * 1024);
         shards.show_change(&change);
         shards.run(Duration::from_millis(600));
         let (came, expected) = (shards.keys(2), gained(&shards, &change, keys));

@@ -144,6 +144,9 @@ impl FakeCore {
                     Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
                         unreachable!("a node alone asks nobody")
                     }
+                    Effect::Survey { .. } | Effect::Scan { .. } | Effect::Reached { .. } => {
+                        unreachable!("a node alone has nobody to compare with, and no change")
+                    }
                     Effect::Load { load, key } => {
                         inputs.push(Input::Loaded { load, found: Ok(self.store.get(&key).cloned()) });
                     }

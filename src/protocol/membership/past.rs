@@ -167,8 +167,8 @@ pub(super) fn judge(row: &Row, incarnation: u128, (starts, stamp): (u64, u64)) -
 /// the node will be reached; it has not started yet.
 ///
 /// # Errors
-/// [`Refusal::NameTaken`] when the name is another node's, unless that one does not answer and has no place in a layout,
-/// or is to be replaced.
+/// [`Refusal::NameTaken`] when the name is another node's, unless that one does not answer, and is to be replaced or
+/// has no place in a layout.
 pub fn may_join(name: &str, incarnation: u128, start: RowStart, known: Knowledge) -> Result<Durable, Refusal> {
     let me = NodeId::of(name);
     let layouts = [&known.layout, &known.pending].into_iter().flatten();

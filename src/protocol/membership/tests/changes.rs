@@ -396,6 +396,17 @@ fn a_node_that_never_had_a_place_is_withdrawn_at_once() {
     world.until("another one of its name is known", 10, |world| world.agree_on_members(4));
 }
 
+/// Everybody runs, and reaches everybody.
+fn heal(world: &mut World) {
+    world.silent.clear();
+    for at in 0..world.nodes.len() {
+        world.nodes[at].stuck_at = None;
+        if world.nodes[at].membership.is_none() && world.nodes[at].refused.is_none() {
+            world.start(at);
+        }
+    }
+}
+
 #[test]
 fn whatever_happens_nobody_goes_on_before_all_have_marked_and_the_change_ends() {
     let mut changes = 0;
@@ -421,20 +432,18 @@ fn whatever_happens_nobody_goes_on_before_all_have_marked_and_the_change_ends() 
                 _ => {}
             }
             world.run(Duration::from_millis(10 << draw(9)));
-        }
-        world.silent.clear();
-        world.loss = 0;
-        for at in 0..world.nodes.len() {
-            world.nodes[at].stuck_at = None;
-            if world.nodes[at].membership.is_none() && world.nodes[at].refused.is_none() {
-                world.start(at);
+            if round % 6 == 5 {
+                heal(&mut world);
+                world.run(seconds(2));
             }
         }
+        world.loss = 0;
+        heal(&mut world);
         world.until("all are at rest", 60, |world| {
             let first = world.live().find_map(|node| node.view.as_ref()).expect("one has begun");
             world.rest(first.layout.rows().len())
         });
-        changes += world.stored().saturating_sub(1);
+        changes += world.stored() - 2;
     }
-    assert!(changes > 200, "only {changes} layouts came into force");
+    assert!(changes > 60, "only {changes} layouts came into force");
 }

@@ -265,7 +265,8 @@ impl Shard {
         }
     }
 
-    /// The actor to go on as and its last counter, for the mark of a clean stop: a fresh one where dots may be forgotten.
+    /// The actor to go on as and its last counter, for the mark of a clean stop: a fresh one where dots may be
+    /// forgotten.
     pub fn actor(&self) -> (ActorId, u64) {
         if self.dropped.is_empty() { (self.actor, self.counter) } else { (self.spare, 0) }
     }

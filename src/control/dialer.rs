@@ -292,6 +292,8 @@ mod tests {
             let member = |(name, cores): (&str, Cores), address: SocketAddr| Member {
                 node: NodeId::of(name),
                 name: name.into(),
+                incarnation: 1,
+                is_removed: false,
                 address,
                 http: address,
                 cores,
@@ -302,7 +304,7 @@ mod tests {
             let mut members =
                 vec![member(("node-a", cores_a), addresses[0]), member(("node-b", cores_b), addresses[1])];
             members.sort_unstable_by_key(|member| member.node);
-            Arc::new(View { me: NodeId::of(me), epoch: 1, layout: Arc::new(layout), members })
+            Arc::new(View { me: NodeId::of(me), epoch: 1, layout: Arc::new(layout), change: None, members })
         };
         a.node.door().show(&view("node-a")).unwrap();
         b.node.door().show(&view("node-b")).unwrap();

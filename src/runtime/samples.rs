@@ -82,6 +82,8 @@ pub(super) fn view(others: &[(&str, SocketAddr, Cores)]) -> Arc<View> {
     let member = |name: &str, address, cores| Member {
         node: NodeId::of(name),
         name: name.into(),
+        incarnation: 1,
+        is_removed: false,
         address,
         http: address,
         cores,
@@ -93,7 +95,7 @@ pub(super) fn view(others: &[(&str, SocketAddr, Cores)]) -> Arc<View> {
     members.sort_unstable_by_key(|member| member.node);
     let row = LayoutRow { node: NodeId::of("node-a"), incarnation: 1, zone: "a".into(), weight: 1 };
     let layout = Arc::new(Layout::founding(ring().partitions(), Wanted { n: 3, r: 2, w: 2 }, row));
-    Arc::new(View { me: NodeId::of("node-a"), epoch: 1, layout, members })
+    Arc::new(View { me: NodeId::of("node-a"), epoch: 1, layout, change: None, members })
 }
 
 pub(super) fn ring() -> Ring {

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::protocol::io::{Effect, Input};
+use crate::protocol::io::{Effect, Input, Standing};
 use crate::protocol::peer::{Ask, Merge};
 use crate::protocol::ring::{Cores, LayoutStamp};
 use crate::protocol::types::Key;
@@ -23,6 +23,7 @@ use crate::wire::{CallId, Frame, next_frame};
 const LIMIT: Duration = Duration::from_secs(20);
 const ONE_CORE: Cores = Cores { count: 1, salt: 5 };
 const STAMP: LayoutStamp = LayoutStamp { number: 3, hash: 4 };
+const STAND: Standing = Standing { layout: STAMP, round: 0 };
 
 /// How asks ended, by their ids.
 type Ends = Vec<(u64, Result<Told, Unheard>)>;
@@ -119,7 +120,7 @@ impl Here {
         self.world.core.begin_turn();
         let deadline = self.world.core.instant() + left;
         let (partition, id) = (Partition(1), AskId(id));
-        self.world.core.act([Effect::Ask { to, partition, id, stamp: STAMP, ask, deadline }]);
+        self.world.core.act([Effect::Ask { to, partition, id, stand: STAND, ask, deadline }]);
     }
 
     fn ask_within(&mut self, id: u64, ask: Ask, left: Duration) {
@@ -222,7 +223,7 @@ fn an_ask_reaches_the_peer_with_what_is_left_of_its_time_and_what_it_tells_comes
     here.ask_within(2, large(300_000), Duration::ZERO);
 
     let asked = peer.hear(&mut here, 2);
-    assert_eq!((asked[0].1.stamp, &asked[0].1.ask), (STAMP, &fetch()));
+    assert_eq!((asked[0].1.stand, &asked[0].1.ask), (STAND, &fetch()));
     assert!((1_000..=1_500).contains(&asked[0].1.deadline_ms));
     assert_eq!((asked[1].1.deadline_ms, &asked[1].1.ask), (1, &large(300_000)), "there is always some time left");
 

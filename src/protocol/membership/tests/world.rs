@@ -185,7 +185,6 @@ impl World {
             auto_join,
             seeds: vec![],
             seed,
-            auto_join: false,
         };
         let mut effects = vec![];
         node.membership = Some(Membership::begin(self.now, birth, &mut effects));

@@ -44,11 +44,11 @@ impl Here {
     }
 
     /// Asks that have come in since the last look.
-    fn asked(&mut self) -> Vec<(TicketId, LayoutStamp, Ask, Instant)> {
+    fn asked(&mut self) -> Vec<(TicketId, Standing, Ask, Instant)> {
         let asked = |input| match input {
-            Input::Asked { ticket, stamp, ask, held, deadline } => {
+            Input::Asked { ticket, stand, ask, held, deadline } => {
                 assert!(matches!(held, Held::Unknown | Held::Known(None)));
-                Some((ticket, stamp, ask, deadline))
+                Some((ticket, stand, ask, deadline))
             }
             _ => None,
         };
@@ -64,7 +64,7 @@ impl Here {
 impl Peer {
     fn ask(&mut self, id: u64, ask: &Ask) {
         let mut out = BytesMut::new();
-        encode_ask(&mut out, CallId(id), STAMP, 1_500, ask).unwrap();
+        encode_ask(&mut out, CallId(id), STAND, 1_500, ask).unwrap();
         self.say(&out);
     }
 
@@ -122,7 +122,7 @@ fn a_core_asks_another_and_hears_what_it_tells() {
         to: node_b(),
         partition,
         id: AskId(id),
-        stamp: STAMP,
+        stand: STAND,
         ask,
         deadline,
     });
@@ -133,7 +133,7 @@ fn a_core_asks_another_and_hears_what_it_tells() {
         asked.extend(two.asked.asked());
         asks.len() <= asked.len()
     });
-    assert!(asked.iter().map(|(_, stamp, ask, _)| (stamp, ask)).eq(asks.iter().map(|ask| (&STAMP, ask))));
+    assert!(asked.iter().map(|(_, stand, ask, _)| (stand, ask)).eq(asks.iter().map(|ask| (&STAND, ask))));
     let latest = two.asked.world.core.instant() + Duration::from_secs(2);
     assert!(asked.iter().all(|(.., deadline)| *deadline <= latest));
 
@@ -299,7 +299,7 @@ fn a_peer_is_not_dropped_for_being_silent_but_for_stopping_within_a_frame() {
     let mut here = Here::new();
     let mut peer = here.peer();
     let mut out = BytesMut::new();
-    encode_ask(&mut out, CallId(1), STAMP, 1_500, &merge()).unwrap();
+    encode_ask(&mut out, CallId(1), STAND, 1_500, &merge()).unwrap();
     here.turn();
     let late = |here: &Here, after| {
         let now = here.world.core.instant() + Duration::from_secs(after);

@@ -339,7 +339,10 @@ fn a_change_goes_on_where_it_was_when_everybody_was_restarted() {
             assert!((0..3).all(|at| step(&world, at) == Some(held)), "seed {seed}, {held:?}");
             world.nodes[2].stuck_at = None;
             world.until("the change ends", 10, |world| world.rest(3));
-            assert_eq!(number(&world, 0), before + if held == Step::Read { 0 } else { 1 } + u64::from(held == Step::Read));
+            assert_eq!(
+                number(&world, 0),
+                before + if held == Step::Read { 0 } else { 1 } + u64::from(held == Step::Read)
+            );
         }
     }
 }

@@ -415,7 +415,10 @@ impl World {
             Step::Hold => Mark::Writes,
             Step::Read => Mark::Holds,
         };
-        assert_eq!(view.layout.stamp(), if change.step == Step::Read { &change.pending } else { &change.stored }.stamp());
+        assert_eq!(
+            view.layout.stamp(),
+            if change.step == Step::Read { &change.pending } else { &change.stored }.stamp()
+        );
         for node in self.waited(at, change) {
             let mark = self.disk_mark(node, change);
             assert!(least <= mark, "n{at} is at {:?}, and n{node} has made {mark:?} durable", change.step);
@@ -450,7 +453,8 @@ impl World {
         let Some(disk) = &self.nodes[at].disk else { return };
         let progress = |rows: &crate::protocol::membership::Rows| rows.get(disk.me).map(|row| row.progress);
         let (told, durable) = (progress(&told.rows).unwrap(), progress(&disk.rows).unwrap());
-        let is_covered = durable.stamp.is_newer_than(told.stamp) || durable.stamp == told.stamp && told.mark <= durable.mark;
+        let is_covered =
+            durable.stamp.is_newer_than(told.stamp) || durable.stamp == told.stamp && told.mark <= durable.mark;
         assert!(is_covered, "n{at} tells {told:?}, and {durable:?} is durable");
     }
 

@@ -215,7 +215,8 @@ mod tests {
         let waits = advice(&[holder, node("n2", "staged", "up")]);
         assert!(waits.iter().any(|line| line.contains("the cluster holds data")), "{waits:?}");
 
-        let mut changing = cluster(&[node("n1", "member", "up"), node("n2", "staged", "up")]);
+        let mut changing = cluster(&["n1", "n2"].map(|name| node(name, "member", "up")));
+        changing.nodes.extend(cluster(&[node("n3", "staged", "up")]).nodes);
         changing.change = Some(Change { to: Stamp { number: 4 }, step: "hold".to_owned() });
         let changing = changing.advice();
         assert!(changing[0].contains("until the change under way has ended"), "{changing:?}");

@@ -180,7 +180,9 @@ impl Node {
         let name = &self.name;
         let some = |count: Option<u64>| count.filter(|count| 0 < *count);
         let is_fresh = |millis| Duration::from_millis(millis) + STALE_MAX < waited;
-        if let Some(hints) = some(self.hints) {
+        if self.state == "leaving" {
+            Some(format!("{name} is leaving, and has not handed over all that it holds"))
+        } else if let Some(hints) = some(self.hints) {
             Some(format!("{name} keeps {hints} hints for others"))
         } else if let Some(leftovers) = some(self.leftovers) {
             Some(format!("{name} holds keys of {leftovers} partitions that others own"))
@@ -245,6 +247,8 @@ mod tests {
         assert_eq!(leftovers, "n2 holds keys of 2 partitions that others own");
         let differing = unmet(|cluster| cluster.nodes[0].differing = Some(1));
         assert_eq!(differing, "n1 differs from other owners in 1 partitions");
+        let leaving = unmet(|cluster| cluster.nodes[1].state = "leaving".to_owned());
+        assert!(leaving.starts_with("n2 is leaving"), "{leaving}");
         assert!(unmet(|cluster| cluster.nodes[1].agreed_age_ms = None).starts_with("n2 has not found"));
         let mut alone = converged();
         (alone.layout.copies, alone.nodes[0].agreed_age_ms, alone.nodes[1].agreed_age_ms) = (1, None, None);

@@ -141,12 +141,10 @@ impl FakeCore {
             self.shard.handle(Now { instant: Instant(0), wall: WallTime(WALL) }, input, &mut effects);
             for effect in effects {
                 match effect {
-                    Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) => {
+                    Effect::Ask { .. } | Effect::Tell { .. } | Effect::Compare(_) | Effect::Reached { .. } => {
                         unreachable!("a node alone asks nobody")
                     }
-                    Effect::Survey { .. } | Effect::Scan { .. } | Effect::Reached { .. } => {
-                        unreachable!("a node alone has nobody to compare with, and no change")
-                    }
+                    Effect::Survey { .. } | Effect::Scan { .. } => unreachable!("no time goes by"),
                     Effect::Load { load, key } => {
                         inputs.push(Input::Loaded { load, found: Ok(self.store.get(&key).cloned()) });
                     }

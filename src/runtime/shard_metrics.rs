@@ -8,6 +8,7 @@ use crate::protocol::antientropy::Sum;
 use crate::protocol::types::Instant;
 
 type Read = fn(&Stats) -> u64;
+type ReadHeld = fn(&Sum) -> u64;
 
 /// Name, a label beside the core, help, and where the shard counts it.
 type CounterRow = (&'static str, Option<(&'static str, &'static str)>, &'static str, Read);
@@ -53,7 +54,7 @@ const GAUGES: [(&str, &str, Read); 7] = [
 ];
 
 /// Gauges of what the core holds: name, help, and where the trees tell it.
-const HELD: [(&str, &str, fn(&Sum) -> u64); 3] = [
+const HELD: [(&str, &str, ReadHeld); 3] = [
     ("sloop_keys", "Keys that are held, those that were deleted and are not forgotten among them.", |held| held.keys),
     ("sloop_tombstones", "Keys that hold nothing but tombstones.", |held| held.buried),
     ("sloop_bytes", "Bytes of keys and their sets.", |held| held.bytes),

@@ -64,9 +64,49 @@ fn a_node_alone_shows_itself_and_owns_every_key() {
 }
 
 #[test]
+fn a_node_alone_plans_nothing_and_refuses_what_it_cannot_do() {
+    let home = Home::new();
+    let node = home.start_with(&["--cores", "1", "--name", "alder"]);
+    done(&of(&node, &["wait", "--for", "ready"]));
+    assert_eq!(done(&of(&node, &["cluster", "plan"])), "nothing is staged\n");
+    assert_eq!(done(&of(&node, &["cluster", "transfers"])), "no change is under way\n");
+    done(&of(&node, &["wait", "--for", "no-transfers"]));
+    done(&of(&node, &["wait", "--for", "converged"]));
+
+    let asks = of(&node, &["cluster", "leave", "alder"]);
+    let said = text(&asks.stderr);
+    assert_eq!(asks.status.code(), Some(2), "there is no terminal: {said}");
+    assert!(said.contains("1024 of 1024 partitions") && said.contains("say --yes"), "{said}");
+    for (arguments, why) in [
+        (&["cluster", "leave", "birch"][..], "no node is called \"birch\""),
+        (&["cluster", "weight", "birch", "2"], "no node is called \"birch\""),
+        (&["cluster", "remove", "alder", "--yes"], "cluster leave alder"),
+        (&["cluster", "commit", "--yes"], "nothing is staged"),
+    ] {
+        let output = of(&node, arguments);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(why), "{arguments:?}: {said}");
+    }
+
+    let staged = done(&of(&node, &["cluster", "weight", "alder", "2"]));
+    assert!(staged.contains("alder gets weight 2 in place of 1"), "{staged}");
+    let told: Value = serde_json::from_str(&done(&of(&node, &["cluster", "plan", "--json"]))).unwrap();
+    assert_eq!((&told["staged"][0]["change"], &told["nodes"][0]["gains"]), (&json!("weight"), &json!(0)));
+    assert_eq!(done(&of(&node, &["cluster", "clear"])), "nothing is staged\n");
+}
+
+#[test]
 fn a_node_that_is_away_or_wants_a_token_is_a_refusal_with_what_to_do() {
     let nobody = "127.0.0.1:1";
-    for arguments in [&["cluster", "status"][..], &["cluster", "ring", "k"]] {
+    for arguments in [
+        &["cluster", "status"][..],
+        &["cluster", "ring", "k"],
+        &["cluster", "plan"],
+        &["cluster", "transfers"],
+        &["cluster", "leave", "alder", "--yes"],
+        &["cluster", "commit", "--yes"],
+        &["cluster", "weight", "alder", "2"],
+    ] {
         let output = sloop(nobody, arguments);
         let said = text(&output.stderr);
         assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{said}");
@@ -119,6 +159,10 @@ fn wrong_use_is_told_what_is_right() {
         (&["cluster", "ring"], "key"),
         (&["cluster", "ring", "--hex", "6"], "not hexadecimal"),
         (&["cluster", "ring", ""], "key"),
+        (&["cluster", "leave"], "node"),
+        (&["cluster", "replace", "a", "b"], "b"),
+        (&["cluster", "weight", "a", "heavy"], "heavy"),
+        (&["cluster", "commit", "a"], "a"),
         (&["wait"], "--for"),
         (&["wait", "--for", "success"], "what can be waited for is ready"),
         (&["wait", "--for", "ready", "--timeout", "soon"], "--timeout soon"),

@@ -48,6 +48,10 @@ impl Cluster {
         for node in &self.nodes {
             let Node { name, address, http, .. } = node;
             match &*node.liveness {
+                "down" if node.state == "leaving" => advice.push(format!(
+                    "{name} is down before it has handed over all that it holds: start it again on its own data, or see \
+                     `sloop cluster remove` if that is lost (it was at {address})"
+                )),
                 "down" => {
                     let meanwhile = match &*node.state {
                         "member" if is_short => "",
@@ -192,6 +196,8 @@ mod tests {
         assert!(short[1].starts_with("n2 is down; start it again"), "nobody serves its keys: {short:?}");
         let idle = advice(&[well.clone(), node("n2", "member", "up"), node("n3", "staged", "down")]);
         assert!(idle[0].starts_with("n3 is down, and owns nothing; start it"), "{idle:?}");
+        let leaving = advice(&[well.clone(), node("n2", "leaving", "down"), node("n3", "member", "up")]);
+        assert!(leaving[0].starts_with("n2 is down before it has handed over"), "{leaving:?}");
         let suspect = advice(&[well.clone(), node("n2", "member", "suspect")]);
         assert_eq!(suspect.len(), 1, "it may be up: {suspect:?}");
         assert!(suspect[0].starts_with("n2 does not answer"), "{suspect:?}");
@@ -209,7 +215,8 @@ mod tests {
         let waits = advice(&[holder, node("n2", "staged", "up")]);
         assert!(waits.iter().any(|line| line.contains("the cluster holds data")), "{waits:?}");
 
-        let mut changing = cluster(&[node("n1", "member", "up"), node("n2", "staged", "up")]);
+        let mut changing = cluster(&["n1", "n2"].map(|name| node(name, "member", "up")));
+        changing.nodes.extend(cluster(&[node("n3", "staged", "up")]).nodes);
         changing.change = Some(Change { to: Stamp { number: 4 }, step: "hold".to_owned() });
         let changing = changing.advice();
         assert!(changing[0].contains("until the change under way has ended"), "{changing:?}");

@@ -209,7 +209,7 @@ async fn ordered(api: &Api, order: Order) -> Result<Response, Refusal> {
 
 impl<'a> PlanJson<'a> {
     fn of(plan: &'a Plan, node: &Node, view: &View, numbers: &BTreeMap<NodeId, Holding>) -> PlanJson<'a> {
-        let (mean, rate) = (partition_bytes(view, numbers), node.transfer_rate);
+        let (mean, rate) = (Mean::of(view, numbers), node.transfer_rate);
         let mut nodes: Vec<_> = plan.loads.iter().map(|load| LoadJson::of(load, mean, rate)).collect();
         nodes.sort_unstable_by_key(|load| load.name);
         PlanJson {
@@ -246,8 +246,8 @@ impl<'a> StagedJson<'a> {
 }
 
 impl LoadJson<'_> {
-    fn of(load: &PlannedLoad, mean: Option<u64>, rate: u64) -> LoadJson<'_> {
-        let estimated_bytes = mean.map(|mean| mean * u64::from(load.gains));
+    fn of(load: &PlannedLoad, mean: Mean, rate: u64) -> LoadJson<'_> {
+        let estimated_bytes = mean.bytes_of(u64::from(load.gains));
         LoadJson {
             name: &load.name,
             before: load.before,
@@ -264,10 +264,24 @@ pub(super) fn millis(bytes: u64, rate: u64) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX)
 }
 
-/// What a copy of a partition takes in the mean, by the nodes that tell what they hold.
-pub(super) fn partition_bytes(view: &View, numbers: &BTreeMap<NodeId, Holding>) -> Option<u64> {
-    let owners = view.layout.rows().iter().zip(view.layout.loads());
-    let told = owners.filter_map(|(row, load)| Some((numbers.get(&row.node)?.bytes, u64::from(load))));
-    let (bytes, partitions) = told.fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1));
-    bytes.checked_div(partitions)
+/// What copies of partitions take, by the nodes that tell what they hold.
+#[derive(Clone, Copy)]
+pub(super) struct Mean {
+    bytes: u64,
+    partitions: u64,
+}
+
+impl Mean {
+    pub(super) fn of(view: &View, numbers: &BTreeMap<NodeId, Holding>) -> Mean {
+        let owners = view.layout.rows().iter().zip(view.layout.loads());
+        let told = owners.filter_map(|(row, load)| Some((numbers.get(&row.node)?.bytes, u64::from(load))));
+        let (bytes, partitions) = told.fold((0, 0), |sum, told| (sum.0 + told.0, sum.1 + told.1));
+        Mean { bytes, partitions }
+    }
+
+    /// What so many copies take in the mean; nothing where no node tells.
+    pub(super) fn bytes_of(self, partitions: u64) -> Option<u64> {
+        let all = u128::from(self.bytes) * u128::from(partitions);
+        Some(u64::try_from(all.checked_div(u128::from(self.partitions))?).unwrap_or(u64::MAX))
+    }
 }

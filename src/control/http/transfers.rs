@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::cluster::{StampJson, liveness, step};
 use super::numbers::numbers_of_all;
-use super::orders::{millis, partition_bytes};
+use super::orders::{Mean, millis};
 use super::{Api, refusal::Refusal, reply, request};
 use crate::control::node::MembersShown;
 use crate::protocol::membership::{Mark, Row};
@@ -76,12 +76,12 @@ fn under_way<'a>(
     numbers: &BTreeMap<NodeId, Holding>,
     rate: u64,
 ) -> UnderWayJson<'a> {
-    let mean = partition_bytes(view, numbers);
+    let mean = Mean::of(view, numbers);
     let sources = u64::try_from(change.stored.copies()).unwrap_or(1).max(1);
     let member = |(row, mark): (&'a Row, Mark)| {
         let held = numbers.get(&row.node);
         // Of the owners of a partition one sends it, and the others are compared with.
-        let left = |held: &Holding| mean.map(|mean| mean * held.transfers_left.div_ceil(sources));
+        let left = |held: &Holding| mean.bytes_of(held.transfers_left.div_ceil(sources));
         let left_bytes = held.and_then(left);
         let pace = held.map_or(rate, |held| if held.transfers_rate == 0 { rate } else { held.transfers_rate });
         MemberJson {

@@ -405,8 +405,8 @@ impl Engine {
     }
 
     /// The keys of a partition that are durable, not yet in the tree, and `wanted`, in order, with their states (`None`
-    /// where the tree's is to be deleted): to be merged over a listing of the tree. All that a page needs is asked for first: what leaves the overlay while the
-    /// tree is read is in both, else in neither.
+    /// where the tree's is to be deleted): to be merged over a listing of the tree. All that a page needs is asked for
+    /// first: what leaves the overlay while the tree is read is in both, else in neither.
     pub fn newer_than_tree(&self, partition: Partition, wanted: impl Fn(&Key) -> bool) -> Vec<&KeySet> {
         let frozen = self.frozen.as_ref().map(|frozen| &*frozen.chunk);
         self.resident.dirty_of(partition, frozen, wanted)

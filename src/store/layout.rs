@@ -8,7 +8,7 @@
 //!      "closed-below"                                                    start u64
 //!      "position", core u16                                              start u64, sequence number u64
 //! 'o', partition u16, key length u16, key, operation id                  remember (wire::sets)
-//! 't', partition u16                                                     keys u64, buried u64, bytes u64, 256 x leaf u64
+//! 't', partition u16                                                     keys u64, buried u64, bytes u64, 256 x u64
 //! ```
 //! Integers in keys are big-endian, so that the tree's order is theirs; integers in values are little-endian, as
 //! everywhere else.

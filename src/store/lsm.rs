@@ -296,8 +296,8 @@ impl Lsm {
         TreeSize { keys_approximately: self.data.approximate_len() as u64, bytes_on_disk: self.data.disk_space() }
     }
 
-    /// Whether about half of the tree, in entries or in bytes, is what was deleted or replaced: a deletion stands beside
-    /// what it deletes until both are compacted away, for which they must meet.
+    /// Whether about half of the tree, in entries or in bytes, is what was deleted or replaced: a deletion stands
+    /// beside what it deletes until both are compacted away, for which they must meet.
     ///
     /// # Errors
     /// [`LsmError`].

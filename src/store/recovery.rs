@@ -44,9 +44,9 @@ pub enum RecoveryError {
 }
 
 /// Merges what was replayed, by key, over what the tree holds (`base`, which is asked only for keys whose first record
-/// does not tell their whole set), into the chunk that closes all logs below `start`. The hash trees of their partitions
-/// (`tree`) are moved on by what each record says that it did to them, and go with it. `seed` is drawn as for
-/// [`Resident::new`].
+/// does not tell their whole set), into the chunk that closes all logs below `start`. The hash trees of their
+/// partitions (`tree`) are moved on by what each record says that it did to them, and go with it. `seed` is drawn as
+/// for [`Resident::new`].
 ///
 /// # Errors
 /// [`RecoveryError`].

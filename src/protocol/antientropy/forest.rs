@@ -1,5 +1,5 @@
-//! The trees of a node's partitions: of each partition the XOR of the digests of its keys, leaf by leaf, and how much it
-//! holds.
+//! The trees of a node's partitions: of each partition the XOR of the digests of its keys, leaf by leaf, and how much
+//! it holds.
 //!
 //! ```text
 //!   root ── 16 branches ── 16 leaves each         a key's leaf: the 8 bits of its hash below those of its partition

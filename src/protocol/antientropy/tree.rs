@@ -98,8 +98,8 @@ impl Tree {
         Tree { range, leaves: vec![Digest::default(); range.leaves] }
     }
 
-    /// The tree of what a forest holds, where the range's leaves are made of whole ones of the forest's: the whole ring,
-    /// in no more leaves than all partitions have.
+    /// The tree of what a forest holds, where the range's leaves are made of whole ones of the forest's: the whole
+    /// ring, in no more leaves than all partitions have.
     pub fn of_forest(range: Range, ring: Ring, forest: &Forest) -> Option<Tree> {
         let finest = usize::from(ring.partitions()) * super::LEAVES;
         if (range.start, range.end) != (i64::MIN, i64::MAX) || range.leaves > finest {

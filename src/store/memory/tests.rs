@@ -5,7 +5,7 @@
 //! - every append that was reported durable is there, and of each log exactly a prefix of what was appended: one that
 //!   explains the sets and the hints together;
 //! - nothing is there that was never appended;
-//! - the hash trees are those of the sets that are there, in the store and, at each step, in every core;
+//! - the hash trees are those of the sets that are there, in the store and, again and again, in every core;
 //! - damage is never reported when nothing was flipped;
 //! - after a bit has turned, what was stated as durable is there, or damage is reported.
 

@@ -205,7 +205,9 @@ impl World {
             8 => self.tend_chunks(at),
             _ => self.read(),
         }
-        self.judge_forest(CoreId(u16::try_from(at).unwrap()));
+        if self.rng.percent(20) {
+            self.judge_forest(CoreId(u16::try_from(at).unwrap()));
+        }
     }
 
     fn key(&mut self) -> Key {

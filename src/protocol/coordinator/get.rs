@@ -138,7 +138,8 @@ impl Shard {
         let is_read_here = is_local || self.coordinates(reading.partition);
         reading.quorum = self.count_of(&reading);
         let mut more = usize::from(reading.quorum.needed()) - usize::from(is_read_here);
-        if !is_local && !(is_read_here && self.copies.n == 1) {
+        let is_all_here = is_read_here && (is_local || self.copies.n == 1);
+        if !is_all_here {
             self.reads += 1;
             reading.left = self.other_owners(now, reading.partition);
             // Who is known to be down or to have lost what it held is not waited for: where too few are left, that is

@@ -205,3 +205,93 @@ fn is_owner(tallies: &[Tally], node: NodeId) -> bool {
 fn owners(layout: &crate::protocol::ring::Layout, partition: Partition) -> Nodes {
     layout.owners(partition).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol::ring::{Change, Cores, Layout, LayoutRow, Step, Wanted};
+
+    const ONE: Partition = Partition(0);
+
+    fn layout(number: u64, nodes: &[u64]) -> Arc<Layout> {
+        let row = |node: &u64| LayoutRow { node: NodeId(*node), incarnation: 1, zone: "".into(), weight: 1 };
+        let owners = (0..3).collect();
+        Arc::new(Layout::of(number, Wanted { n: 3, r: 2, w: 2 }, nodes.iter().map(row).collect(), owners))
+    }
+
+    fn view(stored: &[u64], pending: Option<&[u64]>) -> View {
+        let stored = layout(1, stored);
+        let change = |pending| Arc::new(Change { stored: Arc::clone(&stored), pending, step: Step::Write });
+        let change = pending.map(|nodes| change(layout(2, nodes)));
+        let alone = View::alone("", Cores { count: 1, salt: 0 }, 1);
+        View { me: NodeId(1), epoch: 1, layout: Arc::clone(&stored), change, ..alone }
+    }
+
+    fn done(legs: &mut Legs, owner: u64, by: u64) {
+        legs.leg(NodeId(owner)).unwrap().state = LegState::Done(NodeId(by));
+    }
+
+    #[test]
+    fn two_of_the_union_are_not_two_of_each() {
+        let mut legs = Legs::new(&view(&[1, 2, 3], Some(&[3, 4, 5])), ONE, 0);
+        assert_eq!(legs.lacking().as_slice(), [2, 3, 4, 5].map(NodeId));
+        legs.own_settled = true;
+        done(&mut legs, 2, 2);
+        assert_eq!(legs.verdict(), Verdict::Wait);
+        assert_eq!(legs.not_met(), Failure::QuorumNotMet { needed: 2, got: 0 });
+        done(&mut legs, 3, 3);
+        assert_eq!(legs.verdict(), Verdict::Wait);
+        done(&mut legs, 5, 5);
+        assert_eq!((legs.verdict(), legs.level().owners), (Verdict::Enough, 2));
+    }
+
+    #[test]
+    fn copies_count_anew_under_another_layout_and_none_is_lost() {
+        let mut legs = Legs::new(&view(&[1, 2, 3], None), ONE, 0);
+        legs.own_settled = true;
+        // The fallback 4 has it for 2, and owns it in the next layout.
+        done(&mut legs, 2, 4);
+        let level = legs.level();
+        assert_eq!((legs.verdict(), level.owners, level.fallbacks), (Verdict::Enough, 1, 1));
+
+        legs.rebase(&view(&[1, 2, 3], Some(&[3, 4, 5])), ONE, 0);
+        assert_eq!(legs.lacking().as_slice(), [3, 5].map(NodeId));
+        assert_eq!((legs.verdict(), legs.not_met()), (Verdict::Wait, Failure::QuorumNotMet { needed: 2, got: 1 }));
+        done(&mut legs, 3, 3);
+        assert_eq!(legs.verdict(), Verdict::Enough);
+
+        // Its own copy stood for itself; who owns nothing any more is neither asked nor waited for.
+        legs.rebase(&view(&[3, 4, 5], None), ONE, 0);
+        assert_eq!((legs.lacking().as_slice(), legs.level().owners), ([NodeId(5)].as_slice(), 2));
+        done(&mut legs, 5, 5);
+        assert!(legs.is_complete());
+    }
+
+    #[test]
+    fn a_node_counts_once_for_whomever_it_stands_in() {
+        let mut legs = Legs::new(&view(&[2, 3, 4], Some(&[4, 5, 6])), ONE, 0);
+        // This node owns nothing: its copy stands for one owner of each layout.
+        assert_eq!(legs.stand_in().as_slice(), [2, 4].map(NodeId));
+        legs.own_settled = true;
+        assert_eq!(legs.not_met(), Failure::QuorumNotMet { needed: 2, got: 1 });
+        done(&mut legs, 3, 7);
+        done(&mut legs, 5, 7);
+        let level = legs.level();
+        assert_eq!((legs.verdict(), level.owners, level.fallbacks), (Verdict::Enough, 0, 2));
+        done(&mut legs, 3, 1);
+        assert_eq!(legs.verdict(), Verdict::Wait, "this node stands in for two, and is one");
+    }
+
+    #[test]
+    fn one_layout_without_enough_owners_ends_it() {
+        let mut legs = Legs::new(&view(&[1, 2, 3], Some(&[3, 4, 5])), ONE, 0);
+        legs.own_settled = true;
+        done(&mut legs, 2, 2);
+        legs.leg(NodeId(4)).unwrap().state = LegState::Owed;
+        assert_eq!(legs.verdict(), Verdict::Wait);
+        legs.leg(NodeId(5)).unwrap().state = LegState::Owed;
+        assert_eq!(legs.verdict(), Verdict::Impossible);
+    }
+}

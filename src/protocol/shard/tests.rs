@@ -371,6 +371,22 @@ fn every_request_ends_by_its_deadline_with_numbers() {
 }
 
 #[test]
+fn no_actor_mints_in_a_partition_of_which_its_core_has_dropped_sets() {
+    let mut world = World::new();
+    let first = world.written(put("a", "1")).dot;
+    let partition = world.shard.ring.partition(&key("a"));
+    world.shard.dropped.insert(partition);
+    assert_eq!(world.shard.actor(), (ActorId(u64::MAX), 0), "a clean stop leaves a fresh one behind");
+
+    let second = world.written(put("a", "2")).dot;
+    assert_eq!((second.actor, second.counter), (ActorId(u64::MAX), 1));
+    assert_ne!(first.actor, second.actor);
+    assert_eq!(world.shard.actor(), (ActorId(u64::MAX), 1), "what is forgotten is another actor's");
+    assert_eq!(world.written(put("a", "3")).dot.counter, 2);
+    assert_eq!(world.values("a"), ["3"]);
+}
+
+#[test]
 fn too_many_siblings_are_refused_with_the_numbers() {
     let mut world = World::new();
     for n in 0..SIBLINGS_MAX {

@@ -5,3 +5,4 @@ mod shards;
 mod storms;
 mod stories;
 mod trees;
+mod changes;

@@ -123,3 +123,31 @@ fn nothing_is_read_by_the_new_owners_before_they_have_heard_every_old_one() {
          copy k at c -> nothing",
     );
 }
+
+#[test]
+fn new_owners_fetch_from_every_old_one_though_one_of_them_missed_a_write() {
+    tell(
+        "cluster 5 members=3
+         put k 1 at b -> ok
+         wait 100ms
+         crash a
+         notice a down
+         put k 2 at b -> ok
+         wait 100ms
+         crash b
+         lose b
+         crash c
+         lose c
+         restart a
+         restart b
+         restart c
+         notice a up
+         copy k at a -> 1
+         change a d e -> begun
+         wait 500ms
+         step at d -> none
+         copy k at d -> 2
+         copy k at e -> 2
+         get k at d -> 2",
+    );
+}

@@ -16,6 +16,7 @@ pub mod members;
 pub mod call;
 pub mod answer;
 pub mod peer;
+mod trees;
 pub mod ring;
 pub mod glance;
 pub mod failure;

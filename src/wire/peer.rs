@@ -11,7 +11,7 @@
 //! 0x26  tree     partition u16, flags u8 (1 branch), [branch u8]
 //! 0x27  pull     partition u16, leaves 4 x u64, flags u8 (1 after, 2 through, 4 takes), [key], [key], count u32,
 //!                as often: digest u64
-//! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 retire, 3 forget, 4 fence), body of the step:
+//! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 fence, 3 retire, 4 forget), body of the step:
 //!                agree: count u32, as often: key, digest u64; retire and forget: bits
 //!
 //! kind  told     body
@@ -45,16 +45,17 @@ use super::sets::{
     get_operation, get_remembered, get_set, get_update, put_operation, put_remembered, put_set, put_update,
     remembered_bytes, set_bytes, update_bytes,
 };
-use crate::protocol::antientropy::{BRANCHES, LeafSet};
+use super::trees::{
+    bits_bytes, get_bits, get_branch, get_collect, get_compare, get_digests, get_page, get_partition, get_pull,
+    put_bits, put_collect, put_digests, put_partitions, put_pull, put_some_key, span,
+};
 use crate::protocol::causality::Siblings;
-use crate::protocol::config::{PAGE_SETS_MAX, PARTITIONS_MAX, SIBLINGS_DECODED_MAX};
+use crate::protocol::config::SIBLINGS_DECODED_MAX;
 use crate::protocol::io::Standing;
 use crate::protocol::message::{Failure, Request};
-use crate::protocol::peer::{
-    Ask, Collect, CollectStep, Compare, Known, Merge, Page, Pull, Pulled, Recalled, Refused, Store, Told,
-};
+use crate::protocol::peer::{Ask, CollectStep, Known, Merge, Pulled, Recalled, Refused, Store, Told};
 use crate::protocol::replica::Remembered;
-use crate::protocol::ring::{LayoutStamp, Partition};
+use crate::protocol::ring::LayoutStamp;
 use crate::protocol::types::{Key, NodeId};
 
 const STORE: u8 = 0x20;
@@ -80,10 +81,7 @@ const COLLECTED: u8 = 0xa9;
 
 const STANDS_FOR: u8 = 1;
 const REMEMBER: u8 = 2;
-const SOME: u8 = 1;
-const AFTER: u8 = 1;
-const THROUGH: u8 = 2;
-const TAKES: u8 = 4;
+pub(super) const SOME: u8 = 1;
 
 /// Least bytes of what is remembered of an operation: an id of one byte, its digest, a dot, a time, and clocks of none.
 const REMEMBERED_BYTES_MIN: usize = 2 + 1 + 8 + 16 + 8 + 4 + 4 + 4;
@@ -456,7 +454,7 @@ fn get_some_set(from: &mut Reader) -> Result<Option<Arc<Siblings>>> {
     Ok(get_some(from)?.then(|| get_set(from)).transpose()?.map(Arc::new))
 }
 
-fn get_some(from: &mut Reader) -> Result<bool> {
+pub(super) fn get_some(from: &mut Reader) -> Result<bool> {
     match from.u8("flags between nodes")? {
         0 => Ok(false),
         SOME => Ok(true),
@@ -503,165 +501,9 @@ fn get_refused(from: &mut Reader) -> Result<Refused> {
     })
 }
 
-fn get_remembers(from: &mut Reader) -> Result<Vec<Remembered>> {
+pub(super) fn get_remembers(from: &mut Reader) -> Result<Vec<Remembered>> {
     let count = from.count("remembers", SIBLINGS_DECODED_MAX, REMEMBERED_BYTES_MIN)?;
     (0..count).map(|_| get_remembered(from)).collect()
-}
-
-fn get_partition(from: &mut Reader) -> Result<Partition> {
-    let partition = from.u16("partition")?;
-    if partition < PARTITIONS_MAX {
-        Ok(Partition(partition))
-    } else {
-        Err(WireError::Unknown { what: "partition", tag: partition.into() })
-    }
-}
-
-fn get_branch(from: &mut Reader) -> Result<u8> {
-    match from.u8("branch")? {
-        branch if usize::from(branch) < BRANCHES => Ok(branch),
-        branch => Err(WireError::Unknown { what: "branch", tag: branch.into() }),
-    }
-}
-
-fn get_compare(from: &mut Reader) -> Result<Compare> {
-    let (first, bits) = (get_partition(from)?, get_bits(from)?);
-    let is_minimal = bits.first() == Some(&true) && bits.last() == Some(&true);
-    if !is_minimal || usize::from(PARTITIONS_MAX - first.0) < bits.len() {
-        return Err(WireError::Unknown { what: "partitions from", tag: first.0.into() });
-    }
-    let partitions = (first.0..).zip(bits).filter(|(_, is_set)| *is_set).map(|(at, _)| Partition(at)).collect();
-    Ok(Compare { partitions, digest: from.u64("digest")? })
-}
-
-/// Partitions from the first to the last of some that ascend.
-fn span(partitions: &[Partition]) -> usize {
-    partitions.first().zip(partitions.last()).map_or(0, |(first, last)| usize::from(last.0 - first.0) + 1)
-}
-
-fn put_partitions(out: &mut BytesMut, partitions: &[Partition]) {
-    let first = partitions.first().map_or(0, |first| first.0);
-    let mut bits = vec![false; span(partitions)];
-    partitions.iter().for_each(|partition| bits[usize::from(partition.0 - first)] = true);
-    out.put_u16_le(first);
-    put_bits(out, &bits);
-}
-
-fn put_pull(out: &mut BytesMut, pull: &Pull) {
-    out.put_u16_le(pull.partition.0);
-    pull.leaves.0.iter().for_each(|bits| out.put_u64_le(*bits));
-    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
-    let bounds = flag(pull.after.is_some(), AFTER) | flag(pull.through.is_some(), THROUGH);
-    out.put_u8(bounds | flag(pull.takes, TAKES));
-    [&pull.after, &pull.through].into_iter().flatten().for_each(|key| put_bytes16(out, key.as_bytes()));
-    put_digests(out, &pull.known);
-}
-
-fn get_pull(from: &mut Reader) -> Result<Pull> {
-    let partition = get_partition(from)?;
-    let mut leaves = LeafSet::default();
-    for bits in &mut leaves.0 {
-        *bits = from.u64("leaves")?;
-    }
-    let flags = from.u8("flags of a pull")?;
-    if flags & !(AFTER | THROUGH | TAKES) != 0 {
-        return Err(WireError::Unknown { what: "flags of a pull", tag: flags.into() });
-    }
-    let mut bound = |flag| (flags & flag != 0).then(|| get_key(from)).transpose();
-    let (after, through) = (bound(AFTER)?, bound(THROUGH)?);
-    let takes = flags & TAKES != 0;
-    Ok(Pull { partition, leaves, after, through, known: get_digests(from)?.into(), takes })
-}
-
-fn get_page(from: &mut Reader) -> Result<Page> {
-    let (next, met) = (get_some_key(from)?, get_bits(from)?);
-    let count = from.count("sets", PAGE_SETS_MAX, 2 + 1 + 4 + 4)?;
-    let pulled = |from: &mut Reader| {
-        Ok(Pulled { key: get_key(from)?, set: Arc::new(get_set(from)?), remember: get_remembers(from)? })
-    };
-    let sets = (0..count).map(|_| pulled(from)).collect::<Result<_>>()?;
-    Ok(Page { sets, met, next })
-}
-
-fn put_collect(out: &mut BytesMut, collect: &Collect) {
-    out.put_u16_le(collect.partition.0);
-    out.put_u32_le(collect.round);
-    match &collect.step {
-        CollectStep::Agree(keys) => {
-            out.put_u8(0);
-            put_count(out, keys.len());
-            for (key, digest) in keys {
-                put_bytes16(out, key.as_bytes());
-                out.put_u64_le(*digest);
-            }
-        }
-        CollectStep::Drain => out.put_u8(1),
-        CollectStep::Fence => out.put_u8(4),
-        CollectStep::Retire(bits) => {
-            out.put_u8(2);
-            put_bits(out, bits);
-        }
-        CollectStep::Forget(bits) => {
-            out.put_u8(3);
-            put_bits(out, bits);
-        }
-    }
-}
-
-fn get_collect(from: &mut Reader) -> Result<Collect> {
-    let (partition, round) = (get_partition(from)?, from.u32("round")?);
-    let step = match from.u8("step of a round")? {
-        0 => {
-            let count = from.count("keys", PAGE_SETS_MAX, 2 + 1 + 8)?;
-            let agreed = (0..count).map(|_| Ok((get_key(from)?, from.u64("digest")?)));
-            CollectStep::Agree(agreed.collect::<Result<_>>()?)
-        }
-        1 => CollectStep::Drain,
-        2 => CollectStep::Retire(get_bits(from)?),
-        3 => CollectStep::Forget(get_bits(from)?),
-        4 => CollectStep::Fence,
-        tag => return Err(WireError::Unknown { what: "step of a round", tag: tag.into() }),
-    };
-    Ok(Collect { partition, round, step })
-}
-
-fn put_some_key(out: &mut BytesMut, key: Option<&Key>) {
-    out.put_u8(if key.is_some() { SOME } else { 0 });
-    key.iter().for_each(|key| put_bytes16(out, key.as_bytes()));
-}
-
-fn get_some_key(from: &mut Reader) -> Result<Option<Key>> {
-    get_some(from)?.then(|| get_key(from)).transpose()
-}
-
-fn put_digests(out: &mut BytesMut, digests: &[u64]) {
-    put_count(out, digests.len());
-    digests.iter().for_each(|digest| out.put_u64_le(*digest));
-}
-
-fn get_digests(from: &mut Reader) -> Result<Vec<u64>> {
-    let count = from.count("digests", PAGE_SETS_MAX, 8)?;
-    (0..count).map(|_| from.u64("digest")).collect()
-}
-
-fn bits_bytes(bits: &[bool]) -> usize {
-    4 + bits.len().div_ceil(8)
-}
-
-fn put_bits(out: &mut BytesMut, bits: &[bool]) {
-    put_count(out, bits.len());
-    for eight in bits.chunks(8) {
-        out.put_u8(eight.iter().rev().fold(0, |byte, bit| byte << 1 | u8::from(*bit)));
-    }
-}
-
-fn get_bits(from: &mut Reader) -> Result<Vec<bool>> {
-    let count = usize::try_from(from.u32("bits")?).expect("32 bits fit");
-    if PAGE_SETS_MAX < count || 8 * from.left() < count {
-        return Err(WireError::TooLong { what: "bits", found: count, max: PAGE_SETS_MAX.min(8 * from.left()) });
-    }
-    let bytes = (0..count.div_ceil(8)).map(|_| from.u8("bits")).collect::<Result<Vec<u8>>>()?;
-    Ok((0..count).map(|at| bytes[at / 8] >> (at % 8) & 1 == 1).collect())
 }
 
 fn get_stamp(from: &mut Reader) -> Result<LayoutStamp> {

@@ -16,7 +16,7 @@ fn a_change_brings_new_owners_what_the_old_ones_hold() {
          get k at a -> 1
          put k 2 at a -> ok
          wait 100ms
-         copy k at a -> 1
+         copy k at a -> nothing
          copy k at b -> 2
          copy k at d -> 2",
     );

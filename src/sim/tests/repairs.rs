@@ -76,3 +76,78 @@ fn a_fallback_keeps_a_key_until_every_owner_has_it_and_no_longer() {
          get k at spare2 -> 2",
     );
 }
+
+#[test]
+fn new_owners_fetch_what_they_gain_and_former_ones_empty() {
+    tell(
+        "cluster 6 members=3
+         put k 1 at a -> ok
+         put l 1 at b -> ok
+         delete l at c -> ok
+         wait 100ms
+         change d e f -> begun
+         wait 2s
+         step at d -> none
+         copy k at d -> 1
+         copy k at e -> 1
+         copy l at f -> !
+         get k at f q=3 -> 1
+         wait 20s
+         copy k at a -> nothing
+         copy k at b -> nothing
+         copy l at c -> nothing",
+    );
+}
+
+#[test]
+fn nothing_is_read_by_the_new_owners_before_they_have_heard_every_old_one() {
+    tell(
+        "cluster 4 members=3
+         put k 1 at a -> ok
+         wait 100ms
+         crash b
+         notice b down
+         put k 2 at a -> ok
+         crash c
+         restart b
+         notice b up
+         change a b d -> begun
+         wait 5s
+         step at d -> write
+         get k at a -> 2
+         restart c
+         wait 5s
+         step at d -> none
+         get k at d q=3 -> 2
+         wait 20s
+         copy k at c -> nothing",
+    );
+}
+
+#[test]
+fn new_owners_fetch_from_every_old_one_though_one_of_them_missed_a_write() {
+    tell(
+        "cluster 5 members=3
+         put k 1 at b -> ok
+         wait 100ms
+         crash a
+         notice a down
+         put k 2 at b -> ok
+         wait 100ms
+         crash b
+         lose b
+         crash c
+         lose c
+         restart a
+         restart b
+         restart c
+         notice a up
+         copy k at a -> 1
+         change a d e -> begun
+         wait 500ms
+         step at d -> none
+         copy k at d -> 2
+         copy k at e -> 2
+         get k at d -> 2",
+    );
+}

@@ -25,8 +25,8 @@ const STALE_MAX: Duration = Duration::from_millis(250);
 #[argh(subcommand, name = "wait")]
 pub struct Wait {
     /// what to wait for: ready (the node serves, has its place in the layout, and sees all members up); converged (no
-    /// change is under way, and all nodes that answer have delivered what they keep for others and have found, since the
-    /// wait began, that they hold the same as the other owners); no-transfers (no change is under way)
+    /// change is under way, and all nodes that answer have delivered what they keep for others and have found, since
+    /// the wait began, that they hold the same as the other owners); no-transfers (no change is under way)
     #[argh(option, long = "for")]
     goal: String,
     /// time to wait (30s)

@@ -6,7 +6,8 @@ use super::{Cluster, Layout, Node, age, bytes, raw, table};
 use crate::cli::http::Site;
 use crate::cli::{Failed, Said};
 
-/// Show the nodes of the cluster: whether they are up, their share of the ring, how much they hold, how well they agree.
+/// Show the nodes of the cluster: whether they are up, their share of the ring, how much they hold, how well they
+/// agree.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "status")]
 pub(super) struct Status {
@@ -49,8 +50,8 @@ impl Cluster {
             let Node { name, address, http, .. } = node;
             match &*node.liveness {
                 "down" if node.state == "leaving" => advice.push(format!(
-                    "{name} is down before it has handed over all that it holds: start it again on its own data, or see \
-                     `sloop cluster remove` if that is lost (it was at {address})"
+                    "{name} is down before it has handed over all that it holds: start it again on its own data, or \
+                     see `sloop cluster remove` if that is lost (it was at {address})"
                 )),
                 "down" => {
                     let meanwhile = match &*node.state {
@@ -59,8 +60,8 @@ impl Cluster {
                         _ => ", and owns nothing",
                     };
                     advice.push(format!(
-                        "{name} is down{meanwhile}; start it again on its own data (it was at {address}), or see `sloop \
-                         cluster replace` if that is lost"
+                        "{name} is down{meanwhile}; start it again on its own data (it was at {address}), or see \
+                         `sloop cluster replace` if that is lost"
                     ));
                 }
                 "suspect" => advice.push(format!("{name} does not answer: it is up again or down within seconds")),

@@ -68,6 +68,35 @@ pub struct PartitionTree {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Forest {
     trees: Vec<Option<Arc<PartitionTree>>>,
+    /// Of all of them.
+    total: Sum,
+}
+
+impl Sum {
+    fn shift(&mut self, shift: Shift) {
+        self.root ^= shift.digest;
+        self.keys = self.keys.wrapping_add_signed(shift.keys.into());
+        self.buried = self.buried.wrapping_add_signed(shift.buried.into());
+        self.bytes = self.bytes.wrapping_add_signed(shift.bytes);
+    }
+
+    fn plus(self, other: Sum) -> Sum {
+        Sum {
+            root: self.root ^ other.root,
+            keys: self.keys.wrapping_add(other.keys),
+            buried: self.buried.wrapping_add(other.buried),
+            bytes: self.bytes.wrapping_add(other.bytes),
+        }
+    }
+
+    fn less(self, other: Sum) -> Sum {
+        Sum {
+            root: self.root ^ other.root,
+            keys: self.keys.wrapping_sub(other.keys),
+            buried: self.buried.wrapping_sub(other.buried),
+            bytes: self.bytes.wrapping_sub(other.bytes),
+        }
+    }
 }
 
 impl Leaf {
@@ -178,10 +207,7 @@ impl PartitionTree {
     /// Takes in what a write does to a leaf.
     pub fn apply(&mut self, leaf: Leaf, shift: Shift) {
         self.leaves[usize::from(leaf.0)] ^= shift.digest;
-        self.sum.root ^= shift.digest;
-        self.sum.keys = self.sum.keys.wrapping_add_signed(shift.keys.into());
-        self.sum.buried = self.sum.buried.wrapping_add_signed(shift.buried.into());
-        self.sum.bytes = self.sum.bytes.wrapping_add_signed(shift.bytes);
+        self.sum.shift(shift);
     }
 
     /// Root, and how much the partition holds.
@@ -228,12 +254,7 @@ impl Forest {
 
     /// How much all partitions hold together; the root is the XOR of theirs.
     pub fn total(&self) -> Sum {
-        self.trees().map(|(_, tree)| tree.sum()).fold(Sum::default(), |total, sum| Sum {
-            root: total.root ^ sum.root,
-            keys: total.keys + sum.keys,
-            buried: total.buried + sum.buried,
-            bytes: total.bytes + sum.bytes,
-        })
+        self.total
     }
 
     /// Takes in what a write does to its key.
@@ -245,10 +266,12 @@ impl Forest {
     /// Takes in what a write does.
     pub fn apply(&mut self, partition: Partition, leaf: Leaf, shift: Shift) {
         Arc::make_mut(self.place(partition).get_or_insert_default()).apply(leaf, shift);
+        self.total.shift(shift);
     }
 
     /// Puts a tree in its place.
     pub fn put(&mut self, partition: Partition, tree: Arc<PartitionTree>) {
+        self.total = self.total.less(self.sum(partition)).plus(tree.sum());
         *self.place(partition) = Some(tree);
     }
 
@@ -315,6 +338,8 @@ mod tests {
         let forest = grown(&mut steps.iter());
         let total = |what: fn(Sum) -> u64| (0..16).map(|n| what(forest.sum(Partition(n)))).sum::<u64>();
         assert_eq!((total(|sum| sum.keys), total(|sum| sum.buried)), (49, 49));
+        assert_eq!((forest.total().keys, forest.total().bytes), (49, total(|sum| sum.bytes)));
+        assert_eq!(forest.part(|_| true).total(), forest.total());
         assert_eq!(forest, grown(&mut steps.iter().rev()));
         for partition in (0..16).map(Partition) {
             let Some(tree) = forest.tree(partition) else { continue };

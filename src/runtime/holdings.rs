@@ -49,6 +49,11 @@ pub struct Holding {
 const NUMBERS: usize = 13;
 
 impl Holding {
+    /// Whether there is neither a set, nor anything that is owed to others.
+    pub fn is_empty(self) -> bool {
+        self.keys == 0 && self.hints == 0
+    }
+
     /// What one core shows: what its trees sum up to, and what its shard counts.
     pub fn of(now: Instant, held: Sum, stats: &Stats) -> Holding {
         let age = |since: Instant| now.since(since);
@@ -231,6 +236,14 @@ mod tests {
         assert_eq!(holdings.sum().agreed_age, None, "one core has not agreed yet");
         show(1, Holding { agreed_age: age(5), differing_age: age(9), ..Holding::default() });
         assert_eq!((holdings.sum().agreed_age, holdings.sum().differing_age), (age(5), age(9)));
+    }
+
+    #[test]
+    fn a_node_without_sets_and_hints_is_empty_whatever_it_has_seen_and_fetched() {
+        let seen =
+            Holding { transfers: 4, transfers_bytes: 5, agreed_age: age(1), disk_bytes: 6, ..Holding::default() };
+        assert!(seen.is_empty());
+        assert!(!Holding { hints: 1, ..seen }.is_empty() && !Holding { keys: 1, buried: 1, ..seen }.is_empty());
     }
 
     #[test]

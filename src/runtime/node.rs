@@ -229,7 +229,7 @@ impl Node {
     pub fn emptiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
         // What leaves the memory goes into the tree first.
-        move || holdings.sum() == Holding::default() && lsm.snapshot().next().is_none()
+        move || holdings.sum().is_empty() && lsm.snapshot().next().is_none()
     }
 
     /// The tree, for snapshots.

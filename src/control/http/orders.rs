@@ -212,10 +212,12 @@ impl<'a> PlanJson<'a> {
         let (mean, rate) = (Mean::of(view, numbers), node.transfer_rate);
         let mut nodes: Vec<_> = plan.loads.iter().map(|load| LoadJson::of(load, mean, rate)).collect();
         nodes.sort_unstable_by_key(|load| load.name);
+        let mut staged: Vec<_> = plan.staged.iter().map(StagedJson::of).collect();
+        staged.sort_by_key(|staged| staged.node);
         PlanJson {
             stored: StampJson::of(plan.stored),
             pending: plan.pending.map(StampJson::of),
-            staged: plan.staged.iter().map(StagedJson::of).collect(),
+            staged,
             copies: plan.copies,
             rate,
             estimated_bytes: nodes.iter().map(|load| load.estimated_bytes).sum(),

@@ -148,9 +148,10 @@ pub enum OrderRefused {
     },
     /// Members do not answer: the change could not end.
     #[error(
-        "{} do not answer, and a change waits for every member: start them, or stage `sloop cluster remove` or \
-         `replace` for those that do not come back",
-        .names.join(", ")
+        "{} {} not answer, and a change waits for every member: start what does not, or stage `sloop cluster remove` \
+         or `replace` for what does not come back",
+        .names.join(", "),
+        if .names.len() == 1 { "does" } else { "do" }
     )]
     Silent {
         /// Their names.

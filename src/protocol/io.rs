@@ -349,6 +349,16 @@ pub struct Hint {
     pub counted: bool,
 }
 
+impl Change {
+    /// What it does to the tree of the key's partition, if it does anything to its set.
+    pub fn shift(&self) -> Option<Shift> {
+        match self {
+            Change::Version(Arrived { shift, .. }) | Change::Set { shift, .. } | Change::Drop { shift } => Some(*shift),
+            Change::Hint(_) | Change::Delivered { .. } => None,
+        }
+    }
+}
+
 impl Append {
     /// What readers see of the key once this is durable, if it changes that.
     pub fn state(&self) -> Option<&Arc<Siblings>> {

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::Stats;
-use crate::protocol::antientropy::{Forest, PartitionLeaf, Shift, digest, is_buried};
+use crate::protocol::antientropy::{Forest, PartitionLeaf, digest, is_buried};
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::config::{self, ASK_PATIENCE, DEADLINE_DEFAULT};
 use crate::protocol::io::{
-    Append, Arrived, Change, Effect, Effects, Held, Hint, Input, Name, Scan, ScanPage, ScanWant, Standing, Survey,
-    Surveyed,
+    Append, Change, Effect, Effects, Held, Hint, Input, Name, Scan, ScanPage, ScanWant, Standing, Survey, Surveyed,
 };
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
@@ -620,10 +619,6 @@ impl World {
 }
 
 impl Disk {
-    fn shift(&mut self, key: &Key, shift: Shift) {
-        self.forest.apply(RING.partition(key), PartitionLeaf::of(RING, key), shift);
-    }
-
     fn survey(&self, of: &Survey) -> Surveyed {
         let tree = |partition| self.forest.tree(partition).cloned().unwrap_or_default();
         match of {
@@ -676,11 +671,8 @@ impl Disk {
 
     fn keep(&mut self, append: Append) {
         let Append { key, change, .. } = append;
-        match &change {
-            Change::Version(Arrived { shift, .. }) | Change::Set { shift, .. } | Change::Drop { shift } => {
-                self.shift(&key, *shift);
-            }
-            Change::Hint(_) | Change::Delivered { .. } => {}
+        if let Some(shift) = change.shift() {
+            self.forest.grow(RING, &key, shift);
         }
         match change {
             Change::Version(arrived) => {

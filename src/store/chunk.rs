@@ -33,7 +33,7 @@ pub struct Chunk {
     sets: Vec<Vec<KeySet>>,
     keys: usize,
     /// Of the partitions whose sets it changes, as they are with all of them.
-    trees: BTreeMap<Partition, Arc<PartitionTree>>,
+    trees: BTreeMap<Partition, Box<PartitionTree>>,
     /// By the tree's key; `None` forgets.
     operations: BTreeMap<Vec<u8>, Option<Remembered>>,
     /// By the tree's key, whether it counted; `None` deletes.
@@ -66,8 +66,8 @@ impl Chunk {
     }
 
     /// Puts the tree of a partition, as it is with all that the chunk holds of it.
-    pub fn put_tree(&mut self, partition: Partition, tree: Arc<PartitionTree>) {
-        self.trees.insert(partition, tree);
+    pub fn put_tree(&mut self, partition: Partition, tree: &PartitionTree) {
+        self.trees.insert(partition, Box::new(tree.clone()));
     }
 
     /// The partitions of which it holds keys.

@@ -22,7 +22,7 @@ use super::chunk::{Chunk, KeySet, Set};
 use super::resident::Resident;
 use super::wal::log::LogConfig;
 use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
-use crate::protocol::antientropy::{BRANCHES, Forest, PartitionTree, Shift, Sum};
+use crate::protocol::antientropy::{BRANCHES, Forest, PartitionTree, Sum};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Arrived, Change, Held, Survey, Surveyed};
 use crate::protocol::replica::Remembered;
@@ -312,6 +312,7 @@ impl Engine {
         self.log_bytes += write.bytes.len() as u64;
         self.writes += 1;
         let (appends, through) = self.log.on_written(write);
+        self.grow(&appends);
         appends.into_iter().for_each(|append| self.show(append));
         through
     }
@@ -459,22 +460,30 @@ impl Engine {
         self.resident.overlay()
     }
 
+    /// Takes what records do into the trees, all of them in a row: each waits for memory, and these waits overlap.
+    fn grow(&mut self, appends: &[Append]) {
+        for append in appends {
+            if let Some(shift) = append.change.shift() {
+                self.forest.grow(self.config.ring, &append.key, shift);
+            }
+        }
+    }
+
     /// Takes in a record that has become durable.
     fn show(&mut self, Append { key, change, .. }: Append) {
         match change {
-            Change::Version(Arrived { state, remember, shift, .. }) => {
-                self.show_state(key, Some(state), shift, remember.map(|remembered| *remembered));
+            Change::Version(Arrived { state, remember, .. }) => {
+                self.show_state(key, Some(state), remember.map(|remembered| *remembered));
             }
-            Change::Set { state, remember, shift, .. } => self.show_state(key, Some(state), shift, remember),
-            Change::Drop { shift } => self.show_state(key, None, shift, None),
+            Change::Set { state, remember, .. } => self.show_state(key, Some(state), remember),
+            Change::Drop { .. } => self.show_state(key, None, None),
             Change::Hint(hint) => self.resident.hint(&key, hint),
             Change::Delivered { target } => self.resident.deliver(&key, target),
         }
     }
 
-    /// Lets readers see a state that has become durable, and the trees.
-    fn show_state(&mut self, key: Key, state: Set, shift: Shift, remember: impl IntoIterator<Item = Remembered>) {
-        self.forest.grow(self.config.ring, &key, shift);
+    /// Lets readers see a state that has become durable.
+    fn show_state(&mut self, key: Key, state: Set, remember: impl IntoIterator<Item = Remembered>) {
         if let Some(overtaken) = self.fetches.get_mut(&key) {
             *overtaken = true;
         }
@@ -495,7 +504,7 @@ impl Engine {
     fn freeze(&mut self) -> Arc<Chunk> {
         let mut chunk = self.resident.freeze(self.config.log.id, self.log.synced());
         for partition in chunk.partitions().collect::<Vec<_>>() {
-            chunk.put_tree(partition, self.forest.share(partition).expect("what changed a set changed a tree"));
+            chunk.put_tree(partition, self.forest.tree(partition).expect("what changed a set changed a tree"));
         }
         let chunk = Arc::new(chunk);
         self.overlay_since = None;

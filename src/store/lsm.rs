@@ -259,7 +259,7 @@ impl Lsm {
     pub fn forest(&self) -> Result<Forest, LsmError> {
         let mut forest = Forest::default();
         for (partition, tree) in self.all(layout::tree_prefix(), layout::decode_tree)? {
-            forest.put(partition, Arc::new(tree));
+            forest.put(partition, tree);
         }
         Ok(forest)
     }

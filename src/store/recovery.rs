@@ -65,7 +65,7 @@ pub fn recover(
         records.iter().try_for_each(|logged| recovery.take(*log, logged.decode(*log)?))?;
     }
     let mut chunk = recovery.sets.into_overlay();
-    recovery.forest.trees().for_each(|(partition, tree)| chunk.put_tree(partition, Arc::clone(tree)));
+    recovery.forest.trees().for_each(|(partition, tree)| chunk.put_tree(partition, tree));
     chunk.close_below(start);
     Ok(chunk)
 }
@@ -130,7 +130,7 @@ where
     fn grow(&mut self, key: &Key, shift: Shift) -> Result<(), RecoveryError> {
         let partition = self.ring.partition(key);
         if self.forest.tree(partition).is_none() {
-            self.forest.put(partition, Arc::new((self.tree)(partition)?.unwrap_or_default()));
+            self.forest.put(partition, (self.tree)(partition)?.unwrap_or_default());
         }
         self.forest.grow(self.ring, key, shift);
         Ok(())
@@ -270,7 +270,7 @@ mod tests {
         let chunk = recover(&replay, ring(), 2, 7, |_| Ok(None), tree).unwrap();
         let trees = entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"t"));
         let trees: Vec<_> = trees.map(|(key, value)| layout::decode_tree(&key, &value.unwrap()).unwrap()).collect();
-        let expected: Vec<_> = expected.trees().map(|(partition, tree)| (partition, (**tree).clone())).collect();
+        let expected: Vec<_> = expected.trees().map(|(partition, tree)| (partition, tree.clone())).collect();
         assert_eq!(trees, expected);
     }
 

@@ -9,7 +9,7 @@
 //! 0x24  forward  kind u8 (0x01 to 0x04), body of that call
 //! 0x25  compare  first u16, bits (of the partitions from the first on; the first and the last are set), digest u64
 //! 0x26  tree     partition u16, flags u8 (1 branch), [branch u8]
-//! 0x27  pull     partition u16, leaves 4 x u64, flags u8 (1 after, 2 through, 4 takes), [key], [key], count u32,
+//! 0x27  pull     partition u16, leaves u64, flags u8 (1 after, 2 through, 4 takes), [key], [key], count u32,
 //!                as often: digest u64
 //! 0x28  collect  partition u16, round u32, step u8 (0 agree, 1 drain, 2 fence, 3 retire, 4 forget), body of the step:
 //!                agree: count u32, as often: key, digest u64; retire and forget: bits
@@ -130,7 +130,7 @@ pub fn ask_bytes(ask: &Ask) -> usize {
         Ask::Tree { .. } => 2 + 1 + 1,
         Ask::Pull(pull) => {
             let bounds = [&pull.after, &pull.through].into_iter().flatten().map(key).sum::<usize>();
-            2 + 32 + 1 + bounds + 4 + 8 * pull.known.len()
+            2 + 8 + 1 + bounds + 4 + 8 * pull.known.len()
         }
         Ask::Collect(collect) => {
             let step = match &collect.step {

@@ -59,7 +59,7 @@ pub(super) fn put_partitions(out: &mut BytesMut, partitions: &[Partition]) {
 
 pub(super) fn put_pull(out: &mut BytesMut, pull: &Pull) {
     out.put_u16_le(pull.partition.0);
-    pull.leaves.0.iter().for_each(|bits| out.put_u64_le(*bits));
+    out.put_u64_le(pull.leaves.0);
     let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
     let bounds = flag(pull.after.is_some(), AFTER) | flag(pull.through.is_some(), THROUGH);
     out.put_u8(bounds | flag(pull.takes, TAKES));
@@ -69,10 +69,7 @@ pub(super) fn put_pull(out: &mut BytesMut, pull: &Pull) {
 
 pub(super) fn get_pull(from: &mut Reader) -> Result<Pull> {
     let partition = get_partition(from)?;
-    let mut leaves = LeafSet::default();
-    for bits in &mut leaves.0 {
-        *bits = from.u64("leaves")?;
-    }
+    let leaves = LeafSet(from.u64("leaves")?);
     let flags = from.u8("flags of a pull")?;
     if flags & !(AFTER | THROUGH | TAKES) != 0 {
         return Err(WireError::Unknown { what: "flags of a pull", tag: flags.into() });

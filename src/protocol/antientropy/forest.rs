@@ -2,14 +2,13 @@
 //! it holds.
 //!
 //! ```text
-//!   root ── 16 branches ── 16 leaves each         a key's leaf: the 8 bits of its hash below those of its partition
+//!   root ── 8 branches ── 8 leaves each           a key's leaf: the 6 bits of its hash below those of its partition
 //! ```
 //! Each write shifts one leaf by what its key was and what it is now ([`Shift`]), so nothing is ever read to maintain
 //! a tree, and shifts may come in any order. A root is the XOR of its leaves. Peers compare one digest of many roots
 //! first (DESIGN section 9).
 
 use std::hash::Hasher;
-use std::sync::Arc;
 
 use seahash::SeaHasher;
 
@@ -17,19 +16,23 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::ring::{self, Partition, Ring};
 use crate::protocol::types::Key;
 
-/// Leaves of one partition's tree. 1,024 trees of so many take 2 MiB; of 100,000,000 keys a leaf holds 400.
-pub const LEAVES: usize = 256;
+/// Leaves of one partition's tree. 1,024 trees of so many take 512 KiB, which stay in a core's cache and make a small
+/// part of a chunk; of 10,000,000 keys a leaf holds 150.
+pub const LEAVES: usize = 64;
 
 /// Branches of a tree, and leaves of a branch.
-pub const BRANCHES: usize = 16;
+pub const BRANCHES: usize = 8;
 
-/// One leaf of a partition's tree.
+/// Bits of a hash behind those of its partition and its leaf, when the partition's are shifted out.
+const BEHIND_LEAF: u32 = u64::BITS - LEAVES.trailing_zeros();
+
+/// One leaf of a partition's tree, below [`LEAVES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Leaf(pub u8);
 
 /// Some leaves of a partition's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct LeafSet(pub [u64; 4]);
+pub struct LeafSet(pub u64);
 
 /// What a write does to its leaf, and to what its partition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -64,10 +67,10 @@ pub struct PartitionTree {
     leaves: [u64; LEAVES],
 }
 
-/// The trees of all partitions of which anything was ever held. Clones share them until they differ.
+/// The trees of all partitions of which anything was ever held.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Forest {
-    trees: Vec<Option<Arc<PartitionTree>>>,
+    trees: Vec<Option<Box<PartitionTree>>>,
     /// Of all of them.
     total: Sum,
 }
@@ -107,39 +110,39 @@ impl Leaf {
 
     fn at(ring: Ring, hash: u64) -> Leaf {
         let below = hash.checked_shl(ring.partitions().trailing_zeros()).unwrap_or(0);
-        Leaf(below.to_be_bytes()[0])
+        Leaf((below >> BEHIND_LEAF) as u8)
     }
 
     /// The first hash that is in this leaf of a partition.
     pub fn first_hash(self, ring: Ring, partition: Partition) -> u64 {
         let bits = ring.partitions().trailing_zeros();
         let begins = u64::from(partition.0).checked_shl(u64::BITS - bits).unwrap_or(0);
-        begins | u64::from_be_bytes([self.0, 0, 0, 0, 0, 0, 0, 0]) >> bits
+        begins | (u64::from(self.0) << BEHIND_LEAF) >> bits
     }
 }
 
 impl LeafSet {
     /// All leaves.
-    pub const ALL: LeafSet = LeafSet([u64::MAX; 4]);
+    pub const ALL: LeafSet = LeafSet(u64::MAX);
 
     /// Adds a leaf.
     pub fn insert(&mut self, leaf: Leaf) {
-        self.0[usize::from(leaf.0 >> 6)] |= 1 << (leaf.0 & 63);
+        self.0 |= 1 << leaf.0;
     }
 
     /// Whether a leaf is one of them.
     pub fn contains(&self, leaf: Leaf) -> bool {
-        self.0[usize::from(leaf.0 >> 6)] >> (leaf.0 & 63) & 1 == 1
+        self.0 >> leaf.0 & 1 == 1
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0 == [0; 4]
+        self.0 == 0
     }
 
     /// The leaves, ascending.
     pub fn iter(self) -> impl Iterator<Item = Leaf> {
-        (0..=u8::MAX).map(Leaf).filter(move |leaf| self.contains(*leaf))
+        (0..LEAVES as u8).map(Leaf).filter(move |leaf| self.contains(*leaf))
     }
 }
 
@@ -265,35 +268,30 @@ impl Forest {
 
     /// Takes in what a write does.
     pub fn apply(&mut self, partition: Partition, leaf: Leaf, shift: Shift) {
-        Arc::make_mut(self.place(partition).get_or_insert_default()).apply(leaf, shift);
+        self.place(partition).get_or_insert_default().apply(leaf, shift);
         self.total.shift(shift);
     }
 
     /// Puts a tree in its place.
-    pub fn put(&mut self, partition: Partition, tree: Arc<PartitionTree>) {
+    pub fn put(&mut self, partition: Partition, tree: PartitionTree) {
         self.total = self.total.less(self.sum(partition)).plus(tree.sum());
-        *self.place(partition) = Some(tree);
-    }
-
-    /// The tree of a partition as it is now, to be kept while the forest grows on.
-    pub fn share(&self, partition: Partition) -> Option<Arc<PartitionTree>> {
-        self.trees.get(usize::from(partition.0))?.clone()
+        *self.place(partition) = Some(Box::new(tree));
     }
 
     /// All trees, by partition.
-    pub fn trees(&self) -> impl Iterator<Item = (Partition, &Arc<PartitionTree>)> {
-        (0..).map(Partition).zip(&self.trees).filter_map(|(partition, tree)| Some((partition, tree.as_ref()?)))
+    pub fn trees(&self) -> impl Iterator<Item = (Partition, &PartitionTree)> {
+        (0..).map(Partition).zip(&self.trees).filter_map(|(partition, tree)| Some((partition, tree.as_deref()?)))
     }
 
     /// The trees of some partitions.
     pub fn part(&self, wanted: impl Fn(Partition) -> bool) -> Forest {
         let mut part = Forest::default();
         let wanted = self.trees().filter(|(partition, _)| wanted(*partition));
-        wanted.for_each(|(partition, tree)| part.put(partition, Arc::clone(tree)));
+        wanted.for_each(|(partition, tree)| part.put(partition, tree.clone()));
         part
     }
 
-    fn place(&mut self, partition: Partition) -> &mut Option<Arc<PartitionTree>> {
+    fn place(&mut self, partition: Partition) -> &mut Option<Box<PartitionTree>> {
         let at = usize::from(partition.0);
         if self.trees.len() <= at {
             self.trees.resize_with(at + 1, || None);
@@ -360,13 +358,13 @@ mod tests {
     fn leaves_and_digests_never_change() {
         let ring = Ring::new(1_024);
         let leaves: Vec<u8> = (0..4).map(|n| Leaf::of(ring, &key(n)).0).collect();
-        assert_eq!((leaves, digest(&key(1), &set(1, Some("v")))), (vec![114, 7, 165, 192], 0xe179_4bd4_2517_d191));
+        assert_eq!((leaves, digest(&key(1), &set(1, Some("v")))), (vec![28, 1, 41, 48], 0xe179_4bd4_2517_d191));
     }
 
     #[test]
     fn a_set_of_leaves_holds_what_was_put_in() {
-        let some: LeafSet = [3, 64, 255].map(Leaf).into_iter().collect();
-        assert_eq!(some.iter().map(|leaf| leaf.0).collect::<Vec<_>>(), [3, 64, 255]);
+        let some: LeafSet = [3, 40, 63].map(Leaf).into_iter().collect();
+        assert_eq!(some.iter().map(|leaf| leaf.0).collect::<Vec<_>>(), [3, 40, 63]);
         assert!(!some.contains(Leaf(4)) && LeafSet::ALL.iter().count() == LEAVES && LeafSet::default().is_empty());
     }
 }

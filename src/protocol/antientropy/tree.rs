@@ -223,7 +223,7 @@ mod tests {
                 let shift = super::super::Shift::between(key, None, Some(set));
                 forest.grow(ring, key, shift);
             }
-            for leaves in [1, 2, 16, 256] {
+            for leaves in [1, 2, 16, 64] {
                 let grown = Tree::of_forest(whole(leaves), ring, &forest);
                 assert_eq!(grown, Some(tree(whole(leaves), &entries)), "{partitions} partitions, {leaves} leaves");
             }

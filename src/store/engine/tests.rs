@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::antientropy::Shift;
 use crate::protocol::antientropy::{PartitionLeaf, Sum, digest};
 use crate::protocol::io::Hint;
 use crate::protocol::types::NodeId;
@@ -440,10 +441,10 @@ fn surveys_tell_branches_and_leaves_of_what_is_durable() {
         other => panic!("{other:?}"),
     };
     let leaf = PartitionLeaf::of(ring(), &key("a")).0;
-    let (branch, digest) = (leaf / 16, digest(&key("a"), &state(&append)));
-    let alone = |at: u8| (0..16).map(|n| if n == at { digest } else { 0 }).collect::<Vec<u64>>();
+    let (branch, digest) = (leaf / 8, digest(&key("a"), &state(&append)));
+    let alone = |at: u8| (0..8).map(|n| if n == at { digest } else { 0 }).collect::<Vec<u64>>();
     assert_eq!(digests(Survey::Branches(partition)), alone(branch));
-    assert_eq!(digests(Survey::Leaves(partition, branch)), alone(leaf % 16));
-    assert_eq!(digests(Survey::Leaves(partition, (branch + 1) % 16)), [0; 16]);
-    assert_eq!(digests(Survey::Branches(Partition((partition.0 + 1) % 8))), [0; 16]);
+    assert_eq!(digests(Survey::Leaves(partition, branch)), alone(leaf % 8));
+    assert_eq!(digests(Survey::Leaves(partition, (branch + 1) % 8)), [0; 8]);
+    assert_eq!(digests(Survey::Branches(Partition((partition.0 + 1) % 8))), [0; 8]);
 }

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::protocol::antientropy::{LeafSet, digest, is_buried};
+use crate::protocol::antientropy::{LeafSet, PartitionTree, digest, is_buried};
 use crate::protocol::causality::{Supersedes, Write};
 use crate::protocol::io::{Name, ScanWant};
 use crate::protocol::types::{ActorId, AppendId, Dot, NodeId, WallTime};
@@ -141,7 +141,7 @@ fn the_room_of_deleted_keys_comes_back() {
     let mut chunk = Chunk::default();
     chunk.set_position(log_id(1), AppendId(1));
     for (place, _) in places {
-        chunk.put_tree(place.partition, Arc::default());
+        chunk.put_tree(place.partition, &PartitionTree::default());
         chunk.add_set(place, None);
     }
     lsm.ingest(&chunk, || {}).unwrap();

@@ -80,7 +80,7 @@ impl Tree {
         let mut forest = Forest::default();
         for (key, value) in self.entries(layout::tree_prefix()) {
             let (partition, tree) = layout::decode_tree(key, value).expect("only chunks are in the tree");
-            forest.put(partition, Arc::new(tree));
+            forest.put(partition, tree);
         }
         forest
     }

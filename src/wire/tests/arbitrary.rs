@@ -339,10 +339,9 @@ fn digests() -> impl Strategy<Value = Vec<u64>> {
 fn ask_of_trees() -> impl Strategy<Value = Ask> {
     let compare = (prop::collection::btree_set(partition(), 1..20), any::<u64>())
         .prop_map(|(partitions, digest)| Compare { partitions: partitions.into_iter().collect(), digest });
-    let tree =
-        (partition(), prop::option::of(0..16_u8)).prop_map(|(partition, branch)| Ask::Tree { partition, branch });
+    let tree = (partition(), prop::option::of(0..8_u8)).prop_map(|(partition, branch)| Ask::Tree { partition, branch });
     let bounds = (prop::option::of(key()), prop::option::of(key()));
-    let pull = (partition(), any::<[u64; 4]>(), bounds, digests(), any::<bool>()).prop_map(
+    let pull = (partition(), any::<u64>(), bounds, digests(), any::<bool>()).prop_map(
         |(partition, leaves, (after, through), known, takes)| Pull {
             partition,
             leaves: LeafSet(leaves),

@@ -363,7 +363,7 @@ fn asks() -> Vec<Sample> {
 fn asks_of_trees() -> Vec<Sample> {
     let partitions = [3, 4, 17].map(Partition);
     let pull = |after: Option<&str>, through: Option<&str>, known: &[u64], takes| {
-        let leaves: LeafSet = [0, 255].map(PartitionLeaf).into_iter().collect();
+        let leaves: LeafSet = [0, 63].map(PartitionLeaf).into_iter().collect();
         let (after, through) = (after.map(key), through.map(key));
         Ask::Pull(Box::new(Pull { partition: Partition(5), leaves, after, through, known: known.into(), takes }))
     };
@@ -371,7 +371,7 @@ fn asks_of_trees() -> Vec<Sample> {
     vec![
         Sample::ask("compare", Ask::Compare(Compare { partitions: partitions.into(), digest: 0x1234 })),
         Sample::ask("tree", Ask::Tree { partition: Partition(5), branch: None }),
-        Sample::ask("tree-branch", Ask::Tree { partition: Partition(5), branch: Some(15) }),
+        Sample::ask("tree-branch", Ask::Tree { partition: Partition(5), branch: Some(7) }),
         Sample::ask("pull", pull(None, None, &[], true)),
         Sample::ask("pull-within", pull(Some("cart:17"), Some("cart:18"), &[1, 2], false)),
         Sample::ask("collect-agree", collect(CollectStep::Agree(vec![(key("cart:17"), 0x1234)]))),

@@ -4,6 +4,7 @@
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
 use super::*;
+use crate::protocol::antientropy::Shift;
 use crate::store::layout::{Place, decode_tree, hint_key};
 
 /// Few keys meet often; some of them crowd one partition.
@@ -224,7 +225,7 @@ impl World {
         for (key, value) in super::entries(&chunk).into_iter().filter(|(key, _)| key.starts_with(b"t")) {
             let partition = Partition(u16::from_be_bytes([key[1], key[2]]));
             let tree = value.map(|value| decode_tree(&key, &value).unwrap().1);
-            self.trees.put(partition, Arc::new(tree.unwrap_or_default()));
+            self.trees.put(partition, tree.unwrap_or_default());
         }
         self.assert_grown(&self.trees, self.tree.iter());
         self.engine.on_ingested();

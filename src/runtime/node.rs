@@ -132,6 +132,7 @@ impl Node {
                 seed: entropy::word(),
                 transfer_rate: (config.transfer_rate / u64::from(config.cores)).max(1),
                 compare_period: config.compare_period,
+                keeps_hints: config.keeps_hints,
                 tombstone_age: config.tombstone_age,
             };
             let jobs = node.start_storekeeper(id, clock)?;
@@ -229,7 +230,7 @@ impl Node {
     pub fn emptiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
         // What leaves the memory goes into the tree first.
-        move || holdings.sum() == Holding::default() && lsm.snapshot().next().is_none()
+        move || holdings.sum().is_empty() && lsm.snapshot().next().is_none()
     }
 
     /// The tree, for snapshots.

@@ -148,6 +148,7 @@ impl Shards {
                 hints: vec![],
                 transfer_rate: started.transfer_rate,
                 compare_period: COMPARE_PERIOD,
+                keeps_hints: true,
                 tombstone_age: TOMBSTONE_AGE,
                 seed: 7,
             },

@@ -313,6 +313,12 @@ impl Shard {
         self.trees.fetch_at(transfer_rate);
     }
 
+    /// Changes how often it compares what it holds with others.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn compare_each(&mut self, compare_period: Duration) {
+        self.trees.compare_each(compare_period);
+    }
+
     /// As if a hint of this partition had been dropped for lack of room.
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn mark(&mut self, partition: Partition) {

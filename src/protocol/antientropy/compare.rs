@@ -181,7 +181,7 @@ impl Shard {
         let id = LookId(peering, self.trees.looks_begun);
         let Comparing { groups, differing, .. } = &mut self.trees.comparing;
         let Some(group) = groups.get_mut(&peering) else { return };
-        let is_second = group.again.take().is_some_and(|again| again <= now.instant);
+        let is_second = group.again.take_if(|again| *again <= now.instant).is_some();
         let is_seen = |partition: &&Partition| {
             differing.get(&(**partition, peering.0)).is_some_and(|differing| differing.doubt == Doubt::Seen)
         };
@@ -249,7 +249,8 @@ impl Shard {
         if group.partitions.iter().all(|partition| doubt(partition).is_none()) {
             group.agreed_at = Some(look.begun);
         } else if group.partitions.iter().any(|partition| doubt(partition) == Some(Doubt::Seen)) {
-            group.again = Some(now.instant + COMPARE_AGAIN);
+            // Looks that come more often than this do not put it off.
+            group.again.get_or_insert(now.instant + COMPARE_AGAIN);
         }
     }
 

@@ -190,6 +190,13 @@ impl Shards {
         }
     }
 
+    /// All compare what they hold this often.
+    pub(super) fn compare_each(&mut self, period: Duration) {
+        for node in &mut self.nodes {
+            node.shard.iter_mut().for_each(|shard| shard.compare_each(period));
+        }
+    }
+
     /// Puts a set on the disk of a node, as if it had been written there; `None` takes it away.
     pub(super) fn plant(&mut self, node: usize, key: &Key, set: Option<&Arc<Siblings>>) {
         let (partition, leaf) = (self.ring.partition(key), PartitionLeaf::of(self.ring, key));

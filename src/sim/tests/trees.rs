@@ -65,6 +65,18 @@ fn a_hundred_keys_of_a_hundred_thousand_are_found_and_mended_in_few_bytes() {
 }
 
 #[test]
+fn looks_that_come_more_often_than_a_second_one_do_not_put_it_off() {
+    let (mut shards, _) = pair(16);
+    shards.compare_each(Duration::from_millis(300));
+    shards.run(PERIOD);
+    fill(&mut shards, &[0, 1], 100);
+    fill(&mut shards, &[0], 110);
+    shards.run(Duration::from_secs(3));
+    assert!(equal(&shards, 0, 1, 110));
+    assert_eq!([0, 1].map(|node| shards.stats(node).partitions_differing), [0, 0]);
+}
+
+#[test]
 fn a_partition_that_lost_a_hint_is_synced_at_once_and_until_all_owners_have_it() {
     let layout = layout(None, 16, &[0, 1, 2], 3);
     let mut shards = Shards::new(3, &layout);

@@ -33,7 +33,7 @@ impl Shard {
         let single = |why| move |(partition, peer)| Next { why, partition, peers: vec![peer] };
         let fetched = || fetching.as_ref()?.due(now).find(|pair| self.is_free(*pair)).map(single(Why::Fetch));
         let repaired = || {
-            let mut due = comparing.due(now).filter(|_| !self.is_at_work_for(Why::Repair));
+            let mut due = comparing.due(self.view.me, now).filter(|_| !self.is_at_work_for(Why::Repair));
             due.find(|pair| self.is_free(*pair)).map(single(Why::Repair))
         };
         let left_over = || {

@@ -225,6 +225,7 @@ fn node_config(config: &Config, founding: Founding) -> NodeConfig {
         idle_max: config.idle_timeout,
         transfer_rate: config.transfer_rate,
         compare_period: config.compare_period,
+        keeps_hints: config.keeps_hints,
         tombstone_age: config.tombstone_age,
     }
 }

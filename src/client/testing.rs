@@ -443,6 +443,7 @@ impl State {
             seed: 1,
             transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
             compare_period: config::COMPARE_PERIOD,
+            keeps_hints: true,
             tombstone_age: config::TOMBSTONE_AGE,
         };
         State {

@@ -235,6 +235,7 @@ mod tests {
                 idle_max: Duration::from_secs(60),
                 transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
                 compare_period: config::COMPARE_PERIOD,
+                keeps_hints: true,
                 tombstone_age: config::TOMBSTONE_AGE,
             };
             let metrics = Arc::new(Metrics::recording());

@@ -127,6 +127,7 @@ impl FakeCore {
             seed: 1,
             transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
             compare_period: config::COMPARE_PERIOD,
+            keeps_hints: true,
             tombstone_age: config::TOMBSTONE_AGE,
         };
         FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }

@@ -145,8 +145,9 @@ pub const SYNC_NAMES_SERVED: usize = 16_384;
 /// Sets of one partition that are taken in, sent or dropped at once, for one peer.
 pub const SYNC_SETS_AT_ONCE: usize = 32;
 
-/// Partitions of a core that are synced at once, each with another peer.
-pub const SYNCS_MAX: usize = 4;
+/// Partitions of a core that are synced at once. A change fetches each of a thousand partitions from some owners, at
+/// one to three round trips: with 50 ms for each that takes half a minute so, and minutes one by one. Each holds a page.
+pub const SYNCS_MAX: usize = 8;
 
 /// A partition that could not be synced with a peer is left alone for this long.
 pub const SYNC_PAUSE: Duration = Duration::from_secs(1);

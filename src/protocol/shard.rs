@@ -67,6 +67,9 @@ pub struct Birth {
     pub transfer_rate: u64,
     /// How often it compares what it holds with the other owners.
     pub compare_period: Duration,
+    /// Whether an owner that is away is owed what it misses. Without, only hints that count towards W are kept, and
+    /// nothing tells what was missed but the trees.
+    pub keeps_hints: bool,
     /// Tombstones are kept for so long, of running time: longer than operations are remembered.
     pub tombstone_age: Duration,
 }
@@ -110,6 +113,7 @@ pub struct Shard {
     pub(super) reads: u64,
     pub(super) forwards: u64,
     pub(super) hints: Hints,
+    pub(super) keeps_hints: bool,
     /// Partitions that lost a hint beyond W: some owner lacks what no hint says.
     pub(super) marked: BTreeSet<Partition>,
     pub(super) trees: AntiEntropy,
@@ -184,7 +188,7 @@ impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
         let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed, .. } = birth;
-        let Birth { transfer_rate, compare_period, tombstone_age, .. } = birth;
+        let Birth { transfer_rate, compare_period, keeps_hints, tombstone_age, .. } = birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
@@ -221,6 +225,7 @@ impl Shard {
             reads: 0,
             forwards: 0,
             hints: kept,
+            keeps_hints,
             marked: BTreeSet::new(),
             trees: AntiEntropy::new(seed, Tuning { compare_period, transfer_rate }),
             tombstones: Tombstones::new(tombstone_age),
@@ -306,6 +311,12 @@ impl Shard {
     #[cfg(all(test, feature = "sim"))]
     pub(crate) fn fetch_at(&mut self, transfer_rate: u64) {
         self.trees.fetch_at(transfer_rate);
+    }
+
+    /// Changes how often it compares what it holds with others.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn compare_each(&mut self, compare_period: Duration) {
+        self.trees.compare_each(compare_period);
     }
 
     /// As if a hint of this partition had been dropped for lack of room.

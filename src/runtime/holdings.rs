@@ -74,6 +74,12 @@ impl Holding {
         }
     }
 
+    /// Whether there is nothing that others may lack: no key and no hint. What is known of others, and what has come and
+    /// gone, is nothing that is held.
+    pub fn is_empty(&self) -> bool {
+        self.keys == 0 && self.hints == 0
+    }
+
     /// Both together: the older difference, and the agreement that is longer ago.
     pub fn plus(self, other: Holding) -> Holding {
         Holding {
@@ -226,6 +232,14 @@ mod tests {
         show(1, Holding { keys: 2, bytes: 200, buried: 1, ..Holding::default() });
         show(0, Holding { keys: 3, bytes: 300, ..Holding::default() });
         assert_eq!(holdings.sum(), Holding { keys: 5, bytes: 500, buried: 1, ..Holding::default() });
+    }
+
+    #[test]
+    fn a_node_that_knows_of_others_and_has_handed_all_over_is_empty() {
+        let known = Holding { transfers_bytes: 7, transfers: 2, agreed_age: age(3), ..Holding::default() };
+        assert!(
+            known.is_empty() && !Holding { keys: 1, ..known }.is_empty() && !Holding { hints: 1, ..known }.is_empty()
+        );
     }
 
     #[test]

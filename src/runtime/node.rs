@@ -132,6 +132,7 @@ impl Node {
                 seed: entropy::word(),
                 transfer_rate: (config.transfer_rate / u64::from(config.cores)).max(1),
                 compare_period: config.compare_period,
+                keeps_hints: config.keeps_hints,
                 tombstone_age: config.tombstone_age,
             };
             let jobs = node.start_storekeeper(id, clock)?;

@@ -122,6 +122,7 @@ fn birth(core: CoreId) -> Birth {
         seed: 1,
         transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
         compare_period: config::COMPARE_PERIOD,
+        keeps_hints: true,
         tombstone_age: config::TOMBSTONE_AGE,
     }
 }

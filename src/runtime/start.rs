@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub transfer_rate: u64,
     /// How often it compares what it holds with the other owners.
     pub compare_period: Duration,
+    /// Whether an owner that is away is owed what it misses, beyond what counted: trials do without.
+    pub keeps_hints: bool,
     /// Deletions that are older are forgotten.
     pub tombstone_age: Duration,
 }

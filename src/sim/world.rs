@@ -277,6 +277,7 @@ impl World {
             seed: self.seed,
             transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
             compare_period: config::COMPARE_PERIOD,
+            keeps_hints: true,
         };
         self.nodes[node].shard = Some(Shard::new(self.now, birth));
         (self.nodes[node].syncing, self.nodes[node].broken) = (false, false);

@@ -98,6 +98,9 @@ pub struct Serve {
     /// stop as after SIGTERM when standard input ends: `sloop dev` holds its other end, and so leaves no node behind
     #[argh(switch, hidden_help)]
     end_with_stdin: bool,
+    /// keep no hints but those that counted towards W, and remember nothing of it: trials of what trees find alone
+    #[argh(switch, hidden_help)]
+    no_hints: bool,
 }
 
 impl Serve {
@@ -146,6 +149,7 @@ impl Serve {
                 layers.flag(setting, text);
             }
         }
-        Config::resolve(&layers, &Machine::here())
+        let config = Config::resolve(&layers, &Machine::here())?;
+        Ok(Config { keeps_hints: !self.no_hints, ..config })
     }
 }

@@ -106,6 +106,8 @@ pub struct Config {
     pub transfer_rate: u64,
     /// How often the node compares what it holds with the other owners.
     pub compare_period: Duration,
+    /// Whether an owner that is away is owed what it misses. No setting: only `--no-hints` says otherwise, for trials.
+    pub keeps_hints: bool,
     /// Deletions that are older are forgotten.
     pub tombstone_age: Duration,
     /// Data cores, from 1.
@@ -250,6 +252,7 @@ impl Config {
             auto_join: layers.read("auto_join", yes_or_no)?.unwrap_or(false),
             transfer_rate: layers.read("transfer_rate", rate)?.unwrap_or(TRANSFER_BYTES_PER_SECOND),
             compare_period: layers.read("compare_period", time)?.unwrap_or(COMPARE_PERIOD),
+            keeps_hints: true,
             tombstone_age: layers.read("tombstone_age", time)?.unwrap_or(TOMBSTONE_AGE),
             cores,
             pin: layers.read("pin", yes_or_no)?.unwrap_or(true),

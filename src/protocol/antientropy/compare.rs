@@ -84,14 +84,17 @@ impl Comparing {
         }
     }
 
-    /// What is to be synced with whom: first where a hint was lost.
-    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = (Partition, NodeId)> {
+    /// What is to be synced with whom: first where a hint was lost. Both of a pair begin, at opposite ends: where they
+    /// have met, whoever comes second finds nothing to do.
+    pub(super) fn due(&self, me: NodeId, now: Instant) -> impl Iterator<Item = (Partition, NodeId)> {
         let is_due = move |differing: &&Differing| differing.doubt != Doubt::Seen && differing.not_before <= now;
-        let of = move |is_suspected: bool| {
-            let all = self.differing.iter();
-            all.filter(move |(_, at)| is_due(at) && (at.doubt == Doubt::Suspected) == is_suspected).map(|(at, _)| *at)
+        let of = move |is_suspected: bool, is_higher: bool| {
+            let is_it = move |at: &&Differing| is_due(at) && (at.doubt == Doubt::Suspected) == is_suspected;
+            let mine = self.differing.iter().filter(move |((_, with), at)| is_it(at) && (me < *with) == is_higher);
+            mine.map(|(at, _)| *at)
         };
-        of(true).chain(of(false))
+        let all = move |is_suspected| of(is_suspected, true).chain(of(is_suspected, false).rev());
+        all(true).chain(all(false))
     }
 
     /// A sync has ended. True where nothing of the partition is left to be synced.
@@ -181,7 +184,7 @@ impl Shard {
         let id = LookId(peering, self.trees.looks_begun);
         let Comparing { groups, differing, .. } = &mut self.trees.comparing;
         let Some(group) = groups.get_mut(&peering) else { return };
-        let is_second = group.again.take().is_some_and(|again| again <= now.instant);
+        let is_second = group.again.take_if(|again| *again <= now.instant).is_some();
         let is_seen = |partition: &&Partition| {
             differing.get(&(**partition, peering.0)).is_some_and(|differing| differing.doubt == Doubt::Seen)
         };
@@ -249,7 +252,8 @@ impl Shard {
         if group.partitions.iter().all(|partition| doubt(partition).is_none()) {
             group.agreed_at = Some(look.begun);
         } else if group.partitions.iter().any(|partition| doubt(partition) == Some(Doubt::Seen)) {
-            group.again = Some(now.instant + COMPARE_AGAIN);
+            // Looks that come more often than this do not put it off.
+            group.again.get_or_insert(now.instant + COMPARE_AGAIN);
         }
     }
 

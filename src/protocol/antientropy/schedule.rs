@@ -31,9 +31,12 @@ impl Shard {
     fn next_job(&self, now: Instant) -> Option<Next> {
         let AntiEntropy { fetching, comparing, leftovers, .. } = &self.trees;
         let single = |why| move |(partition, peer)| Next { why, partition, peers: vec![peer] };
-        let fetched = || fetching.as_ref()?.due(now).find(|pair| self.is_free(*pair)).map(single(Why::Fetch));
+        let fetched = || {
+            let mut due = fetching.as_ref()?.due(now);
+            due.find(|(partition, from)| self.is_reachable(*from) && self.is_idle(*partition)).map(single(Why::Fetch))
+        };
         let repaired = || {
-            let mut due = comparing.due(now).filter(|_| !self.is_at_work_for(Why::Repair));
+            let mut due = comparing.due(self.view.me, now).filter(|_| !self.is_at_work_for(Why::Repair));
             due.find(|pair| self.is_free(*pair)).map(single(Why::Repair))
         };
         let left_over = || {
@@ -48,10 +51,15 @@ impl Shard {
         self.trees.jobs.values().any(|job| job.why() == why)
     }
 
-    /// Whether a node is in reach, and neither it nor the partition is busy: what two would send at once comes twice.
+    /// Whether a node is in reach, and neither it nor the partition is busy.
     fn is_free(&self, (partition, node): (Partition, NodeId)) -> bool {
-        let is_apart = |job: &Job| job.partition() != partition && !job.peers().contains(&node);
-        self.is_reachable(node) && self.trees.jobs.values().all(is_apart)
+        let is_busy = |job: &Job| job.peers().contains(&node);
+        self.is_reachable(node) && self.is_idle(partition) && !self.trees.jobs.values().any(is_busy)
+    }
+
+    /// Whether nobody is at work on a partition: what two would send at once comes twice.
+    fn is_idle(&self, partition: Partition) -> bool {
+        self.trees.jobs.values().all(|job| job.partition() != partition)
     }
 
     /// All owners of a partition, if each holds what it should and is free, and there is no change.

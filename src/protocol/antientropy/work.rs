@@ -114,6 +114,12 @@ impl AntiEntropy {
         self.tuning.transfer_rate = transfer_rate;
     }
 
+    /// Changes how often it compares.
+    #[cfg(all(test, feature = "sim"))]
+    pub(in crate::protocol) fn compare_each(&mut self, compare_period: Duration) {
+        self.tuning.compare_period = compare_period;
+    }
+
     /// What is in its tables.
     #[cfg(all(test, feature = "sim"))]
     pub(in crate::protocol) fn under_way(&self) -> usize {

@@ -20,6 +20,9 @@ impl Shard {
         counted: bool,
         effects: &mut Effects,
     ) -> Option<AppendId> {
+        if !counted && !self.keeps_hints {
+            return None;
+        }
         if self.stopped || (!counted && !self.hints.has_room()) {
             self.stats.hints_dropped += 1;
             self.marked.insert(self.ring.partition(&key));

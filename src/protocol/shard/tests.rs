@@ -42,6 +42,7 @@ fn birth(actor: u64, remembered: Vec<(Key, Remembered)>) -> Birth {
         seed: 7,
         transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
         compare_period: config::COMPARE_PERIOD,
+        keeps_hints: true,
         tombstone_age: config::TOMBSTONE_AGE,
     }
 }

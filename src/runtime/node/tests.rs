@@ -31,6 +31,7 @@ fn config(data_dir: &Path, cores: u16) -> NodeConfig {
         idle_max: Duration::from_secs(60),
         transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
         compare_period: config::COMPARE_PERIOD,
+        keeps_hints: true,
         tombstone_age: config::TOMBSTONE_AGE,
     }
 }

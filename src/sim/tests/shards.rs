@@ -148,6 +148,7 @@ impl Shards {
                 hints: vec![],
                 transfer_rate: started.transfer_rate,
                 compare_period: COMPARE_PERIOD,
+                keeps_hints: true,
                 tombstone_age: TOMBSTONE_AGE,
                 seed: 7,
             },
@@ -186,6 +187,13 @@ impl Shards {
         for node in &mut self.nodes {
             node.transfer_rate = transfer_rate;
             node.shard.iter_mut().for_each(|shard| shard.fetch_at(transfer_rate));
+        }
+    }
+
+    /// All compare what they hold this often.
+    pub(super) fn compare_each(&mut self, period: Duration) {
+        for node in &mut self.nodes {
+            node.shard.iter_mut().for_each(|shard| shard.compare_each(period));
         }
     }
 

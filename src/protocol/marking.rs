@@ -6,7 +6,7 @@ use super::config::REACHED_AGAIN;
 use super::coordinator::quorum::Copies;
 use super::io::{Effect, Effects};
 use super::peer::{Refused, Told};
-use super::ring::{LayoutStamp, Partition, Ring, Step, View};
+use super::ring::{LayoutStamp, Ring, Step, View};
 use super::shard::{Shard, Waiting, Whom};
 use super::types::{AppendId, Instant, Now};
 
@@ -52,12 +52,6 @@ impl Shard {
         self.share_out(now);
         self.enter_step();
         self.tell_reached(now.instant, effects);
-    }
-
-    /// Whether a peer may read this node's copies of a partition: it owns it, and has what it held.
-    pub(super) fn is_read_from(&self, partition: Partition) -> bool {
-        let View { me, layout, .. } = &*self.view;
-        self.view.is_written(*me, partition) && (!layout.is_owner(*me, partition) || self.view.is_whole(layout, *me))
     }
 
     /// A peer knows a newer layout: a request goes on once this node knows it too, unless its time is over before.

@@ -94,7 +94,7 @@ struct Node {
     epoch: u64,
     known: Known,
     is_gone: bool,
-    /// What it held on disks that it has lost.
+    /// What it held on disks that it has lost, or has dropped or forgotten since.
     lost: BTreeMap<Key, Arc<Siblings>>,
 }
 
@@ -472,13 +472,16 @@ impl World {
     }
 
     fn on_synced(&mut self, node: usize, through: AppendId) {
-        let Node { disk, log, syncing, broken, .. } = &mut self.nodes[node];
+        let Node { disk, log, syncing, broken, lost, .. } = &mut self.nodes[node];
         if *broken {
             return;
         }
         *syncing = false;
         let rest = log.split_off(log.partition_point(|append| append.id <= through));
         for append in std::mem::replace(log, rest) {
+            if let (Change::Drop { .. }, Some(set)) = (&append.change, disk.sets.get(&append.key)) {
+                lose(lost, &append.key, set);
+            }
             disk.keep(append);
         }
         self.feed(node, Input::Appended { through });
@@ -695,6 +698,12 @@ impl Disk {
             }
         }
     }
+}
+
+/// Notes that a set was held.
+fn lose(lost: &mut BTreeMap<Key, Arc<Siblings>>, key: &Key, set: &Arc<Siblings>) {
+    let held = lost.entry(key.clone()).or_insert_with(|| Arc::clone(set));
+    *held = Arc::new(held.merge(set));
 }
 
 fn is_write(ask: &Ask) -> bool {

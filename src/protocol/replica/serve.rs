@@ -53,7 +53,7 @@ impl Shard {
             return self.tell(asker.whom, Told::Refused(Refused::Overloaded), effects);
         }
         if let Ask::Fetch { key, .. } | Ask::Recall { key, .. } = &ask
-            && !self.is_read_from(self.ring.partition(key))
+            && !self.view.is_read_from(self.ring.partition(key))
         {
             return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
         }

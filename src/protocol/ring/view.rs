@@ -93,6 +93,13 @@ impl View {
         self.written().any(|layout| layout.is_owner(node, partition))
     }
 
+    /// Whether peers may read this node's copies of a partition. The first layout in which it owns it decides: it has
+    /// what it held for that one. Whoever reads may be a step ahead.
+    pub fn is_read_from(&self, partition: Partition) -> bool {
+        let mut owning = self.written().filter(|layout| layout.is_owner(self.me, partition));
+        owning.next().is_some_and(|layout| self.is_whole(layout, self.me))
+    }
+
     /// Whether an owner in a layout still has what it held for it: its data directory is the one that the layout names.
     pub fn is_whole(&self, layout: &Layout, node: NodeId) -> bool {
         let Ok(at) = layout.rows().binary_search_by_key(&node, |row| row.node) else {
@@ -152,5 +159,46 @@ impl View {
         });
         others.dedup();
         others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ring::Step;
+
+    const ME: NodeId = NodeId(1);
+
+    /// A layout of this node, with this data directory, and another one; the first is the only owner.
+    fn layout(number: u64, mine: u128, is_mine: bool) -> Arc<Layout> {
+        let row = |node, incarnation| LayoutRow { node: NodeId(node), incarnation, zone: "".into(), weight: 1 };
+        let wanted = Wanted { n: 1, r: 1, w: 1 };
+        Arc::new(Layout::of(number, wanted, vec![row(1, mine), row(2, 1)], vec![u16::from(!is_mine)]))
+    }
+
+    fn is_read_from(stored: (u128, bool), pending: (u128, bool), step: Step, mine: u128) -> bool {
+        let (stored, pending) = (layout(1, stored.0, stored.1), layout(2, pending.0, pending.1));
+        let reads = Arc::clone(if step == Step::Read { &pending } else { &stored });
+        let View { members, .. } = View::alone("", Cores { count: 1, salt: 0 }, 1);
+        let members = vec![Member { node: ME, incarnation: mine, ..members[0].clone() }];
+        let change = Some(Arc::new(Change { stored, pending, step }));
+        View { me: ME, epoch: 1, layout: reads, change, members }.is_read_from(Partition(0))
+    }
+
+    #[test]
+    fn who_has_lost_what_it_had_fetched_is_not_read_from_whatever_its_step() {
+        for step in [Step::Write, Step::Hold, Step::Read] {
+            let (gained, kept, given) = ((1, false), (1, true), (1, true));
+            assert!(is_read_from(gained, (1, true), step, 1) && !is_read_from(gained, (1, true), step, 2));
+            assert!(is_read_from(kept, (1, true), step, 1) && !is_read_from(kept, (1, true), step, 2));
+            assert!(is_read_from(given, (1, false), step, 1) && !is_read_from(given, (1, false), step, 2));
+            assert!(!is_read_from((1, false), (1, false), step, 1), "it owns nothing");
+        }
+    }
+
+    #[test]
+    fn who_has_lost_its_disk_is_read_from_once_reads_go_by_the_layout_that_makes_it_whole() {
+        let made_whole = |step| is_read_from((1, true), (2, true), step, 2);
+        assert_eq!([Step::Write, Step::Hold, Step::Read].map(made_whole), [false, false, true]);
     }
 }

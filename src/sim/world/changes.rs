@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Event, HOP, SYNC, World, id};
+use super::{Event, HOP, SYNC, World, id, lose};
 use crate::protocol::ring::{LayoutRow, LayoutStamp, Step};
 use crate::sim::known::Known;
 
@@ -72,7 +72,7 @@ impl World {
         let wiped = &mut self.nodes[node];
         let incarnation = wiped.known.incarnation(id(node)) + 1;
         let lost = std::mem::take(&mut wiped.disk);
-        wiped.lost.extend(lost.sets);
+        lost.sets.iter().for_each(|(key, set)| lose(&mut wiped.lost, key, set));
         let mut empty = Known::new(id(node), incarnation, Arc::clone(&known.layout));
         known.learn(&empty);
         empty.learn(&known);

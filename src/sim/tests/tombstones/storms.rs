@@ -31,6 +31,8 @@ struct Storm {
     values: u64,
     /// So many steps without crashes, cuts and pauses.
     calm: u64,
+    /// Owners change.
+    has_moves: bool,
 }
 
 fn key(n: u64) -> Key {
@@ -40,7 +42,10 @@ fn key(n: u64) -> Key {
 impl Storm {
     fn new(nodes: usize, seed: u64) -> Storm {
         let wanted = Wanted { n: 3, r: 2, w: 2 };
-        let cluster = Cluster { nodes, members: nodes, wanted, seed, tombstone_age: AGE };
+        Storm::within(Cluster { nodes, members: nodes, wanted, seed, tombstone_age: AGE })
+    }
+
+    fn within(cluster: Cluster) -> Storm {
         let mut world = World::new(cluster);
         world.trouble(10, 30, 0);
         Storm {
@@ -51,6 +56,7 @@ impl Storm {
             contexts: BTreeMap::new(),
             values: 0,
             calm: 0,
+            has_moves: false,
         }
     }
 
@@ -62,6 +68,9 @@ impl Storm {
         let (node, other) = (self.node(), self.node());
         let calm = self.calm.min(1);
         self.calm -= calm;
+        if self.has_moves && self.world.draw(40) == 0 {
+            self.move_owners(node, other);
+        }
         match 18 * calm + self.world.draw(60 - 18 * calm) {
             0 if self.world.is_alive(node) => self.world.crash(node),
             1..=4 if !self.world.is_alive(node) => self.world.start(node),
@@ -90,6 +99,14 @@ impl Storm {
         let time = self.world.draw(20_000);
         self.world.run(Duration::from_micros(time));
         self.hear();
+    }
+
+    /// A change begins to a layout of some of the nodes.
+    fn move_owners(&mut self, told: usize, out: usize) {
+        let is_small = self.world.draw(3) == 0;
+        let mut nodes: Vec<usize> = (0..self.world.nodes()).filter(|node| *node == told || *node != out).collect();
+        nodes.retain(|node| *node == told || !is_small || self.world.draw(3) < 2);
+        self.world.change(told, &nodes);
     }
 
     fn write(&mut self, node: usize) {
@@ -152,6 +169,11 @@ impl Storm {
     fn make_peace(&mut self) {
         self.world.trouble(0, 0, 0);
         self.end_faults();
+        let until = self.world.now() + Duration::from_secs(60);
+        while !self.world.is_settled() {
+            assert!(self.world.now() < until, "the change ends");
+            self.world.run(Duration::from_millis(100));
+        }
         self.world.run(Duration::from_secs(20));
         self.hear();
         // A repair by somebody who has started since it last drained only tells him the round.
@@ -178,8 +200,9 @@ impl Storm {
     /// Reads by all owners repair what no hint brings.
     fn read_all(&mut self) {
         for n in 0..KEYS {
-            let terms = Terms { quorum: 3, ..Terms::default() };
-            let owner = self.world.owners(&key(n))[0];
+            let owners = self.world.owners(&key(n));
+            let quorum = u8::try_from(owners.len()).unwrap();
+            let (terms, owner) = (Terms { quorum, ..Terms::default() }, owners[0]);
             let id = self.world.ask(owner, Request::Get(Get { key: key(n), terms }));
             assert!(matches!(self.world.wait_for(id), Some(Ok(_))));
         }
@@ -190,6 +213,15 @@ impl Storm {
         let is_buried =
             |(node, n): &(usize, u64)| self.world.copy(*node, &key(*n)).is_some_and(|set| set.live().next().is_none());
         (0..self.world.nodes()).flat_map(|node| (0..KEYS).map(move |n| (node, n))).filter(is_buried).count()
+    }
+
+    /// Nodes with keys that they do not own.
+    fn misplaced(&self) -> Vec<(usize, Key)> {
+        let all = (0..self.world.nodes()).flat_map(|node| (0..KEYS).map(move |n| (node, key(n))));
+        let is_misplaced = |(node, key): &(usize, Key)| {
+            self.world.copy(*node, key).is_some() && !self.world.owners(key).contains(node)
+        };
+        all.filter(is_misplaced).collect()
     }
 
     fn forgotten(&self) -> u64 {
@@ -253,10 +285,32 @@ fn weather(nodes: usize, seed: u64) -> u64 {
     forgotten
 }
 
+/// The same while owners change: in peace nothing is where it does not belong, either.
+fn moves((n, r, w): (u8, u8, u8), seed: u64) -> u64 {
+    let wanted = Wanted { n, r, w };
+    let mut storm = Storm::within(Cluster { nodes: 6, members: 4, wanted, seed, tombstone_age: AGE });
+    storm.has_moves = true;
+    (0..500).for_each(|_| storm.step());
+    let forgotten = storm.forgotten();
+    storm.make_peace();
+    storm.judge();
+    for _ in 0..8 {
+        if 0 < storm.tombstones() || !storm.misplaced().is_empty() {
+            storm.world.run(Duration::from_secs(20));
+        }
+    }
+    storm.judge();
+    assert_eq!(storm.misplaced(), [], "nobody keeps what others own");
+    assert_eq!(storm.tombstones(), 0, "in peace no tombstone stays");
+    forgotten
+}
+
 #[test]
 fn storms_forget_much_while_they_last() {
     let forgotten: Vec<u64> = (0..20).map(|seed| weather(3, seed)).collect();
     assert!(200 < forgotten.iter().sum::<u64>(), "{forgotten:?}");
+    let forgotten: Vec<u64> = (0..10).map(|seed| moves((3, 2, 2), seed)).collect();
+    assert!(50 < forgotten.iter().sum::<u64>(), "{forgotten:?}");
 }
 
 proptest! {
@@ -270,5 +324,10 @@ proptest! {
     #[test]
     fn nothing_that_was_deleted_returns_from_fallbacks(seed in any::<u64>()) {
         weather(5, seed);
+    }
+
+    #[test]
+    fn nothing_that_was_deleted_returns_while_owners_change(seed in any::<u64>(), which in 0..4_usize) {
+        moves([(3, 2, 2), (3, 1, 3), (2, 1, 2), (1, 1, 1)][which], seed);
     }
 }

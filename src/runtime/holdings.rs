@@ -49,11 +49,6 @@ pub struct Holding {
 const NUMBERS: usize = 13;
 
 impl Holding {
-    /// Whether there is neither a set, nor anything that is owed to others.
-    pub fn is_empty(self) -> bool {
-        self.keys == 0 && self.hints == 0
-    }
-
     /// What one core shows: what its trees sum up to, and what its shard counts.
     pub fn of(now: Instant, held: Sum, stats: &Stats) -> Holding {
         let age = |since: Instant| now.since(since);

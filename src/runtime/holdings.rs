@@ -248,14 +248,6 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_sets_and_hints_is_empty_whatever_it_has_seen_and_fetched() {
-        let seen =
-            Holding { transfers: 4, transfers_bytes: 5, agreed_age: age(1), disk_bytes: 6, ..Holding::default() };
-        assert!(seen.is_empty());
-        assert!(!Holding { hints: 1, ..seen }.is_empty() && !Holding { keys: 1, buried: 1, ..seen }.is_empty());
-    }
-
-    #[test]
     fn the_rate_of_transfers_is_that_of_the_last_second() {
         let holdings = Holdings::new(1);
         let show = |micros, transfers_bytes| {

@@ -146,7 +146,7 @@ pub const SYNC_NAMES_SERVED: usize = 16_384;
 pub const SYNC_SETS_AT_ONCE: usize = 32;
 
 /// Partitions of a core that are synced at once. A change fetches each of a thousand partitions from some owners, at
-/// one to three round trips: with 50 ms for each that takes half a minute so, and minutes one by one. Each holds a page.
+/// one to three round trips: with 50 ms for each that takes half a minute, and minutes one by one. Each holds a page.
 pub const SYNCS_MAX: usize = 8;
 
 /// A partition that could not be synced with a peer is left alone for this long.
@@ -162,8 +162,8 @@ pub const LEFTOVERS_PERIOD: Duration = Duration::from_secs(5);
 /// After a delivery that failed the target is left alone for this long.
 pub const HINTS_PAUSE: Duration = Duration::from_millis(500);
 
-/// Tombstones are kept for so long, counted in the running time of whoever leads the rounds that forget them: longer than
-/// [`OPERATION_MEMORY`], or a retry of the write that was deleted would write it again.
+/// Tombstones are kept for so long, counted in the running time of whoever leads the rounds that forget them: longer
+/// than [`OPERATION_MEMORY`], or a retry of the write that was deleted would write it again.
 pub const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 
 /// Between two looks for tombstones.

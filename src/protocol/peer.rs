@@ -118,8 +118,8 @@ pub enum CollectStep {
     Agree(Vec<(Key, u64)>),
     /// To all members: is nothing of this partition under way that began before you were first asked this?
     Drain,
-    /// To all members, once all have drained: take nothing from before the round. Has nothing come since then, where you
-    /// are no owner?
+    /// To all members, once all have drained: take nothing from before the round. Has nothing come since then, where
+    /// you are no owner?
     Fence,
     /// To owners: show and repair these no more, of those that you agreed to.
     Retire(Vec<bool>),
@@ -172,8 +172,8 @@ pub enum Told {
     Digests(Vec<u64>),
     /// To [`Ask::Pull`].
     Page(Box<Page>),
-    /// To [`Ask::Collect`]: of each key of [`CollectStep::Agree`] whether it is so; of any other step one: whether it is
-    /// done.
+    /// To [`Ask::Collect`]: of each key of [`CollectStep::Agree`] whether it is so; of any other step one: whether it
+    /// is done.
     Collected(Vec<bool>),
     /// It was not done. Nothing was stored.
     Refused(Refused),

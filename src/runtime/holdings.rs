@@ -69,8 +69,8 @@ impl Holding {
         }
     }
 
-    /// Whether there is nothing that others may lack: no key and no hint. What is known of others, and what has come and
-    /// gone, is nothing that is held.
+    /// Whether there is nothing that others may lack: no key and no hint. What is known of others, and what has come
+    /// and gone, is nothing that is held.
     pub fn is_empty(&self) -> bool {
         self.keys == 0 && self.hints == 0
     }

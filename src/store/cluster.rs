@@ -1,4 +1,5 @@
-//! What a node knows of its cluster, in the file `cluster` of its data directory: rows, the stored layout and the pending one.
+//! What a node knows of its cluster, in the file `cluster` of its data directory: rows, the stored layout, the
+//! pending one.
 //!
 //! ```text
 //! cluster:  "SLOOPCLU"  format u32  durable (`wire::members`)  crc32c u32 over all before it

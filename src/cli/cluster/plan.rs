@@ -100,7 +100,7 @@ impl Plan {
         let [all, time] = [self.estimated_bytes.map(bytes), self.estimated_ms.map(age)].map(or_unknown);
         let (rate, copies) = (bytes(self.rate), self.copies);
         said.line(&format!(
-            "in all ~{all} to fetch, in ~{time} or more at {rate} a second for each node; every key will have {copies} {}",
+            "in all ~{all} to fetch, in ~{time} or more at {rate} a second a node; every key will have {copies} {}",
             if copies == 1 { "copy" } else { "copies" }
         ));
     }
@@ -178,7 +178,8 @@ mod tests {
              NODE  OWNS  WILL OWN  FETCHES  BYTES      TIME\n\
              n1    16    14        0        -          -\n\
              n4    0     12        12       ~12.0 MiB  ~0.1 s\n\
-             in all ~12.0 MiB to fetch, in ~0.1 s or more at 64.0 MiB a second for each node; every key will have 3 copies\n\
+             in all ~12.0 MiB to fetch, in ~0.1 s or more at 64.0 MiB a second a node; every key will have 3 \
+             copies\n\
              `sloop cluster commit` starts it, `sloop cluster clear` forgets it\n"
         );
     }

@@ -243,7 +243,7 @@ impl Shard {
         match told {
             Ok(Told::Stored) if is_open => leg.state = LegState::Done(from),
             Ok(Told::Stored) => {}
-            // What it was sent was named before the round, which this node has drained for: so the copy is not from before.
+            // What was sent was named before the round, which this node has drained for: the copy is not from before.
             Ok(Told::Behind | Told::Refused(Refused::Round(_))) => {
                 let stands_for = (from != owner).then_some(owner);
                 let Some(whole) = self.whole_for(whom, stands_for) else { return };

@@ -22,14 +22,14 @@
 //!   refused once their receiver is fenced; before that, an owner joins them with what it holds, and anybody else ends
 //!   the round. They need not be waited for, nor be counted.
 //!
-//! Whoever is refused for its round and still has something to send raises its number and asks again: it has drained for
-//! that round, since all are asked before any is fenced. If it has started again since, its number is gone, and with it
+//! Whoever is refused for its round and still has something to send raises its number and asks again: it has drained
+//! for that round, since all are asked before any is fenced. If it has started again since, its number is gone, and with it
 //! what it held in memory; on its disk there was no old copy when it drained. If it joined since, it held nothing.
 //!
 //! A round has only members that do not change: none is down, none out of reach, no change of owners is under way; all
 //! must say yes to each step, and a member that starts again in between has forgotten the number and says no. What a
-//! leader of an earlier life still has on its way does no harm: numbers of rounds ascend, and a member takes part in one
-//! that is later than all that it has heard of.
+//! leader of an earlier life still has on its way does no harm: numbers of rounds ascend, and a member takes part in
+//! one that is later than all that it has heard of.
 //!
 //! All of this is in memory. Whatever breaks a round off costs a tombstone that comes back from an owner which still
 //! has it; a later round collects it. A write upon a retired key works as ever, and shows the key again. A new version

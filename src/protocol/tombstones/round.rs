@@ -131,7 +131,7 @@ impl Shard {
         Some(Collect { partition, round: round.number, step })
     }
 
-    /// A member has answered a step, or will not. Whatever is not a yes ends the round, but for one that is not done yet.
+    /// A member has answered a step, or will not. Whatever is not a yes ends the round, but for one not done yet.
     pub(in crate::protocol) fn on_round_told(
         &mut self,
         now: Now,
@@ -187,7 +187,7 @@ impl Shard {
         self.go_on_to(now, partition, next, effects);
     }
 
-    /// A round is over. What could not be agreed on begins to age anew, when all that is of the same age was dealt with.
+    /// A round is over. What could not be agreed on ages anew, when all that is of the same age was dealt with.
     pub(super) fn close_round(&mut self, partition: Partition) {
         let Some(round) = self.tombstones.rounds.remove(&partition) else { return };
         let Some(led) = self.tombstones.led.get_mut(&partition) else { return };

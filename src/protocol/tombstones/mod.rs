@@ -23,8 +23,9 @@
 //!   the round. They need not be waited for, nor be counted.
 //!
 //! Whoever is refused for its round and still has something to send raises its number and asks again: it has drained
-//! for that round, since all are asked before any is fenced. If it has started again since, its number is gone, and with it
-//! what it held in memory; on its disk there was no old copy when it drained. If it joined since, it held nothing.
+//! for that round, since all are asked before any is fenced. If it has started again since, its number is gone, and
+//! with it what it held in memory; on its disk there was no old copy when it drained. If it joined since, it held
+//! nothing.
 //!
 //! A round has only members that do not change: none is down, none out of reach, no change of owners is under way; all
 //! must say yes to each step, and a member that starts again in between has forgotten the number and says no. What a

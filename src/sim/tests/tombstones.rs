@@ -252,7 +252,7 @@ fn nothing_of_a_round_is_kept_in_memory_when_it_is_over() {
     for n in 0..100 {
         let (key, value) = (Key::new(format!("k{n}")).unwrap(), Value::new(b"v".as_slice()).unwrap());
         let (causality, operation, terms) = (Causality::Blind, None, Terms::default());
-        let put = Put { key: key.clone(), value, causality: causality.clone(), operation: None, terms: terms.clone() };
+        let put = Put { key: key.clone(), value, causality: causality.clone(), operation: None, terms };
         for request in [Request::Put(put), Request::Delete(Delete { key, causality, operation, terms })] {
             let id = world.ask(0, request);
             assert!(matches!(world.wait_for(id), Some(Ok(_))));

@@ -301,6 +301,7 @@ impl Shard {
         tables
             + self.trees.under_way()
             + self.tombstones.rounds_under_way()
+            + self.tombstones.promised()
             + self.outdated.len()
             + self.awaiting.len()
             + self.settling.len()

@@ -1,5 +1,5 @@
 //! What a change of owners gives this core: every partition that its node gains, from every owner in the stored layout
-//! that has what it held and that the change does not remove (DESIGN section 7).
+//! that the change does not remove (DESIGN section 7).
 //!
 //! Each pair of partition and source is one whole sync that began after all members were known to write by both
 //! layouts. Progress is kept in memory only: what has come is known by its digest, and does not come twice.
@@ -89,8 +89,8 @@ fn sources(view: &View, change: &Change, partition: Partition) -> Vec<Source> {
         return Vec::new();
     }
     let is_source = |owner: &NodeId| {
-        let is_member = view.member(*owner).is_some_and(|member| !member.is_removed);
-        *owner != me && is_member && view.is_whole(stored, *owner)
+        // Also one that has lost its disk: what it took since counts.
+        *owner != me && view.member(*owner).is_some_and(|member| !member.is_removed)
     };
     let mut sources: Vec<Source> = stored.owners(partition).filter(is_source).map(|owner| (partition, owner)).collect();
     sources.sort_unstable();

@@ -11,6 +11,10 @@ use crate::protocol::types::Key;
 
 impl Shard {
     pub(in crate::protocol) fn on_compare_asked(&mut self, asker: Asker, compare: Compare, effects: &mut Effects) {
+        // Whoever has lost what it held differs from all others, until the next layout makes it whole.
+        if self.is_hollow() {
+            return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
+        }
         if self.lets_look(asker, effects) {
             let of = Survey::Sums(compare.partitions);
             self.survey(Surveying::Compare(asker.whom, compare.digest), of, effects);
@@ -43,18 +47,15 @@ impl Shard {
         self.scan(Scanning::Pull(asker.whom, pull), of, effects);
     }
 
-    /// Lets a peer wait for a look, if it may have one: nothing is read from whoever has lost what it held.
+    /// Lets a peer wait for a look, if it may have one.
     fn lets_look(&mut self, asker: Asker, effects: &mut Effects) -> bool {
-        let refused = match () {
-            () if self.is_hollow() => Refused::Hollow,
-            () if !self.trees.has_room(LOOKS_MAX) => Refused::Overloaded,
-            () => {
-                self.wait(asker, Waiting::Look);
-                return true;
-            }
-        };
-        self.tell(asker.whom, Told::Refused(refused), effects);
-        false
+        let has_room = self.trees.has_room(LOOKS_MAX);
+        if has_room {
+            self.wait(asker, Waiting::Look);
+        } else {
+            self.tell(asker.whom, Told::Refused(Refused::Overloaded), effects);
+        }
+        has_room
     }
 
     /// Whether this node is to hold something that it has lost.

@@ -60,6 +60,17 @@ enum Kind {
     Forget,
 }
 
+impl Heard {
+    pub(super) fn take_keys(&mut self) -> Vec<(Key, u64)> {
+        std::mem::take(&mut self.keys)
+    }
+
+    #[cfg(all(test, feature = "sim"))]
+    pub(super) fn promised(&self) -> usize {
+        self.keys.len()
+    }
+}
+
 impl Shard {
     /// A peer leads a round. It counts only among those who go by the same layout, and by no change of it.
     pub(in crate::protocol) fn on_collect_asked(
@@ -151,11 +162,9 @@ impl Shard {
     /// What was promised in the last round of a partition holds no longer, but for its fence.
     fn leave_round(&mut self, partition: Partition, effects: &mut Effects) {
         self.tombstones.quiet.remove(&partition);
+        self.tombstones.let_keys_be(partition);
         let Some(heard) = self.tombstones.heard.get_mut(&partition) else { return };
         heard.mark = None;
-        for (key, _) in std::mem::take(&mut heard.keys) {
-            self.tombstones.retired.remove(&key);
-        }
         if let Some(asker) = heard.work.take().and_then(|work| work.asker)
             && self.take(asker.whom).is_some()
         {
@@ -238,6 +247,9 @@ impl Shard {
             Kind::Forget if self.stopped => Told::Refused(Refused::WritesStopped),
             Kind::Forget => Told::Collected(vec![true]),
         };
+        if work.kind == Kind::Forget {
+            self.tombstones.let_keys_be(partition);
+        }
         match work.asker {
             Some(asker) if self.take(asker.whom).is_some() => self.tell_durable(asker, told, work.append, effects),
             // Its time was over.

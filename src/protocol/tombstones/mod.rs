@@ -111,6 +111,20 @@ impl Tombstones {
         heard.round = heard.round.max(round);
     }
 
+    /// The keys of the last round of a partition are keys like any others.
+    fn let_keys_be(&mut self, partition: Partition) {
+        let Some(heard) = self.heard.get_mut(&partition) else { return };
+        for (key, _) in heard.take_keys() {
+            self.retired.remove(&key);
+        }
+    }
+
+    /// Keys of which something was promised in a round, and is still kept in mind.
+    #[cfg(all(test, feature = "sim"))]
+    pub(super) fn promised(&self) -> usize {
+        self.retired.len() + self.heard.values().map(Heard::promised).sum::<usize>()
+    }
+
     /// Rounds and looks under way.
     pub(super) fn rounds_under_way(&self) -> usize {
         self.rounds.len() + self.led.values().filter(|led| led.is_looked_at()).count()

@@ -155,3 +155,21 @@ fn a_write_under_way_goes_to_the_owners_that_a_change_brings() {
          copy k at b -> 1",
     );
 }
+
+#[test]
+fn what_an_owner_without_its_data_took_alone_is_fetched_from_it() {
+    // It is not read from; but with a W of one it may be all that has a write.
+    tell(
+        "cluster 4 members=3 r=3 w=1
+         wipe b at c
+         wait 100ms
+         clog b > a
+         clog b > c
+         put k 1 at b -> ok
+         copy k at a -> nothing
+         change a c d -> begun
+         wait 3s
+         step at a -> none
+         get k at a -> 1",
+    );
+}

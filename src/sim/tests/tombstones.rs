@@ -2,7 +2,13 @@
 
 mod storms;
 
+use std::time::Duration;
+
+use crate::protocol::message::{Causality, Delete, Put, Request, Terms};
+use crate::protocol::ring::Wanted;
+use crate::protocol::types::{Key, Value};
 use crate::sim::story::tell;
+use crate::sim::{Cluster, World};
 
 #[test]
 fn a_delete_is_forgotten_by_all_owners_when_it_is_old_enough() {
@@ -237,4 +243,23 @@ fn a_key_that_is_written_again_is_kept() {
          wait 60s
          keys at b -> 0",
     );
+}
+
+#[test]
+fn nothing_of_a_round_is_kept_in_memory_when_it_is_over() {
+    let (wanted, tombstone_age) = (Wanted { n: 3, r: 2, w: 2 }, Duration::from_secs(1));
+    let mut world = World::new(Cluster { nodes: 4, members: 4, wanted, seed: 1, tombstone_age });
+    for n in 0..100 {
+        let (key, value) = (Key::new(format!("k{n}")).unwrap(), Value::new(b"v".as_slice()).unwrap());
+        let (causality, operation, terms) = (Causality::Blind, None, Terms::default());
+        let put = Put { key: key.clone(), value, causality: causality.clone(), operation: None, terms };
+        for request in [Request::Put(put), Request::Delete(Delete { key, causality, operation, terms })] {
+            let id = world.ask(0, request);
+            assert!(matches!(world.wait_for(id), Some(Ok(_))));
+        }
+    }
+    world.run(Duration::from_secs(60));
+    for node in 0..4 {
+        assert_eq!((world.keys(node), world.under_way(node)), (0, 0), "node {node}");
+    }
 }

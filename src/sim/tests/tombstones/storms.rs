@@ -33,6 +33,8 @@ struct Storm {
     calm: u64,
     /// Owners change.
     has_moves: bool,
+    /// Once, a node may lose its disk, or be removed.
+    has_losses: bool,
 }
 
 fn key(n: u64) -> Key {
@@ -57,6 +59,7 @@ impl Storm {
             values: 0,
             calm: 0,
             has_moves: false,
+            has_losses: false,
         }
     }
 
@@ -71,15 +74,20 @@ impl Storm {
         if self.has_moves && self.world.draw(40) == 0 {
             self.move_owners(node, other);
         }
+        if self.has_losses && self.world.draw(200) == 0 {
+            self.lose(node, other);
+        }
         match 18 * calm + self.world.draw(60 - 18 * calm) {
             0 if self.world.is_alive(node) => self.world.crash(node),
-            1..=4 if !self.world.is_alive(node) => self.world.start(node),
+            1..=4 if !self.world.is_alive(node) && !self.world.is_gone(node) => self.world.start(node),
             5 => self.world.pause(node),
             6..=9 => self.world.resume(node),
             10 => self.world.cut(node, other),
             11..=13 => self.world.heal(),
             14 => self.world.notice(node, other, false),
-            15..=17 => (0..self.world.nodes()).for_each(|one| self.world.notice(one, other, true)),
+            15..=17 if !self.world.is_gone(other) => {
+                (0..self.world.nodes()).for_each(|one| self.world.notice(one, other, true))
+            }
             18 => {
                 let by = Duration::from_millis(self.world.draw(10_000));
                 self.world.slow(node, other, by);
@@ -104,9 +112,31 @@ impl Storm {
     /// A change begins to a layout of some of the nodes.
     fn move_owners(&mut self, told: usize, out: usize) {
         let is_small = self.world.draw(3) == 0;
-        let mut nodes: Vec<usize> = (0..self.world.nodes()).filter(|node| *node == told || *node != out).collect();
-        nodes.retain(|node| *node == told || !is_small || self.world.draw(3) < 2);
-        self.world.change(told, &nodes);
+        let mut nodes = self.left();
+        nodes.retain(|node| *node == told || (*node != out && (!is_small || self.world.draw(3) < 2)));
+        // Where one copy may be lost there must be another.
+        if !self.has_losses || 3 <= nodes.len() {
+            self.world.change(told, &nodes);
+        }
+    }
+
+    /// A node loses its disk, or is dead for good.
+    fn lose(&mut self, node: usize, told: usize) {
+        if node == told || !self.world.is_alive(told) || !self.world.is_member(told) {
+            return;
+        }
+        self.has_losses = false;
+        if self.world.draw(2) == 0 {
+            self.world.wipe(node, told);
+        } else {
+            self.world.resume(node);
+            self.world.remove(node, told);
+        }
+    }
+
+    /// All nodes but one that was removed.
+    fn left(&self) -> Vec<usize> {
+        (0..self.world.nodes()).filter(|node| !self.world.is_gone(*node)).collect()
     }
 
     fn write(&mut self, node: usize) {
@@ -169,10 +199,12 @@ impl Storm {
     fn make_peace(&mut self) {
         self.world.trouble(0, 0, 0);
         self.end_faults();
-        let until = self.world.now() + Duration::from_secs(60);
-        while !self.world.is_settled() {
-            assert!(self.world.now() < until, "the change ends");
-            self.world.run(Duration::from_millis(100));
+        self.settle();
+        if self.has_moves {
+            self.world.run(Duration::from_secs(1));
+            let left = self.left();
+            assert!(self.world.change(left[0], &left));
+            self.settle();
         }
         self.world.run(Duration::from_secs(20));
         self.hear();
@@ -181,18 +213,27 @@ impl Storm {
         self.read_all();
     }
 
+    /// Every change ends in peace.
+    fn settle(&mut self) {
+        let until = self.world.now() + Duration::from_secs(60);
+        while !self.world.is_settled() {
+            assert!(self.world.now() < until, "the change ends");
+            self.world.run(Duration::from_millis(100));
+        }
+    }
+
     fn end_faults(&mut self) {
         self.calm = 80;
         let nodes = self.world.nodes();
         for node in 0..nodes {
             self.world.resume(node);
-            if !self.world.is_alive(node) {
+            if !self.world.is_alive(node) && !self.world.is_gone(node) {
                 self.world.start(node);
             }
         }
         self.world.heal();
         for (one, other) in (0..nodes).flat_map(|one| (0..nodes).map(move |other| (one, other))) {
-            self.world.notice(one, other, true);
+            self.world.notice(one, other, !self.world.is_gone(other));
             self.world.slow(one, other, Duration::ZERO);
         }
     }
@@ -212,12 +253,12 @@ impl Storm {
     fn tombstones(&self) -> usize {
         let is_buried =
             |(node, n): &(usize, u64)| self.world.copy(*node, &key(*n)).is_some_and(|set| set.live().next().is_none());
-        (0..self.world.nodes()).flat_map(|node| (0..KEYS).map(move |n| (node, n))).filter(is_buried).count()
+        self.left().into_iter().flat_map(|node| (0..KEYS).map(move |n| (node, n))).filter(is_buried).count()
     }
 
     /// Nodes with keys that they do not own.
     fn misplaced(&self) -> Vec<(usize, Key)> {
-        let all = (0..self.world.nodes()).flat_map(|node| (0..KEYS).map(move |n| (node, key(n))));
+        let all = self.left().into_iter().flat_map(|node| (0..KEYS).map(move |n| (node, key(n))));
         let is_misplaced = |(node, key): &(usize, Key)| {
             self.world.copy(*node, key).is_some() && !self.world.owners(key).contains(node)
         };
@@ -286,10 +327,10 @@ fn weather(nodes: usize, seed: u64) -> u64 {
 }
 
 /// The same while owners change: in peace nothing is where it does not belong, either.
-fn moves((n, r, w): (u8, u8, u8), seed: u64) -> u64 {
+fn moves((n, r, w): (u8, u8, u8), seed: u64, has_losses: bool) -> u64 {
     let wanted = Wanted { n, r, w };
     let mut storm = Storm::within(Cluster { nodes: 6, members: 4, wanted, seed, tombstone_age: AGE });
-    storm.has_moves = true;
+    (storm.has_moves, storm.has_losses) = (true, has_losses);
     (0..500).for_each(|_| storm.step());
     let forgotten = storm.forgotten();
     storm.make_peace();
@@ -309,7 +350,7 @@ fn moves((n, r, w): (u8, u8, u8), seed: u64) -> u64 {
 fn storms_forget_much_while_they_last() {
     let forgotten: Vec<u64> = (0..20).map(|seed| weather(3, seed)).collect();
     assert!(200 < forgotten.iter().sum::<u64>(), "{forgotten:?}");
-    let forgotten: Vec<u64> = (0..10).map(|seed| moves((3, 2, 2), seed)).collect();
+    let forgotten: Vec<u64> = (0..10).map(|seed| moves((3, 2, 2), seed, false)).collect();
     assert!(50 < forgotten.iter().sum::<u64>(), "{forgotten:?}");
 }
 
@@ -328,6 +369,11 @@ proptest! {
 
     #[test]
     fn nothing_that_was_deleted_returns_while_owners_change(seed in any::<u64>(), which in 0..4_usize) {
-        moves([(3, 2, 2), (3, 1, 3), (2, 1, 2), (1, 1, 1)][which], seed);
+        moves([(3, 2, 2), (3, 1, 3), (2, 1, 2), (1, 1, 1)][which], seed, false);
+    }
+
+    #[test]
+    fn nothing_that_was_deleted_returns_while_owners_change_and_one_disk_is_lost(seed in any::<u64>()) {
+        moves((3, 2, 2), seed, true);
     }
 }

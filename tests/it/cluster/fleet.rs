@@ -46,6 +46,8 @@ struct Berth {
     proxy: Option<Proxy>,
     /// Nothing while it is down.
     node: Option<Node>,
+    /// How often it was started.
+    starts: u32,
 }
 
 impl Fleet {
@@ -72,7 +74,7 @@ impl Fleet {
             Kind::Counted => proxy(Delays::NONE),
             Kind::Delayed => proxy(Delays::SOME),
         };
-        self.berths.push(Berth { name: format!("n{at}"), place, home: Home::new(), proxy, node: None });
+        self.berths.push(Berth { name: format!("n{at}"), place, home: Home::new(), proxy, node: None, starts: 0 });
         self.start(at);
         at
     }
@@ -83,6 +85,7 @@ impl Fleet {
         let flags = self.flags(at);
         let node = home.start_with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         self.berths[at].node = Some(node);
+        self.berths[at].starts += 1;
     }
 
     /// Tries to start it on another disk, which must be refused: gives what it says.
@@ -274,7 +277,8 @@ impl Fleet {
 /// came between the last look and a kill is not counted.
 pub(super) struct Meter {
     metric: &'static str,
-    last: BTreeMap<usize, f64>,
+    /// By the node and its start.
+    last: BTreeMap<(usize, u32), f64>,
     sum: f64,
 }
 
@@ -291,8 +295,8 @@ impl Meter {
     pub(super) fn look(&mut self, fleet: &Fleet) {
         for (at, berth) in fleet.berths.iter().enumerate() {
             let Some(metrics) = berth.node.as_ref().and_then(|node| Metrics::of(node.http)) else { continue };
-            let (now, last) = (metrics.sum(self.metric), self.last.entry(at).or_default());
-            self.sum += if now < *last { now } else { now - *last };
+            let (now, last) = (metrics.sum(self.metric), self.last.entry((at, berth.starts)).or_default());
+            self.sum += now - *last;
             *last = now;
         }
     }

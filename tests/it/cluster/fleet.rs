@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Plain,
     /// Through proxies that only count.
     Counted,
-    /// Through proxies that hold back every twentieth frame.
+    /// Through proxies that hold back every twentieth frame, while they are told to.
     Delayed,
 }
 
@@ -35,6 +35,8 @@ pub(super) struct Fleet {
     /// Settings of all of them.
     settings: Vec<String>,
     berths: Vec<Berth>,
+    /// Whether proxies hold frames back now.
+    holds_back: bool,
     dice: Dice,
 }
 
@@ -59,7 +61,7 @@ impl Fleet {
     /// As many.
     pub(super) fn of(nodes: usize, kind: Kind, settings: &[&str]) -> Fleet {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut fleet = Fleet { kind, settings, berths: vec![], dice: Dice(seed()) };
+        let mut fleet = Fleet { kind, settings, berths: vec![], holds_back: false, dice: Dice(seed()) };
         let nodes: Vec<usize> = (0..nodes).map(|_| fleet.add()).collect();
         eventually("all agree", || fleet.is_settled(&nodes));
         fleet
@@ -74,6 +76,7 @@ impl Fleet {
             Kind::Counted => proxy(Delays::NONE),
             Kind::Delayed => proxy(Delays::SOME),
         };
+        proxy.iter().for_each(|proxy: &Proxy| proxy.hold_back(self.holds_back));
         self.berths.push(Berth { name: format!("n{at}"), place, home: Home::new(), proxy, node: None, starts: 0 });
         self.start(at);
         at
@@ -168,6 +171,12 @@ impl Fleet {
     /// Where clients find this node, whether it runs or not.
     pub(super) fn address(&self, at: usize) -> SocketAddr {
         self.berths[at].place.node()
+    }
+
+    /// Whether frames are held back on all ways from now on.
+    pub(super) fn hold_back(&mut self, holds_back: bool) {
+        self.holds_back = holds_back;
+        self.proxies().for_each(|proxy| proxy.hold_back(holds_back));
     }
 
     /// Frames that were held back on all ways.

@@ -149,6 +149,10 @@ pub const SYNC_SETS_AT_ONCE: usize = 32;
 /// one to three round trips: with 50 ms for each that takes half a minute, and minutes one by one. Each holds a page.
 pub const SYNCS_MAX: usize = 8;
 
+/// Partitions that others own which a core clears up at once, in a round trip or more with each owner. Whoever leaves
+/// waits for it.
+pub const LEFTOVERS_MAX: usize = 4;
+
 /// A partition that could not be synced with a peer is left alone for this long.
 pub const SYNC_PAUSE: Duration = Duration::from_secs(1);
 

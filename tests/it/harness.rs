@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -409,10 +410,22 @@ fn wait(child: &mut Child) -> ExitStatus {
 #[expect(clippy::disallowed_methods, reason = "a pipe is read beside the test, or the child would block on it")]
 fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
-        let mut said = vec![];
-        let _ = from.read_to_end(&mut said);
+        let (mut said, mut log, mut part) = (vec![], log(), [0; 4_096]);
+        while let Ok(read @ 1..) = from.read(&mut part) {
+            said.extend_from_slice(&part[..read]);
+            log.iter_mut().for_each(|log| log.write_all(&part[..read]).expect("the folder has room"));
+        }
         String::from_utf8_lossy(&said).into_owned()
     })
+}
+
+/// Where what a node says is kept for those who look for a fault: a file for each start, in the order of the starts, in
+/// the folder that `SLOOP_TEST_LOGS` names.
+fn log() -> Option<fs::File> {
+    static STARTS: AtomicU32 = AtomicU32::new(0);
+    let folder = std::env::var_os("SLOOP_TEST_LOGS")?;
+    let name = format!("{:04}.log", STARTS.fetch_add(1, Ordering::Relaxed));
+    Some(fs::File::create(Path::new(&folder).join(name)).expect("the folder is there"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a pipe is read beside the test, or the child would block on it")]

@@ -2,7 +2,7 @@
 
 use super::sync::{Job, Why};
 use super::work::AntiEntropy;
-use crate::protocol::config::{SYNC_PAUSE, SYNCS_MAX};
+use crate::protocol::config::{LEFTOVERS_MAX, SYNC_PAUSE, SYNCS_MAX};
 use crate::protocol::io::Effects;
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::Shard;
@@ -27,39 +27,30 @@ impl Shard {
         }
     }
 
-    /// What a change waits for comes first; then partitions that differ, one at a time; then what nobody misses.
+    /// What a change waits for comes first; then partitions that differ, one at a time; then some of what nobody misses.
     fn next_job(&self, now: Instant) -> Option<Next> {
         let AntiEntropy { fetching, comparing, leftovers, .. } = &self.trees;
         let single = |why| move |(partition, peer)| Next { why, partition, peers: vec![peer] };
-        let fetched = || {
-            let mut due = fetching.as_ref()?.due(now);
-            due.find(|(partition, from)| self.is_reachable(*from) && self.is_idle(*partition)).map(single(Why::Fetch))
-        };
+        let fetched = || fetching.as_ref()?.due(now).find(|pair| self.is_free(*pair)).map(single(Why::Fetch));
         let repaired = || {
-            let mut due = comparing.due(self.view.me, now).filter(|_| !self.is_at_work_for(Why::Repair));
+            let mut due = comparing.due(self.view.me, now).filter(|_| self.at_work_for(Why::Repair) == 0);
             due.find(|pair| self.is_free(*pair)).map(single(Why::Repair))
         };
         let left_over = || {
-            let mut due = leftovers.due().filter(|_| !self.is_at_work_for(Why::Leftover));
+            let mut due = leftovers.due().filter(|_| self.at_work_for(Why::Leftover) < LEFTOVERS_MAX);
             let next = |partition| Some(Next { why: Why::Leftover, partition, peers: self.all_owners(partition)? });
             due.find_map(next)
         };
         fetched().or_else(repaired).or_else(left_over)
     }
 
-    fn is_at_work_for(&self, why: Why) -> bool {
-        self.trees.jobs.values().any(|job| job.why() == why)
+    fn at_work_for(&self, why: Why) -> usize {
+        self.trees.jobs.values().filter(|job| job.why() == why).count()
     }
 
-    /// Whether a node is in reach, and neither it nor the partition is busy.
+    /// Whether a node is in reach, and no job is at work on the partition: what two would send at once comes twice.
     fn is_free(&self, (partition, node): (Partition, NodeId)) -> bool {
-        let is_busy = |job: &Job| job.peers().contains(&node);
-        self.is_reachable(node) && self.is_idle(partition) && !self.trees.jobs.values().any(is_busy)
-    }
-
-    /// Whether nobody is at work on a partition: what two would send at once comes twice.
-    fn is_idle(&self, partition: Partition) -> bool {
-        self.trees.jobs.values().all(|job| job.partition() != partition)
+        self.is_reachable(node) && self.trees.jobs.values().all(|job| job.partition() != partition)
     }
 
     /// All owners of a partition, if each holds what it should and is free, and there is no change.

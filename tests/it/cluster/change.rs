@@ -78,11 +78,13 @@ impl Trial {
         println!("{}", self.fleet.order(via, &["plan"]));
 
         let begun = now();
+        self.fleet.hold_back(true);
         self.fleet.order(via, &["commit", "--yes"]);
         let faults = self.hurt(&mut meter);
         self.fleet.settle(after, &mut meter);
         let took = begun.elapsed();
         pass(Duration::from_millis(300));
+        self.fleet.hold_back(false);
         self.record.add(crowd);
 
         let gains = self.fleet.loads(via).into_iter().zip(before).map(|(after, before)| (after - before).max(0.0));
@@ -130,6 +132,7 @@ fn a_cluster_whose_nodes_stay_loses_nothing_to_late_messages_a_kill_and_a_pause(
     let addresses = [0, 1, 2].map(|at| fleet.address(at));
     let mut trial = Trial { fleet, record: Record::default(), keys: 0, members: vec![0, 1, 2], dice: Dice(seed()) };
     trial.record.fill(&addresses, 200, VALUE);
+    trial.fleet.hold_back(true);
     let crowd = trial.record.crowd(&addresses);
     pass(Duration::from_secs(1));
     let (killed, still) = (trial.dice.index(3), trial.dice.index(3));

@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Plain,
     /// Through proxies that only count.
     Counted,
-    /// Through proxies that hold back every twentieth frame.
+    /// Through proxies that hold back every twentieth frame, while they are told to.
     Delayed,
 }
 
@@ -35,6 +35,8 @@ pub(super) struct Fleet {
     /// Settings of all of them.
     settings: Vec<String>,
     berths: Vec<Berth>,
+    /// Whether proxies hold frames back now.
+    holds_back: bool,
     dice: Dice,
 }
 
@@ -46,6 +48,8 @@ struct Berth {
     proxy: Option<Proxy>,
     /// Nothing while it is down.
     node: Option<Node>,
+    /// How often it was started.
+    starts: u32,
 }
 
 impl Fleet {
@@ -57,7 +61,7 @@ impl Fleet {
     /// As many.
     pub(super) fn of(nodes: usize, kind: Kind, settings: &[&str]) -> Fleet {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut fleet = Fleet { kind, settings, berths: vec![], dice: Dice(seed()) };
+        let mut fleet = Fleet { kind, settings, berths: vec![], holds_back: false, dice: Dice(seed()) };
         let nodes: Vec<usize> = (0..nodes).map(|_| fleet.add()).collect();
         eventually("all agree", || fleet.is_settled(&nodes));
         fleet
@@ -72,7 +76,8 @@ impl Fleet {
             Kind::Counted => proxy(Delays::NONE),
             Kind::Delayed => proxy(Delays::SOME),
         };
-        self.berths.push(Berth { name: format!("n{at}"), place, home: Home::new(), proxy, node: None });
+        proxy.iter().for_each(|proxy: &Proxy| proxy.hold_back(self.holds_back));
+        self.berths.push(Berth { name: format!("n{at}"), place, home: Home::new(), proxy, node: None, starts: 0 });
         self.start(at);
         at
     }
@@ -83,6 +88,7 @@ impl Fleet {
         let flags = self.flags(at);
         let node = home.start_with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         self.berths[at].node = Some(node);
+        self.berths[at].starts += 1;
     }
 
     /// Tries to start it on another disk, which must be refused: gives what it says.
@@ -165,6 +171,12 @@ impl Fleet {
     /// Where clients find this node, whether it runs or not.
     pub(super) fn address(&self, at: usize) -> SocketAddr {
         self.berths[at].place.node()
+    }
+
+    /// Whether frames are held back on all ways from now on.
+    pub(super) fn hold_back(&mut self, holds_back: bool) {
+        self.holds_back = holds_back;
+        self.proxies().for_each(|proxy| proxy.hold_back(holds_back));
     }
 
     /// Frames that were held back on all ways.
@@ -274,7 +286,8 @@ impl Fleet {
 /// came between the last look and a kill is not counted.
 pub(super) struct Meter {
     metric: &'static str,
-    last: BTreeMap<usize, f64>,
+    /// By the node and its start.
+    last: BTreeMap<(usize, u32), f64>,
     sum: f64,
 }
 
@@ -291,8 +304,8 @@ impl Meter {
     pub(super) fn look(&mut self, fleet: &Fleet) {
         for (at, berth) in fleet.berths.iter().enumerate() {
             let Some(metrics) = berth.node.as_ref().and_then(|node| Metrics::of(node.http)) else { continue };
-            let (now, last) = (metrics.sum(self.metric), self.last.entry(at).or_default());
-            self.sum += if now < *last { now } else { now - *last };
+            let (now, last) = (metrics.sum(self.metric), self.last.entry((at, berth.starts)).or_default());
+            self.sum += now - *last;
             *last = now;
         }
     }

@@ -9,7 +9,7 @@ use std::io::{Error, Result};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,8 @@ struct Counts {
     bytes: [AtomicU64; 256],
     frames: [AtomicU64; 256],
     delayed: AtomicU64,
+    /// Whether frames are held back now.
+    holds_back: AtomicBool,
 }
 
 impl Proxy {
@@ -107,7 +109,12 @@ impl Proxy {
     #[expect(clippy::disallowed_methods, reason = "a proxy works beside the test")]
     pub(super) fn begin(place: Place, delays: Delays, dice: Dice) -> Proxy {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        let counts = Arc::new(Counts { bytes: zeros(), frames: zeros(), delayed: AtomicU64::new(0) });
+        let counts = Arc::new(Counts {
+            bytes: zeros(),
+            frames: zeros(),
+            delayed: AtomicU64::new(0),
+            holds_back: AtomicBool::new(true),
+        });
         let way = Way { to: place.node(), delays, counts: Arc::clone(&counts) };
         let (end, ended) = oneshot::channel();
         let (bound, is_bound) = std::sync::mpsc::channel();
@@ -126,6 +133,11 @@ impl Proxy {
         });
         is_bound.recv().expect("the proxy begins");
         Proxy { address: place.proxy(), counts, end: Some(end), works: Some(works) }
+    }
+
+    /// Whether frames are held back from now on: at first they are.
+    pub(super) fn hold_back(&self, holds_back: bool) {
+        self.counts.holds_back.store(holds_back, Ordering::Relaxed);
     }
 
     /// Frames that were held back so far.
@@ -258,7 +270,8 @@ async fn carry_frames(
             let (kind, bytes) = (usize::from(frame[FRAME_HEAD - 1]), frame.len() as u64);
             way.counts.frames[kind].fetch_add(1, Ordering::Relaxed);
             way.counts.bytes[kind].fetch_add(bytes, Ordering::Relaxed);
-            let is_held = dice.below(1_000) < way.delays.of_thousand;
+            let is_drawn = dice.below(1_000) < way.delays.of_thousand;
+            let is_held = is_drawn && way.counts.holds_back.load(Ordering::Relaxed);
             way.counts.delayed.fetch_add(u64::from(is_held), Ordering::Relaxed);
             let due = is_held.then(|| now() + way.delays.time);
             sender.send((due, frame)).await.map_err(|_gone| Error::other("nobody takes it"))?;

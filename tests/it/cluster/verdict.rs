@@ -65,7 +65,8 @@ struct Write<'a> {
     value: Option<&'a Value>,
     /// Versions that it is known to have replaced.
     replaced: BTreeSet<Dot>,
-    /// Whether it may have replaced anything that was begun before its end.
+    /// Whether it may have replaced anything: its other try may lie in the queue of a node that stands still, and be done
+    /// there, in place of what that node holds, long after it was acknowledged.
     may_be_all: bool,
 }
 
@@ -163,8 +164,7 @@ impl<'a> Case<'a> {
     fn license(&self, at: usize) -> Vec<usize> {
         let write = &self.writes[at];
         if write.may_be_all {
-            let is_before = |other: &usize| self.writes[*other].operation.begun < write.operation.ended;
-            return (0..self.writes.len()).filter(|other| *other != at && is_before(other)).collect();
+            return (0..self.writes.len()).filter(|other| *other != at).collect();
         }
         let replaced = &write.replaced;
         let mut licensed: BTreeSet<usize> = replaced.iter().filter_map(|dot| self.dots.get(dot).copied()).collect();

@@ -1,21 +1,19 @@
 //! Nodes, their disks and the network between them, as one queue of events.
 
 mod changes;
+mod disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::disk::Disk;
 use crate::protocol::Stats;
-use crate::protocol::antientropy::{Forest, PartitionLeaf, digest, is_buried};
 use crate::protocol::causality::{Siblings, Update};
 use crate::protocol::config::{self, ASK_PATIENCE, DEADLINE_DEFAULT};
-use crate::protocol::io::{
-    Append, Change, Effect, Effects, Held, Hint, Input, Name, Scan, ScanPage, ScanWant, Standing, Survey, Surveyed,
-};
+use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input, Standing};
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
-use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, Ring, Step, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
@@ -96,15 +94,6 @@ struct Node {
     is_gone: bool,
     /// What it held on disks that it has lost, or has dropped or forgotten since.
     lost: BTreeMap<Key, Arc<Siblings>>,
-}
-
-/// What is durable on a node.
-#[derive(Clone, Default)]
-struct Disk {
-    sets: BTreeMap<Key, Arc<Siblings>>,
-    hints: BTreeMap<(NodeId, Key), bool>,
-    remembered: Vec<(Key, Remembered)>,
-    forest: Forest,
 }
 
 #[derive(Clone)]
@@ -619,84 +608,6 @@ impl World {
     fn about(&mut self, time: Duration) -> Duration {
         let micros = u64::try_from(time.as_micros()).expect("a fraction of a second");
         time + Duration::from_micros(self.draw(micros))
-    }
-}
-
-impl Disk {
-    fn survey(&self, of: &Survey) -> Surveyed {
-        let tree = |partition| self.forest.tree(partition).cloned().unwrap_or_default();
-        match of {
-            Survey::Sums(partitions) => {
-                Surveyed::Sums(partitions.iter().map(|partition| self.forest.sum(*partition)).collect())
-            }
-            Survey::Branches(partition) => Surveyed::Digests(tree(*partition).branches().to_vec()),
-            Survey::Leaves(partition, branch) => Surveyed::Digests(tree(*partition).leaves_of(*branch).to_vec()),
-        }
-    }
-
-    fn scan(&self, of: &Scan) -> ScanPage {
-        let is_wanted = |key: &Key| {
-            RING.partition(key) == of.partition
-                && of.leaves.contains(PartitionLeaf::of(RING, key))
-                && of.after.as_ref().is_none_or(|after| after < key)
-        };
-        let mut page = ScanPage::default();
-        if let ScanWant::Sets { known, .. } = &of.want {
-            page.met = vec![false; known.len()];
-        }
-        let mut bytes = 0;
-        for (key, set) in self.sets.iter().filter(|(key, _)| is_wanted(key)) {
-            let digest = digest(key, set);
-            match &of.want {
-                ScanWant::Names { max } => {
-                    if page.names.len() == *max {
-                        page.next = page.names.last().map(|name| name.key.clone());
-                        return page;
-                    }
-                    let newest = set.versions().iter().map(|version| version.written_at).max();
-                    let buried_at = newest.filter(|_| is_buried(set));
-                    page.names.push(Name { key: key.clone(), digest, buried_at });
-                }
-                ScanWant::Sets { known, bytes_max } => match known.iter().position(|known| *known == digest) {
-                    Some(at) => page.met[at] = true,
-                    None => {
-                        page.sets.push((key.clone(), Arc::clone(set)));
-                        bytes += set.bytes();
-                        if *bytes_max <= bytes {
-                            page.next = Some(key.clone());
-                            return page;
-                        }
-                    }
-                },
-            }
-        }
-        page
-    }
-
-    fn keep(&mut self, append: Append) {
-        let Append { key, change, .. } = append;
-        if let Some(shift) = change.shift() {
-            self.forest.grow(RING, &key, shift);
-        }
-        match change {
-            Change::Version(arrived) => {
-                self.remembered.extend(arrived.remember.map(|remembered| (key.clone(), *remembered)));
-                self.sets.insert(key, arrived.state);
-            }
-            Change::Set { state, remember, .. } => {
-                self.remembered.extend(remember.into_iter().map(|remembered| (key.clone(), remembered)));
-                self.sets.insert(key, state);
-            }
-            Change::Drop { .. } => {
-                self.sets.remove(&key);
-            }
-            Change::Hint(Hint { target, counted }) => {
-                self.hints.insert((target, key), counted);
-            }
-            Change::Delivered { target } => {
-                self.hints.remove(&(target, key));
-            }
-        }
     }
 }
 

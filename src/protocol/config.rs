@@ -146,7 +146,7 @@ pub const SYNC_NAMES_SERVED: usize = 16_384;
 pub const SYNC_SETS_AT_ONCE: usize = 32;
 
 /// Partitions of a core that are synced at once. A change fetches each of a thousand partitions from some owners, at
-/// one to three round trips: with 50 ms for each that takes half a minute so, and minutes one by one. Each holds a page.
+/// one to three round trips: with 50 ms for each that takes half a minute so, and minutes one by one. Each has a page.
 pub const SYNCS_MAX: usize = 8;
 
 /// Partitions that others own which a core clears up at once, in a round trip or more with each owner. Whoever leaves

@@ -1,7 +1,7 @@
 //! How much each core holds, owes and knows of others, for the control thread to show. Plain atomics, written by their
 //! core alone, and a tick old at most.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::protocol::Stats;
@@ -156,6 +156,8 @@ pub struct Holdings(Box<[Shown]>);
 struct Shown {
     numbers: [AtomicU64; NUMBERS],
     rate: Rate,
+    /// Whether its core has said anything yet.
+    is_shown: AtomicBool,
 }
 
 /// How fast bytes come, measured by their core alone.
@@ -193,6 +195,12 @@ impl Holdings {
     pub fn show(&self, now: Instant, core: CoreId, holding: Holding) {
         let transfers_rate = self.0[core.index()].rate.measure(now, holding.transfers_bytes);
         self.put(core, &Holding { transfers_rate, ..holding });
+        self.0[core.index()].is_shown.store(true, Ordering::Release);
+    }
+
+    /// Whether every core has shown what it holds.
+    pub fn are_shown(&self) -> bool {
+        self.0.iter().all(|shown| shown.is_shown.load(Ordering::Acquire))
     }
 
     fn put(&self, core: CoreId, holding: &Holding) {
@@ -221,7 +229,7 @@ mod tests {
     #[test]
     fn what_a_core_shows_anew_replaces_what_it_showed() {
         let holdings = Holdings::new(2);
-        assert_eq!(holdings.sum(), Holding::default());
+        assert_eq!((holdings.sum(), holdings.are_shown()), (Holding::default(), false));
         let show = |core, holding| holdings.show(Instant(1), CoreId(core), holding);
         show(0, Holding { keys: 1, bytes: 100, hints: 7, ..Holding::default() });
         show(1, Holding { keys: 2, bytes: 200, buried: 1, ..Holding::default() });

@@ -226,11 +226,11 @@ impl Node {
         move || Holding { disk_bytes: lsm.size().bytes_on_disk, ..holdings.sum() }
     }
 
-    /// Tells whether the node holds nothing at all: no key in memory or in its tree, and no hint. Calls into the tree.
+    /// Tells whether the node holds nothing at all: no key and no hint. What was dropped may be in the files of its tree
+    /// for long, until what memory holds is ingested; it counts no more.
     pub fn emptiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
-        let (lsm, holdings) = (self.lsm.clone(), Arc::clone(&self.holdings));
-        // What leaves the memory goes into the tree first.
-        move || holdings.sum().is_empty() && lsm.snapshot().next().is_none()
+        let holdings = Arc::clone(&self.holdings);
+        move || holdings.are_shown() && holdings.sum().is_empty()
     }
 
     /// The tree, for snapshots.

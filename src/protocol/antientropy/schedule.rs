@@ -27,7 +27,7 @@ impl Shard {
         }
     }
 
-    /// What a change waits for comes first; then partitions that differ, one at a time; then some of what nobody misses.
+    /// What a change waits for comes first; then partitions that differ, one at a time, then what nobody misses.
     fn next_job(&self, now: Instant) -> Option<Next> {
         let AntiEntropy { fetching, comparing, leftovers, .. } = &self.trees;
         let single = |why| move |(partition, peer)| Next { why, partition, peers: vec![peer] };

@@ -226,8 +226,8 @@ impl Node {
         move || Holding { disk_bytes: lsm.size().bytes_on_disk, ..holdings.sum() }
     }
 
-    /// Tells whether the node holds nothing at all: no key and no hint. What was dropped may be in the files of its tree
-    /// for long, until what memory holds is ingested; it counts no more.
+    /// Tells whether the node holds nothing at all: no key and no hint. What was dropped may be in the files of its
+    /// tree for long, until what memory holds is ingested; it counts no more.
     pub fn emptiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let holdings = Arc::clone(&self.holdings);
         move || holdings.are_shown() && holdings.sum().is_empty()

@@ -65,8 +65,8 @@ struct Write<'a> {
     value: Option<&'a Value>,
     /// Versions that it is known to have replaced.
     replaced: BTreeSet<Dot>,
-    /// Whether it may have replaced anything: its other try may lie in the queue of a node that stands still, and be done
-    /// there, in place of what that node holds, long after it was acknowledged.
+    /// Whether it may have replaced anything: its other try may lie in the queue of a node that stands still, and be
+    /// done there, in place of what that node holds, long after it was acknowledged.
     may_be_all: bool,
 }
 

@@ -41,8 +41,8 @@ async fn a_plan_says_what_is_staged_what_it_costs_and_why_it_cannot_be_committed
     assert_eq!(told["stored"], json!({"number": 3, "hash": "0000000000000abc"}));
     assert_eq!((&told["pending"], &told["copies"]), (&json!(null), &json!(2)));
     let bare = json!({"node": "node-b", "change": "join", "from": null, "to": null, "isThere": null});
-    assert_eq!(told["staged"][0], bare);
-    assert_eq!((&told["staged"][1]["from"], &told["staged"][1]["to"]), (&json!("1"), &json!("2")));
+    assert_eq!((&told["staged"][0]["node"], &told["staged"][1]), (&json!("node-a"), &bare), "by name");
+    assert_eq!((&told["staged"][0]["from"], &told["staged"][0]["to"]), (&json!("1"), &json!("2")));
     assert_eq!(told["staged"][2]["isThere"], json!(false));
     // The node holds 600 bytes in 16 partitions, and fetches 1 MiB a second.
     let gain = json!({"name": "node-b", "before": 0, "after": 8, "gains": 8, "estimatedBytes": 300, "estimatedMs": 0});

@@ -385,7 +385,7 @@ impl Lsm {
     }
 
     /// A page of the sets of a partition, as the tree and what is newer in memory hold them together: `newer` are those
-    /// of the scan's keys that memory holds, in order. The page ends behind [`SCANNED_MAX`] keys at the latest. `go_on`
+    /// of the scan's keys that memory holds, in order. The page ends behind `SCANNED_MAX` keys at the latest. `go_on`
     /// is asked now and then; without it there is no page.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Questions to peers: what each is for, and when it is given up.
 
-use super::antientropy::{JobId, LookId};
+use super::antientropy::{Gains, JobId, LookId};
 use super::causality::Siblings;
 use super::config::{ASK_PATIENCE, EXTEND_AFTER};
 use super::hints::Due;
@@ -34,6 +34,8 @@ pub(super) enum About {
     Repair,
     /// Whether a core of another node holds the same.
     Same(LookId),
+    /// What a core of a source holds already of what a change gives this one.
+    Gains(Box<Gains>),
     /// A page, or a part of a tree, of a partition that is synced.
     Synced(JobId),
     /// A set that a peer lacked in it.
@@ -59,7 +61,8 @@ impl Asking {
 
     /// Whether sets of this partition come or go with it.
     pub(super) fn carries(&self, partition: Partition) -> bool {
-        self.partition == partition && !matches!(self.about, About::Forward(_) | About::Collect(_) | About::Same(_))
+        self.partition == partition
+            && !matches!(self.about, About::Forward(_) | About::Collect(_) | About::Same(_) | About::Gains(_))
     }
 }
 
@@ -138,6 +141,7 @@ impl Shard {
             About::Hint(due) => self.on_hint_told(now, due, told, effects),
             About::Repair => {}
             About::Same(look) => self.on_compared(now, look, told),
+            About::Gains(gains) => self.on_gains_compared(now, &gains, told),
             About::Synced(job) => self.on_synced(now, job, told, effects),
             About::Lacking(job) => self.on_lacking_told(now, job, told, effects),
             About::Collect(round) => self.on_round_told(now, partition, round, to, told, effects),

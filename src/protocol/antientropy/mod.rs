@@ -27,6 +27,7 @@ pub use forest::{
     BRANCHES, Forest, LEAVES, Leaf as PartitionLeaf, LeafSet, PartitionTree, Shift, Sum, digest, digest_of_roots,
     is_buried,
 };
+pub(in crate::protocol) use handoff::Gains;
 pub use tree::{Digest, LEAVES_MAX, Leaf, Range, RangeError, Tree};
 pub(super) use work::{AntiEntropy, JobId, LookId};
 pub(in crate::protocol) use work::{Scanning, Surveying, Tuning};

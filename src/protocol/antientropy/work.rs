@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::compare::Comparing;
-use super::handoff::Fetching;
+use super::handoff::{Fetching, Gains};
 use super::leftovers::Leftovers;
 use super::sync::Job;
 use crate::protocol::io::{Effect, Effects, Scan, ScanPage, Survey, Surveyed, Unreadable};
@@ -66,6 +66,8 @@ pub(in crate::protocol) enum Surveying {
     Group(LookId),
     /// A sync that this core makes.
     Job(JobId),
+    /// What a change gives this core, beside what its source holds.
+    Gains(Box<Gains>),
     /// Partitions that this node does not own.
     Leftovers,
     /// Tombstones that may be forgotten.
@@ -187,6 +189,7 @@ impl Shard {
             (Some(Surveying::Job(job)), Surveyed::Digests(digests)) => {
                 self.on_job_surveyed(now, job, digests, effects);
             }
+            (Some(Surveying::Gains(gains)), Surveyed::Sums(sums)) => self.compare_gains(now, gains, &sums, effects),
             (Some(Surveying::Leftovers), Surveyed::Sums(sums)) => self.on_leftovers_found(now, &sums),
             (Some(Surveying::Tombstones(why)), Surveyed::Sums(sums)) => {
                 self.on_tombstones_surveyed(now, why, sums, effects);
@@ -227,6 +230,7 @@ impl Shard {
         }
         self.compare_what_is_due(now, effects);
         self.look_for_leftovers(now, effects);
+        self.look_at_sources(now, effects);
         self.go_on_fetching(now, effects);
         self.start_jobs(now, effects);
     }

@@ -1,6 +1,7 @@
 //! Twenty nodes on one machine, all of them owners of every key.
 
 use std::fs;
+use std::time::Duration;
 
 use sloop::client::Client;
 use tokio::runtime::Builder;
@@ -8,9 +9,12 @@ use tokio::task::JoinSet;
 
 use super::{agree, flags, now, secret};
 use crate::dice::setting;
-use crate::harness::{Home, Node, eventually, files};
+use crate::harness::{Home, Node, eventually, files, within};
 
 const NODES: usize = 20;
+
+/// Time for them to become one cluster of twenty owners, in a debug build beside other tests.
+const GROWN: Duration = Duration::from_secs(240);
 
 /// Clients at once, each of a node of its own.
 const CLIENTS: usize = 8;
@@ -49,7 +53,8 @@ fn serve_while_one_stands_still(homes: &[Home], keys: u64) {
     let begun = now();
     let nodes = start_all(homes);
     let started = begun.elapsed();
-    eventually("all agree", || agree(&nodes.iter().collect::<Vec<_>>(), 20.0));
+    // Each change of owners that they grow by hears of all of them three times, and they share two processors.
+    within(GROWN, "all agree", || agree(&nodes.iter().collect::<Vec<_>>(), 20.0));
     println!("{NODES} nodes: started in {started:.1?}, in agreement after {:.1?}", begun.elapsed());
     show(&nodes, homes);
 

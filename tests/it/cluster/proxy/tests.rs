@@ -101,7 +101,8 @@ fn an_end_that_closes_closes_the_other() {
 
 #[test]
 fn three_nodes_work_behind_proxies_that_hold_back_every_twentieth_frame() {
-    let fleet = Fleet::of_three(Kind::Delayed, &[]);
+    let mut fleet = Fleet::of_three(Kind::Delayed, &[]);
+    fleet.hold_back(true);
     let nodes = fleet.nodes();
     for number in 0..60 {
         let (key, value) = (format!("key-{number}"), format!("value-{number}"));

@@ -15,8 +15,11 @@ use super::{LayoutRow, Membership};
 use crate::protocol::config::{WEIGHT_MAX, ZONE_BYTES_MAX};
 use crate::protocol::types::{Instant, NodeId};
 
-/// Time for more nodes to join: one layout for several.
+/// Time for more nodes to join, for each that there is: one layout for several, since a change asks all of them thrice.
 const GATHER: Duration = Duration::from_millis(300);
+
+/// The longest such time.
+const GATHER_MAX: Duration = Duration::from_secs(3);
 
 impl Membership {
     /// An operator asks. What changes nothing is answered at once, what changes something when it is durable.
@@ -184,7 +187,8 @@ impl Membership {
             return;
         }
         self.gathers = true;
-        self.set(now + GATHER, Alarm::Gathered);
+        let members = u32::try_from(self.layouts.stored.rows().len()).unwrap_or(u32::MAX);
+        self.set(now + GATHER.saturating_mul(members).min(GATHER_MAX), Alarm::Gathered);
     }
 
     pub(super) fn on_gathered(&mut self) {

@@ -187,8 +187,8 @@ pub(super) enum Load {
 impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
-        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, seed, .. } = birth;
-        let Birth { transfer_rate, compare_period, keeps_hints, tombstone_age, .. } = birth;
+        let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, .. } = birth;
+        let Birth { transfer_rate, compare_period, keeps_hints, tombstone_age, seed, .. } = birth;
         let mut operations = Operations::new(seed);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
@@ -437,16 +437,14 @@ impl Shard {
         }
     }
 
-    /// Whether this node owns the partition in the layout that reads go by, and has what it held: its copy is read, and
     /// Whether this node owns the partition in the layout that reads go by.
     pub(super) fn owns(&self, partition: Partition) -> bool {
         self.view.layout.is_owner(self.view.me, partition)
     }
 
-    /// it coordinates.
+    /// Whether it owns the partition so, and has what it held: its copy is read, and it coordinates.
     pub(super) fn coordinates(&self, partition: Partition) -> bool {
-        let View { me, layout, .. } = &*self.view;
-        layout.is_owner(*me, partition) && self.view.is_whole(layout, *me)
+        self.owns(partition) && self.view.is_whole(&self.view.layout, self.view.me)
     }
 
     /// Whether a question to the node would reach it, as far as is known.

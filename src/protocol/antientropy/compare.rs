@@ -115,6 +115,21 @@ impl Comparing {
     }
 }
 
+/// Whether a peer holds the same of these partitions, all of one core of it, and the first of them.
+pub(super) fn question(partitions: &Arc<[Partition]>, roots: &[u64]) -> (Ask, Partition) {
+    let digest = digest_of_roots(roots.iter().copied());
+    (Ask::Compare(Compare { partitions: Arc::clone(partitions), digest }), partitions[0])
+}
+
+/// The roots that a peer has, by what it says beside these.
+pub(super) fn roots_told(told: Result<Told, Unheard>, mine: &[u64]) -> Option<Vec<u64>> {
+    match told {
+        Ok(Told::Same) => Some(mine.to_vec()),
+        Ok(Told::Digests(roots)) if roots.len() == mine.len() => Some(roots),
+        _ => None,
+    }
+}
+
 impl Shard {
     /// All partitions of this core.
     pub(super) fn partitions_of_core(&self) -> impl Iterator<Item = Partition> {
@@ -207,9 +222,7 @@ impl Shard {
         // Of a group that has changed meanwhile another look is under way, or none.
         let Some(look) = group.and_then(|group| group.look.as_mut()).filter(|look| look.id == id) else { return };
         look.roots = sums.iter().map(|sum| sum.root).collect();
-        let digest = digest_of_roots(look.roots.iter().copied());
-        let (partitions, first) = (Arc::clone(&look.partitions), look.partitions[0]);
-        let ask = Ask::Compare(Compare { partitions, digest });
+        let (ask, first) = question(&look.partitions, &look.roots);
         self.ask(now, peering.0, first, ask, About::Same(id), effects);
     }
 
@@ -223,11 +236,7 @@ impl Shard {
         if !look.is_second {
             group.due = now.instant + period;
         }
-        let roots = match told {
-            Ok(Told::Same) => look.roots.clone(),
-            Ok(Told::Digests(roots)) if roots.len() == look.roots.len() => roots,
-            _ => return,
-        };
+        let Some(roots) = roots_told(told, &look.roots) else { return };
         if !look.is_second {
             self.stats.comparisons += 1;
             self.stats.comparisons_equal += u64::from(roots == look.roots);

@@ -4,15 +4,16 @@
 //! Each pair of partition and source is one whole sync that began after all members were known to write by both
 //! layouts. Progress is kept in memory only: what has come is known by its digest, and does not come twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::forest::{Sum, digest_of_roots};
+use super::compare::{question, roots_told};
+use super::forest::Sum;
 use super::work::{Peering, Surveying};
 use crate::protocol::asks::About;
 use crate::protocol::config::ASK_PATIENCE;
 use crate::protocol::io::{Effects, Survey};
-use crate::protocol::peer::{Ask, Compare, Told, Unheard};
+use crate::protocol::peer::{Told, Unheard};
 use crate::protocol::ring::{Change, LayoutStamp, Partition, Step, View};
 use crate::protocol::shard::Shard;
 use crate::protocol::stats::Stats;
@@ -29,8 +30,8 @@ pub(super) struct Fetching {
     all: u64,
     /// What is not done yet, and when it may be tried.
     left: BTreeMap<Source, Instant>,
-    /// Cores of sources that were not asked yet what is equal already.
-    unasked: BTreeSet<Peering>,
+    /// What is to come from each core of a source that was not asked yet what is equal already.
+    unasked: BTreeMap<Peering, Vec<Partition>>,
 }
 
 /// All that is to be fetched from one core of a source, with the roots that it has here.
@@ -67,30 +68,19 @@ impl Fetching {
 impl Shard {
     /// Asks the cores of sources, one question each, what is equal already: partitions that hold nothing, and those
     /// that came before a restart, need no pass of their own.
-    pub(super) fn look_at_sources(&mut self, now: Now, effects: &mut Effects) {
+    pub(super) fn look_at_sources(&mut self, effects: &mut Effects) {
         let Some(fetching) = &mut self.trees.fetching else { return };
         let (stamp, unasked) = (fetching.stamp, std::mem::take(&mut fetching.unasked));
-        for from in unasked.into_iter().filter(|(node, _)| self.is_reachable(*node)).collect::<Vec<_>>() {
-            let Some(cores) = self.view.member(from.0).map(|member| member.cores) else { continue };
-            let Some(fetching) = &mut self.trees.fetching else { return };
-            let mine = fetching.left.iter_mut().filter(|((partition, node), _)| (*node, cores.of(*partition)) == from);
-            let partitions = mine.map(|((partition, _), not_before)| {
-                *not_before = now.instant + ASK_PATIENCE;
-                *partition
-            });
-            let partitions: Arc<[Partition]> = partitions.collect();
-            if !partitions.is_empty() {
-                let gains = Gains { stamp, from, partitions: Arc::clone(&partitions), roots: Vec::new() };
-                self.survey(Surveying::Gains(Box::new(gains)), Survey::Sums(partitions), effects);
-            }
+        for (from, partitions) in unasked {
+            let partitions: Arc<[Partition]> = partitions.into();
+            let gains = Gains { stamp, from, partitions: Arc::clone(&partitions), roots: Vec::new() };
+            self.survey(Surveying::Gains(Box::new(gains)), Survey::Sums(partitions), effects);
         }
     }
 
     pub(super) fn compare_gains(&mut self, now: Now, mut gains: Box<Gains>, sums: &[Sum], effects: &mut Effects) {
         gains.roots = sums.iter().map(|sum| sum.root).collect();
-        let digest = digest_of_roots(gains.roots.iter().copied());
-        let (partitions, first) = (Arc::clone(&gains.partitions), gains.partitions[0]);
-        let ask = Ask::Compare(Compare { partitions, digest });
+        let (ask, first) = question(&gains.partitions, &gains.roots);
         self.ask(now, gains.from.0, first, ask, About::Gains(gains), effects);
     }
 
@@ -99,14 +89,11 @@ impl Shard {
         let Some(fetching) = self.trees.fetching.as_mut().filter(|fetching| fetching.stamp == gains.stamp) else {
             return;
         };
-        let theirs = match told {
-            Ok(Told::Same) => gains.roots.clone(),
-            Ok(Told::Digests(roots)) if roots.len() == gains.roots.len() => roots,
-            // One after the other, then.
-            _ => gains.roots.iter().map(|root| !root).collect(),
-        };
-        for (partition, (mine, theirs)) in gains.partitions.iter().zip(gains.roots.iter().zip(&theirs)) {
-            fetching.on_ended((*partition, gains.from.0), mine == theirs, now.instant);
+        let theirs = roots_told(told, &gains.roots);
+        for (at, partition) in gains.partitions.iter().enumerate() {
+            // Without an answer each is tried by itself.
+            let is_equal = theirs.as_ref().is_some_and(|theirs| theirs[at] == gains.roots[at]);
+            fetching.on_ended((*partition, gains.from.0), is_equal, now.instant);
         }
     }
 
@@ -137,8 +124,12 @@ impl Shard {
             fetching => {
                 // Each is tried by itself once its source has said what is equal already, or has not in time.
                 let not_before = now.instant + ASK_PATIENCE;
-                let core = |(partition, node): &Source| Some((*node, view.member(*node)?.cores.of(*partition)));
-                let unasked = wanted.iter().filter_map(core).collect();
+                let mut unasked = BTreeMap::<Peering, Vec<Partition>>::new();
+                for (partition, node) in &wanted {
+                    if let Some(member) = view.member(*node) {
+                        unasked.entry((*node, member.cores.of(*partition))).or_default().push(*partition);
+                    }
+                }
                 let left: BTreeMap<Source, Instant> = wanted.into_iter().map(|source| (source, not_before)).collect();
                 *fetching = Some(Fetching { stamp, all: left.len() as u64, left, unasked });
             }

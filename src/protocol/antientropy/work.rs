@@ -230,7 +230,7 @@ impl Shard {
         }
         self.compare_what_is_due(now, effects);
         self.look_for_leftovers(now, effects);
-        self.look_at_sources(now, effects);
+        self.look_at_sources(effects);
         self.go_on_fetching(now, effects);
         self.start_jobs(now, effects);
     }

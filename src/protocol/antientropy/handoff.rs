@@ -137,12 +137,14 @@ impl Shard {
     }
 }
 
-/// From whom this node fetches a partition for a change.
+/// From whom this node fetches a partition for a change. Where owners become fewer, those that stay fetch too: the fewer
+/// that are read from now on may all have missed a write, which W of the more acknowledged.
 fn sources(view: &View, change: &Change, partition: Partition) -> Vec<Source> {
     let Change { stored, pending, .. } = change;
     let me = view.me;
     let has_it = stored.is_owner(me, partition) && view.is_whole(stored, me);
-    if has_it || !pending.is_owner(me, partition) {
+    let is_enough = stored.owners(partition).count() <= pending.owners(partition).count();
+    if (has_it && is_enough) || !pending.is_owner(me, partition) {
         return Vec::new();
     }
     let is_source = |owner: &NodeId| {

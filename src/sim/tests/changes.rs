@@ -23,6 +23,20 @@ fn a_change_brings_new_owners_what_the_old_ones_hold() {
 }
 
 #[test]
+fn an_owner_that_goes_on_with_fewer_others_fetches_what_it_has_missed() {
+    // Two of three acknowledged; the third is to be the only owner, and reads ask it alone.
+    tell(
+        "cluster 3
+         fill c
+         put k 1 at a -> ok
+         change c -> begun
+         wait 1s
+         step at c -> none
+         get k at c -> 1",
+    );
+}
+
+#[test]
 fn a_member_that_is_down_holds_a_change_up_until_it_is_back() {
     tell(
         "cluster 4 members=3

@@ -7,6 +7,7 @@
 
 pub mod types;
 pub mod config;
+pub mod planted;
 mod table;
 mod asks;
 mod peers;

@@ -46,7 +46,7 @@ pub(super) enum About {
 
 impl Asking {
     /// Whether it asks what is asked every so often, with nothing to do.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(super) fn compares(&self) -> bool {
         matches!(self.about, About::Same(_))
     }

@@ -180,6 +180,16 @@ pub enum Told {
 }
 
 impl Ask {
+    /// Whether it brings something to be kept.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Ask::Store(_) | Ask::Merge(_) => true,
+            Ask::Fetch { .. } | Ask::Recall { .. } => false,
+            Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => false,
+            Ask::Forward(request) => request.is_write(),
+        }
+    }
+
     /// The key that it is about, where it is about one.
     pub fn key(&self) -> Option<&Key> {
         match self {

@@ -294,7 +294,7 @@ impl Shard {
 
     /// What is in its tables, which is nothing on a shard that has rested for a while. Comparisons
     /// come and go for ever, and do not count.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(crate) fn under_way(&self) -> usize {
         let asks = self.asks.keys_of(|asking| !asking.compares()).len();
         let tables = self.waiting.len() + asks + self.late.len() + self.loads.len() + self.busy.len();
@@ -309,19 +309,19 @@ impl Shard {
     }
 
     /// Changes how fast it fetches.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(crate) fn fetch_at(&mut self, transfer_rate: u64) {
         self.trees.fetch_at(transfer_rate);
     }
 
     /// Changes how often it compares what it holds with others.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(crate) fn compare_each(&mut self, compare_period: Duration) {
         self.trees.compare_each(compare_period);
     }
 
     /// As if a hint of this partition had been dropped for lack of room.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(crate) fn mark(&mut self, partition: Partition) {
         self.marked.insert(partition);
     }

@@ -35,6 +35,7 @@ use crate::protocol::ring::{Cores, LayoutStamp, Ring};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, Now, RequestId};
 use crate::store::home::Left;
+use crate::store::scan::newer_than_tree;
 use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
 use crate::store::{Engine, FORESEEN_MAX, Lookup, Refusal};
 use crate::wire::frame::CallId;
@@ -485,7 +486,7 @@ impl Core {
                 self.inputs.push_back(Input::Surveyed { survey, found });
             }
             Effect::Scan { scan, of } => {
-                let overlay = pages::newer_than_tree_of(&self.parts.engine, self.parts.ring, &of);
+                let overlay = newer_than_tree(&self.parts.engine, self.parts.ring, &of);
                 self.hand_over(Job::Scan { scan, of, overlay });
             }
             Effect::Reached { stamp, step } => {

@@ -1,11 +1,9 @@
 //! Listings: what a core's overlay adds to a page of its tree, and one listing out of the pages of all cores.
 
-use crate::protocol::antientropy::PartitionLeaf;
-use crate::protocol::io::Scan;
 use crate::protocol::message::{Keys, Page};
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::Key;
-use crate::store::{Engine, KeySet, Place};
+use crate::store::{Engine, Place};
 
 /// The overlay's part of a page: places in order, and whether they hold a value; one value more than fits on it.
 pub fn newer_than_tree(engine: &Engine, ring: Ring, keys: &Keys) -> Vec<(Place, bool)> {
@@ -27,14 +25,6 @@ pub fn newer_than_tree(engine: &Engine, ring: Ring, keys: &Keys) -> Vec<(Place, 
         }
     }
     newer
-}
-
-/// The overlay's part of a scan, in order. All of it: what is deleted hides what the tree has.
-pub fn newer_than_tree_of(engine: &Engine, ring: Ring, scan: &Scan) -> Vec<KeySet> {
-    let wanted = |key: &Key| {
-        scan.after.as_ref().is_none_or(|after| after < key) && scan.leaves.contains(PartitionLeaf::of(ring, key))
-    };
-    engine.newer_than_tree(scan.partition, wanted).into_iter().cloned().collect()
 }
 
 /// The first `limit` keys of what the cores list, in the order of listings: by partition, then by key.

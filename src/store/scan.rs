@@ -3,10 +3,21 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::protocol::antientropy::{digest, is_buried};
+use super::{Engine, KeySet};
+use crate::protocol::antientropy::{PartitionLeaf, digest, is_buried};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::{Name, ScanPage, ScanWant};
+use crate::protocol::io::{Name, Scan, ScanPage, ScanWant};
+use crate::protocol::ring::Ring;
 use crate::protocol::types::Key;
+
+/// What memory holds of a scan's partition and the tree may not, in the order of keys. All of it: what is deleted hides
+/// what the tree has.
+pub fn newer_than_tree(engine: &Engine, ring: Ring, scan: &Scan) -> Vec<KeySet> {
+    let wanted = |key: &Key| {
+        scan.after.as_ref().is_none_or(|after| after < key) && scan.leaves.contains(PartitionLeaf::of(ring, key))
+    };
+    engine.newer_than_tree(scan.partition, wanted).into_iter().cloned().collect()
+}
 
 /// A page that is being filled, in the order of keys.
 #[derive(Debug)]

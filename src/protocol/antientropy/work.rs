@@ -111,19 +111,19 @@ impl AntiEntropy {
     }
 
     /// Changes how fast it fetches.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(in crate::protocol) fn fetch_at(&mut self, transfer_rate: u64) {
         self.tuning.transfer_rate = transfer_rate;
     }
 
     /// Changes how often it compares.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(in crate::protocol) fn compare_each(&mut self, compare_period: Duration) {
         self.tuning.compare_period = compare_period;
     }
 
     /// What is in its tables.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(in crate::protocol) fn under_way(&self) -> usize {
         self.jobs.len() + self.surveys.len() + self.scans.len()
     }

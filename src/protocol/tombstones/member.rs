@@ -65,7 +65,7 @@ impl Heard {
         std::mem::take(&mut self.keys)
     }
 
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(super) fn promised(&self) -> usize {
         self.keys.len()
     }

@@ -120,7 +120,7 @@ impl Tombstones {
     }
 
     /// Keys of which something was promised in a round, and is still kept in mind.
-    #[cfg(all(test, feature = "sim"))]
+    #[cfg(feature = "sim")]
     pub(super) fn promised(&self) -> usize {
         self.retired.len() + self.heard.values().map(Heard::promised).sum::<usize>()
     }

@@ -46,13 +46,7 @@ impl Core {
         if self.phase != Phase::Serving {
             return Err(Refused::Stopping);
         }
-        let writes = match ask {
-            Ask::Store(_) | Ask::Merge(_) => true,
-            Ask::Fetch { .. } | Ask::Recall { .. } => false,
-            Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => false,
-            Ask::Forward(request) => request.is_write(),
-        };
-        if !writes {
+        if !ask.is_write() {
             return Ok(());
         }
         self.parts.engine.admit().map_err(|refusal| match refusal {

@@ -47,6 +47,14 @@ impl Disk {
         }
     }
 
+    /// Ends the writes under way to one segment.
+    pub fn end(&mut self, segment: SegmentId) {
+        for pending in self.pending.extract_if(.., |pending| pending.segment == segment) {
+            let file = self.durable.entry(pending.segment).or_default();
+            put_at(file, pending.offset, &pending.bytes);
+        }
+    }
+
     /// The power fails: of every write under way any of its sectors may have been written, in any order; of a new file
     /// any number of blocks, or not even its name.
     pub fn crash(&mut self, rng: &mut Rng) {

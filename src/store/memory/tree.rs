@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Rng;
-use crate::protocol::antientropy::Forest;
+use crate::protocol::antientropy::{Forest, PartitionLeaf};
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::Unreadable;
-use crate::store::chunk::Chunk;
+use crate::protocol::io::{Scan, ScanPage, Unreadable};
+use crate::protocol::ring::Ring;
+use crate::protocol::types::Key;
+use crate::store::chunk::{Chunk, KeySet};
 use crate::store::layout::{self, Known, Place};
+use crate::store::scan::Scanner;
 use crate::wire::sets;
 
 /// The tree of one node, shared by its cores.
@@ -70,6 +74,34 @@ impl Tree {
         let set = |value: &Bytes| sets::decode_set(value).map(Arc::new);
         let found = self.entries.get(&place.set_key()).map(set).transpose();
         found.map_err(|cause| Unreadable { reason: cause.to_string() })
+    }
+
+    /// One page of a scan. `newer` is what memory holds of its partition, in the order of keys.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when what stands there is no set.
+    pub fn scan(&self, ring: Ring, of: Scan, newer: Vec<KeySet>) -> Result<ScanPage, Unreadable> {
+        let mut sets: BTreeMap<Key, Option<Arc<Siblings>>> = BTreeMap::new();
+        let first = layout::set_keys_from(of.partition, b"");
+        let of_partition = self.entries.range(first..).map_while(|(key, value)| {
+            let place = Place::from_set_key(key).ok().filter(|place| place.partition == of.partition)?;
+            Some((place.key, value))
+        });
+        for (key, value) in of_partition {
+            let is_wanted = of.after.as_ref().is_none_or(|after| *after < key);
+            if is_wanted && of.leaves.contains(PartitionLeaf::of(ring, &key)) {
+                let set = sets::decode_set(value).map_err(|cause| Unreadable { reason: cause.to_string() })?;
+                sets.insert(key, Some(Arc::new(set)));
+            }
+        }
+        sets.extend(newer);
+        let mut scanner = Scanner::new(of.want);
+        // Where the page is full, it says where it ends.
+        let _full = sets.into_iter().try_for_each(|(key, set)| match set {
+            Some(set) => scanner.take(key, set),
+            None => ControlFlow::Continue(()),
+        });
+        Ok(scanner.end())
     }
 
     /// The hash trees of all partitions.

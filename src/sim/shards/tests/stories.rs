@@ -1,6 +1,6 @@
 //! Stories about three nodes that own everything, and about five with fallbacks.
 
-use crate::sim::story::tell;
+use crate::sim::shards::story::tell;
 
 #[test]
 fn what_one_node_took_in_every_node_shows() {

@@ -11,7 +11,7 @@ use crate::protocol::config::TOMBSTONE_AGE;
 use crate::protocol::message::{Causality, Delete, Get, Outcome, Put, Reply, Request, Terms, Written};
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{ClusterId, Dot, Key, OperationId, RequestId, Value};
-use crate::sim::{Cluster, World};
+use crate::sim::shards::{Cluster, World};
 
 const KEYS: u64 = 6;
 

@@ -1,6 +1,6 @@
 //! Stories in which neither a hint nor a read tells a replica what it missed.
 
-use crate::sim::story::tell;
+use crate::sim::shards::story::tell;
 
 #[test]
 fn a_replica_that_missed_writes_and_deletes_learns_of_them_by_the_trees_alone() {

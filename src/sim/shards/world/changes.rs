@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Event, HOP, SYNC, World, id, lose};
 use crate::protocol::ring::{LayoutRow, LayoutStamp, Step};
-use crate::sim::known::Known;
+use crate::sim::shards::known::Known;
 
 impl World {
     /// A change to a layout of these nodes begins at one node, which knows of none that is under way; the others learn

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::protocol::message::{Causality, Delete, Put, Request, Terms};
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{Key, Value};
-use crate::sim::story::tell;
-use crate::sim::{Cluster, World};
+use crate::sim::shards::story::tell;
+use crate::sim::shards::{Cluster, World};
 
 #[test]
 fn a_delete_is_forgotten_by_all_owners_when_it_is_old_enough() {

@@ -1,6 +1,6 @@
 //! Stories in which owners change, leave, and lose their disks.
 
-use crate::sim::story::tell;
+use crate::sim::shards::story::tell;
 
 #[test]
 fn a_change_brings_new_owners_what_the_old_ones_hold() {

@@ -19,7 +19,7 @@ use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
     ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, WallTime,
 };
-use crate::sim::known::Known;
+use crate::sim::shards::known::Known;
 
 /// Between two ticks of a node.
 const TICK: Duration = Duration::from_millis(10);
@@ -447,7 +447,7 @@ impl World {
             Event::Gossip { to, life, known } if self.nodes[to].lives == life => self.learn(to, &known),
             Event::Sync(node, life, through) if self.nodes[node].lives == life => self.on_synced(node, through),
             Event::Deliver { to, life, message } if self.nodes[to].lives == life => match message {
-                Message::Ask { ticket, ask, .. } if self.nodes[to].full && is_write(&ask) => {
+                Message::Ask { ticket, ask, .. } if self.nodes[to].full && ask.is_write() => {
                     self.send_told(to, ticket, Told::Refused(Refused::DiskFull));
                 }
                 Message::Ask { ticket, stand, ask, patience } => {
@@ -615,15 +615,6 @@ impl World {
 fn lose(lost: &mut BTreeMap<Key, Arc<Siblings>>, key: &Key, set: &Arc<Siblings>) {
     let held = lost.entry(key.clone()).or_insert_with(|| Arc::clone(set));
     *held = Arc::new(held.merge(set));
-}
-
-fn is_write(ask: &Ask) -> bool {
-    match ask {
-        Ask::Store(_) | Ask::Merge(_) => true,
-        Ask::Fetch { .. } | Ask::Recall { .. } => false,
-        Ask::Compare(_) | Ask::Tree { .. } | Ask::Pull(_) | Ask::Collect(_) => false,
-        Ask::Forward(request) => request.is_write(),
-    }
 }
 
 /// The id of a node by its index.

@@ -1,7 +1,7 @@
 //! A few shards that answer each other at once, with views, trees and bytes in the hands of the test: what a [`World`]
 //! tells over time is here told page by page.
 //!
-//! [`World`]: crate::sim::World
+//! [`World`]: crate::sim::shards::World
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,0 +1,87 @@
+//! A dot names one version for ever, wherever it stands, and a client asked for what it names.
+
+use super::Invariant;
+use crate::protocol::causality::{Siblings, Update, Version};
+use crate::protocol::io::{Append, Change};
+use crate::protocol::message::{Outcome, Reply};
+use crate::protocol::types::{Instant, Key};
+use crate::sim::truth::{Call, Truth};
+use crate::sim::watch::{Seen, Verdict, about};
+
+/// See the module.
+pub(super) struct OneDot;
+
+impl Invariant for OneDot {
+    fn name(&self) -> &'static str {
+        "one_dot"
+    }
+
+    fn source(&self) -> &'static str {
+        "DESIGN 5: same dot = same version; nothing comes out of thin air"
+    }
+
+    fn see(&mut self, truth: &Truth, _now: Instant, seen: &Seen<'_>) -> Verdict {
+        match seen {
+            Seen::Appended { append, is_minted, .. } => appended(truth, append, *is_minted),
+            Seen::Answered { call, outcome, .. } => answered(truth, call, outcome),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn appended(truth: &Truth, append: &Append, is_minted: bool) -> Verdict {
+    let key = &append.key;
+    match &append.change {
+        Change::Version(arrived) if is_minted => wanted(truth, key, &arrived.update().cloned()),
+        Change::Version(arrived) => same(truth, key, &arrived.update().cloned().version),
+        Change::Set { came, .. } => all_same(truth, key, came),
+        Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => Ok(()),
+    }
+}
+
+/// Somebody asked for it.
+fn wanted(truth: &Truth, key: &Key, update: &Update) -> Verdict {
+    let Some(of_key) = truth.keys.get(key) else {
+        return about(key, "a version of a key that nobody wrote to");
+    };
+    let dot = update.version.dot;
+    let others = truth.keys.iter().filter(|(other, _)| *other != key);
+    if let Some((other, _)) = others.into_iter().find(|(_, of_other)| of_other.minted.contains_key(&dot)) {
+        return about(key, format!("{dot} names a version of {other} already"));
+    }
+    let is_asked = match &update.version.value {
+        Some(value) => of_key.asked.contains(value),
+        None => 0 < of_key.deletes,
+    };
+    if is_asked { Ok(()) } else { about(key, format!("{dot} was minted, and nobody asked for it")) }
+}
+
+fn all_same(truth: &Truth, key: &Key, set: &Siblings) -> Verdict {
+    set.versions().iter().try_for_each(|version| same(truth, key, version))
+}
+
+/// It is what was minted.
+fn same(truth: &Truth, key: &Key, version: &Version) -> Verdict {
+    let minted = truth.keys.get(key).and_then(|of_key| of_key.minted.get(&version.dot));
+    match minted {
+        Some(minted) if minted.update.version == *version => Ok(()),
+        Some(minted) => about(key, format!("{version:?} was minted as {:?}", minted.update.version)),
+        None => about(key, format!("{} was minted nowhere", version.dot)),
+    }
+}
+
+fn answered(truth: &Truth, call: &Call, outcome: &Outcome) -> Verdict {
+    let key = call.request.key().expect("clients here ask for one key");
+    let of_key = truth.keys.get(key).expect("it was called for");
+    match outcome {
+        Ok(Reply::Written(written)) if !of_key.minted.contains_key(&written.dot) => {
+            about(key, format!("{} was acknowledged, and was never minted for this key", written.dot))
+        }
+        Ok(Reply::Found(found)) => found.siblings.iter().try_for_each(|sibling| {
+            let minted = of_key.minted.get(&sibling.dot);
+            let is_it = minted.is_some_and(|minted| minted.update.version.value.as_ref() == Some(&sibling.value));
+            if is_it { Ok(()) } else { about(key, format!("a read shows {sibling:?}, which nobody wrote")) }
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,296 @@
+//! What is true in a world, as only somebody knows who sees every node at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::shape::Shape;
+use super::world::{At, Caller};
+use crate::protocol::causality::{Siblings, Supersedes, Update, VersionVector};
+use crate::protocol::io::{Append, Change, Hint};
+use crate::protocol::message::{Outcome, Reply, Request, Terms, Written};
+use crate::protocol::ring::{Ring, View, Wanted};
+use crate::protocol::types::{Dot, Instant, Key, NodeId, OperationId, Value};
+
+/// Everything.
+#[derive(Debug)]
+pub struct Truth {
+    /// The ring.
+    pub ring: Ring,
+    /// Copies and quorums of the cluster.
+    pub wanted: Wanted,
+    /// Calls that have no end yet.
+    pub calls: BTreeMap<Caller, Call>,
+    /// What happened to each key.
+    pub keys: BTreeMap<Key, KeyTruth>,
+    /// What each node has.
+    pub nodes: Vec<NodeTruth>,
+    /// Disks that were lost since the cluster was last at rest.
+    pub losses: u32,
+}
+
+/// One call of one client.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Whose it is.
+    pub caller: Caller,
+    /// The node that it went to.
+    pub node: At,
+    /// What was asked.
+    pub request: Request,
+    /// When it began.
+    pub begun: Instant,
+    /// When its node must have answered; `None` while it has not come there.
+    pub deadline: Option<Instant>,
+    /// By W: what so many owners had acknowledged of the key before it began.
+    pub known: BTreeMap<u8, VersionVector>,
+    /// What W owners had acknowledged of an earlier try under its operation id.
+    pub done: Option<Dot>,
+}
+
+/// What happened to one key.
+#[derive(Debug, Default)]
+pub struct KeyTruth {
+    /// Every version that was ever minted, whether it was kept or not.
+    pub minted: BTreeMap<Dot, Minted>,
+    /// Values that clients asked to be written, and how often a delete was asked for.
+    pub asked: BTreeSet<Value>,
+    /// See [`KeyTruth::asked`].
+    pub deletes: u64,
+    /// Every version that was acknowledged to a client.
+    pub acknowledged: BTreeMap<Dot, Acknowledged>,
+    /// By W: all that so many owners have acknowledged.
+    pub known: BTreeMap<u8, VersionVector>,
+    /// All that owners had seen of it when they forgot its tombstones.
+    pub forgotten: VersionVector,
+    /// By operation: what W owners acknowledged.
+    pub done: BTreeMap<OperationId, Dot>,
+}
+
+/// A version when it was made.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// By which node.
+    pub node: At,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub update: Update,
+}
+
+/// A version whose write was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    /// When the client heard it.
+    pub at: Instant,
+    /// The W that was met.
+    pub quorum: u8,
+    /// By so many owners.
+    pub owners: u8,
+    /// And so many fallbacks.
+    pub fallbacks: u8,
+}
+
+/// What one node has.
+#[derive(Debug)]
+pub struct NodeTruth {
+    /// Its id.
+    pub id: NodeId,
+    /// Whether it runs.
+    pub is_alive: bool,
+    /// When something was last wrong with it.
+    pub troubled_at: Instant,
+    /// What is durable on it.
+    pub sets: BTreeMap<Key, Arc<Siblings>>,
+    /// What it had seen of keys that it holds no more: dropped, forgotten, or on a disk that was lost.
+    pub gone: BTreeMap<Key, VersionVector>,
+    /// What it owes to others, durably.
+    pub hints: BTreeMap<(Key, NodeId), Hint>,
+    /// What it goes by.
+    pub view: Option<Arc<View>>,
+}
+
+impl Truth {
+    /// Nothing happened yet.
+    pub fn new(shape: &Shape) -> Truth {
+        Truth {
+            ring: Ring::new(shape.partitions),
+            wanted: shape.wanted,
+            calls: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            nodes: Vec::new(),
+            losses: 0,
+        }
+    }
+
+    /// A key's story.
+    pub fn key(&mut self, key: &Key) -> &mut KeyTruth {
+        if !self.keys.contains_key(key) {
+            self.keys.insert(key.clone(), KeyTruth::default());
+        }
+        self.keys.get_mut(key).expect("it was put there")
+    }
+
+    /// A node by its id.
+    pub fn at(&self, id: NodeId) -> Option<At> {
+        self.nodes.iter().position(|node| node.id == id)
+    }
+
+    /// A call that begins now.
+    pub(super) fn call(&mut self, now: Instant, caller: Caller, node: At, request: &Request) -> Call {
+        let key = request.key().expect("clients here ask for one key");
+        let of_key = self.key(key);
+        match request {
+            Request::Put(put) => {
+                of_key.asked.insert(put.value.clone());
+            }
+            Request::Delete(_) => of_key.deletes += 1,
+            _ => {}
+        }
+        let done = operation(request).and_then(|id| of_key.done.get(id)).copied();
+        let known = of_key.known.clone();
+        Call { caller, node, request: request.clone(), begun: now, deadline: None, known, done }
+    }
+
+    /// What a client hears is known from then on.
+    pub(super) fn heard(&mut self, now: Instant, call: &Call, outcome: Option<&Outcome>) {
+        let Some(Ok(Reply::Written(written))) = outcome else { return };
+        let Written { dot, level, .. } = written;
+        let key = call.request.key().expect("a write has a key");
+        let of_key = self.key(key);
+        let acknowledged =
+            Acknowledged { at: now, quorum: level.quorum, owners: level.owners, fallbacks: level.fallbacks };
+        of_key.acknowledged.entry(*dot).or_insert(acknowledged);
+        if level.quorum <= level.owners {
+            of_key.known.entry(level.quorum).or_default().see(*dot);
+            if let Some(id) = operation(&call.request) {
+                of_key.done.entry(id.clone()).or_insert(*dot);
+            }
+        }
+    }
+
+    /// What is durable on a node.
+    pub(super) fn keep(&mut self, node: At, append: &Append) {
+        let of_node = &mut self.nodes[node];
+        match &append.change {
+            Change::Version(_) | Change::Set { .. } => {
+                let state = append.state().expect("both have one");
+                of_node.sets.insert(append.key.clone(), Arc::clone(state));
+            }
+            Change::Drop { .. } => self.drop_set(node, &append.key),
+            Change::Hint(hint) => {
+                of_node.hints.insert((append.key.clone(), hint.target), *hint);
+            }
+            Change::Delivered { target } => {
+                of_node.hints.remove(&(append.key.clone(), *target));
+            }
+        }
+    }
+
+    /// A former owner drops what the others have, or an owner forgets what was deleted.
+    fn drop_set(&mut self, node: At, key: &Key) {
+        let partition = self.ring.partition(key);
+        let of_node = &mut self.nodes[node];
+        let is_owner = of_node.view.as_ref().is_some_and(|view| view.is_written(of_node.id, partition));
+        let buried = of_node.sets.get(key).filter(|set| is_owner && set.live().next().is_none()).cloned();
+        of_node.lose(key);
+        if let Some(set) = buried {
+            self.key(key).forgotten.join(set.vector());
+        }
+    }
+
+    /// What a node holds after a start: what was durable, and maybe what was on its way.
+    pub(super) fn restart(&mut self, node: At, now: Instant, sets: &BTreeMap<Key, Arc<Siblings>>) {
+        self.trouble(now, node);
+        let of_node = &mut self.nodes[node];
+        of_node.is_alive = true;
+        let dropped: Vec<Key> = of_node.sets.keys().filter(|key| !sets.contains_key(*key)).cloned().collect();
+        dropped.iter().for_each(|key| of_node.lose(key));
+        of_node.sets.clone_from(sets);
+    }
+
+    /// The disk of a node is lost.
+    pub fn lose_disk(&mut self, node: At) {
+        let of_node = &mut self.nodes[node];
+        let keys: Vec<Key> = of_node.sets.keys().cloned().collect();
+        keys.iter().for_each(|key| of_node.lose(key));
+        of_node.hints.clear();
+        self.losses += 1;
+    }
+
+    /// Something is wrong with a node now.
+    pub fn trouble(&mut self, now: Instant, node: At) {
+        self.nodes[node].troubled_at = now;
+    }
+
+    /// Something is wrong with all of them.
+    pub fn trouble_all(&mut self, now: Instant) {
+        self.nodes.iter_mut().for_each(|node| node.troubled_at = now);
+    }
+
+    /// Nodes that hold what a dot names, or what was made of it; or did before their disk was lost.
+    pub fn holders(&self, key: &Key, dot: Dot) -> usize {
+        self.nodes.iter().filter(|node| node.has_seen(key, dot)).count()
+    }
+}
+
+impl NodeTruth {
+    /// A node that was never started.
+    pub fn new(id: NodeId) -> NodeTruth {
+        NodeTruth {
+            id,
+            is_alive: false,
+            troubled_at: Instant(0),
+            sets: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            view: None,
+        }
+    }
+
+    fn lose(&mut self, key: &Key) {
+        if let Some(set) = self.sets.remove(key) {
+            self.gone.entry(key.clone()).or_default().join(set.vector());
+        }
+    }
+
+    /// Whether it has, or had, seen a version.
+    pub fn has_seen(&self, key: &Key, dot: Dot) -> bool {
+        self.sets.get(key).is_some_and(|set| set.vector().covers(dot))
+            || self.gone.get(key).is_some_and(|gone| gone.covers(dot))
+    }
+}
+
+/// The quorum and time of a request.
+pub fn terms(request: &Request) -> Terms {
+    match request {
+        Request::Get(get) => get.terms,
+        Request::Put(put) => put.terms,
+        Request::Delete(delete) => delete.terms,
+        Request::Siblings(_) | Request::Keys(_) => Terms::default(),
+    }
+}
+
+/// The client's name for a write.
+pub fn operation(request: &Request) -> Option<&OperationId> {
+    match request {
+        Request::Put(put) => put.operation.as_ref(),
+        Request::Delete(delete) => delete.operation.as_ref(),
+        _ => None,
+    }
+}
+
+/// Whether a write replaces a version, wherever the two meet.
+pub fn replaces(update: &Update, dot: Dot) -> bool {
+    match &update.supersedes {
+        Supersedes::Held => update.upon.covers(dot),
+        Supersedes::Nothing => false,
+        Supersedes::Seen(context) => {
+            context.vector().covers(dot) || (context.dots().contains(&dot) && update.upon.covers(dot))
+        }
+    }
+}
+
+/// Whether one operation minted both.
+pub fn are_twins(one: &Update, other: &Update) -> bool {
+    one.version.operation.is_some() && one.version.operation == other.version.operation
+}

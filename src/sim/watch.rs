@@ -1,0 +1,252 @@
+//! Whoever sees everything: keeps what is true, and asks each invariant about all that happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::invariants::{self, Invariant};
+use super::shape::Shape;
+use super::truth::{Call, Minted, Truth};
+use super::world::{At, Caller};
+use crate::protocol::antientropy::Forest;
+use crate::protocol::causality::Siblings;
+use crate::protocol::io::{Append, Change};
+use crate::protocol::message::{Outcome, Request};
+use crate::protocol::peer::Ask;
+use crate::protocol::ring::View;
+use crate::protocol::shard::Shard;
+use crate::protocol::types::{Instant, Key};
+use crate::store::Engine;
+
+/// Something that was seen to happen. [`Truth`] knows it already, but for [`Seen::Durable`], whose key it shows as it
+/// was before.
+pub enum Seen<'a> {
+    /// A client has begun a call.
+    Invoked(&'a Call),
+    /// A node appends: for the first time under that dot, or what came from another.
+    Appended {
+        /// The node.
+        node: At,
+        /// What.
+        append: &'a Append,
+        /// It was minted with this.
+        is_minted: bool,
+    },
+    /// What a node appended is durable.
+    Durable {
+        /// The node.
+        node: At,
+        /// What.
+        append: &'a Append,
+    },
+    /// A node has answered a call.
+    Answered {
+        /// The node.
+        node: At,
+        /// The call.
+        call: &'a Call,
+        /// How.
+        outcome: &'a Outcome,
+    },
+    /// A client has heard how his call ended; `None` where the connection did, or he gave up waiting.
+    Heard {
+        /// The call.
+        call: &'a Call,
+        /// How.
+        outcome: Option<&'a Outcome>,
+    },
+    /// A node asks another.
+    Asks {
+        /// The node.
+        node: At,
+        /// What.
+        ask: &'a Ask,
+    },
+    /// A node goes by another view.
+    Viewed {
+        /// The node.
+        node: At,
+        /// Which.
+        view: &'a View,
+    },
+    /// A node has started, and found this on its disk.
+    Restarted {
+        /// The node.
+        node: At,
+        /// All sets.
+        sets: &'a BTreeMap<Key, Arc<Siblings>>,
+        /// The trees of all partitions.
+        forest: &'a Forest,
+    },
+    /// A core is looked at, once a tick.
+    Core {
+        /// The node.
+        node: At,
+        /// Its protocol.
+        shard: &'a Shard,
+        /// Its store.
+        engine: &'a Engine,
+    },
+    /// All faults have ended, and the cluster has come to rest.
+    Rested(&'a Rest),
+}
+
+/// A cluster at rest.
+#[derive(Clone, Debug, Default)]
+pub struct Rest {
+    /// Nodes that are members.
+    pub members: Vec<At>,
+    /// Owners of each key that was ever written.
+    pub owners: BTreeMap<Key, Vec<At>>,
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The invariant.
+    pub invariant: &'static str,
+    /// What it says.
+    pub what: String,
+    /// The key that it is about, where it is about one.
+    pub key: Option<Key>,
+    /// When that was seen.
+    pub at: Instant,
+}
+
+/// What an invariant says of something that was seen.
+pub type Verdict = Result<(), Complaint>;
+
+/// What is wrong, and with which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// What.
+    pub what: String,
+    /// With which key.
+    pub key: Option<Key>,
+}
+
+/// A complaint about a key.
+pub fn about<T>(key: &Key, what: impl Into<String>) -> Result<T, Complaint> {
+    Err(Complaint { what: what.into(), key: Some(key.clone()) })
+}
+
+/// A complaint about no key.
+pub fn complain<T>(what: impl Into<String>) -> Result<T, Complaint> {
+    Err(Complaint { what: what.into(), key: None })
+}
+
+/// Keeps what is true, and lets all invariants judge.
+pub struct Watch {
+    /// What is true.
+    pub truth: Truth,
+    invariants: Vec<Box<dyn Invariant>>,
+    broken: Option<Broken>,
+}
+
+impl Watch {
+    /// Nothing was seen yet.
+    pub fn new(shape: &Shape) -> Watch {
+        Watch { truth: Truth::new(shape), invariants: invariants::all(shape), broken: None }
+    }
+
+    /// The first promise that was broken.
+    pub fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
+    }
+
+    fn see(&mut self, now: Instant, seen: &Seen<'_>) {
+        if self.broken.is_some() {
+            return;
+        }
+        for invariant in &mut self.invariants {
+            if let Err(Complaint { what, key }) = invariant.see(&self.truth, now, seen) {
+                self.broken = Some(Broken { invariant: invariant.name(), what, key, at: now });
+                return;
+            }
+        }
+    }
+
+    /// A client begins a call.
+    pub fn invoked(&mut self, now: Instant, caller: Caller, node: At, request: &Request) {
+        let call = self.truth.call(now, caller, node, request);
+        self.see(now, &Seen::Invoked(&call));
+        self.truth.calls.insert(caller, call);
+    }
+
+    /// A call is read by the node that it went to, and must have ended by then.
+    pub fn arrived(&mut self, caller: Caller, node: At, deadline: Instant) {
+        if let Some(call) = self.truth.calls.get_mut(&caller) {
+            (call.node, call.deadline) = (node, Some(deadline));
+        }
+    }
+
+    /// A node answers a call.
+    pub fn answered(&mut self, now: Instant, node: At, caller: Caller, outcome: &Outcome) {
+        let Some(call) = self.truth.calls.get(&caller).cloned() else { return };
+        self.see(now, &Seen::Answered { node, call: &call, outcome });
+    }
+
+    /// A client hears how a call ended, or that it did.
+    pub fn heard(&mut self, now: Instant, caller: Caller, outcome: Option<&Outcome>) {
+        let Some(call) = self.truth.calls.remove(&caller) else { return };
+        self.see(now, &Seen::Heard { call: &call, outcome });
+        self.truth.heard(now, &call, outcome);
+    }
+
+    /// A node appends to its log.
+    pub fn appended(&mut self, now: Instant, node: At, append: &Append) {
+        let mut is_minted = false;
+        if let Change::Version(arrived) = &append.change {
+            let minted = &mut self.truth.key(&append.key).minted;
+            if !minted.contains_key(&arrived.dot) {
+                is_minted = true;
+                minted.insert(arrived.dot, Minted { node, at: now, update: arrived.update().cloned() });
+            }
+        }
+        self.see(now, &Seen::Appended { node, append, is_minted });
+    }
+
+    /// What a node appended is durable.
+    pub fn durable(&mut self, now: Instant, node: At, append: &Append) {
+        self.see(now, &Seen::Durable { node, append });
+        self.truth.keep(node, append);
+    }
+
+    /// A node asks another.
+    pub fn asks(&mut self, now: Instant, node: At, ask: &Ask) {
+        self.see(now, &Seen::Asks { node, ask });
+    }
+
+    /// A node goes by another view.
+    pub fn viewed(&mut self, now: Instant, node: At, view: &Arc<View>) {
+        self.see(now, &Seen::Viewed { node, view });
+        self.truth.nodes[node].view = Some(Arc::clone(view));
+    }
+
+    /// A node has started.
+    pub fn restarted(&mut self, now: Instant, node: At, sets: &BTreeMap<Key, Arc<Siblings>>, forest: &Forest) {
+        self.see(now, &Seen::Restarted { node, sets, forest });
+        self.truth.restart(node, now, sets);
+    }
+
+    /// The process of a node has ended.
+    pub fn ended(&mut self, now: Instant, node: At) {
+        self.truth.trouble(now, node);
+        self.truth.nodes[node].is_alive = false;
+    }
+
+    /// A core is looked at.
+    pub fn look_at_core(&mut self, now: Instant, node: At, shard: &Shard, engine: &Engine) {
+        self.see(now, &Seen::Core { node, shard, engine });
+    }
+
+    /// The cluster is at rest.
+    pub fn rested(&mut self, now: Instant, rest: &Rest) {
+        self.see(now, &Seen::Rested(rest));
+        self.truth.losses = 0;
+    }
+
+    /// A node did not start, and why; or something else that nothing may do was done.
+    pub fn accuse(&mut self, now: Instant, invariant: &'static str, what: String) {
+        self.broken.get_or_insert(Broken { invariant, what, key: None, at: now });
+    }
+}

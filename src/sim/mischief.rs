@@ -24,7 +24,10 @@ impl World {
                 self.stage.after(wait, Event::World(WorldEvent::Mischief));
             }
             WorldEvent::Mischief => {}
-            WorldEvent::Mend(mend) => self.mend(mend),
+            WorldEvent::Mend(mend) => {
+                self.faults -= 1;
+                self.mend(mend);
+            }
             WorldEvent::Operate => self.operate(),
         }
     }
@@ -33,7 +36,7 @@ impl World {
         let mix = self.stage.shape.mix;
         let weights = [mix.processes, mix.network, mix.disks, mix.losses, mix.clocks, mix.members];
         let all: u64 = weights.iter().sum();
-        if all == 0 {
+        if all == 0 || self.stage.shape.at_once <= self.faults {
             return;
         }
         let mut drawn = self.stage.chance.below(all);
@@ -61,6 +64,7 @@ impl World {
 
     fn mend_after(&mut self, least_ms: u64, most_ms: u64, mend: Mend) {
         let wait = self.stage.chance.time(Duration::from_millis(least_ms), Duration::from_millis(most_ms));
+        self.faults += 1;
         self.stage.after(wait, Event::World(WorldEvent::Mend(mend)));
     }
 

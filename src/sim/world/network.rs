@@ -49,7 +49,7 @@ impl Stage {
         frame: Bytes,
     ) -> Option<Unheard> {
         let (node, core) = to;
-        let Some(life) = self.posts[node].life else {
+        let Some(life) = self.posts[node].life.filter(|_| self.serves(node)) else {
             return Some(Unheard::NotSent);
         };
         if self.network.clogged.contains(&(from.node, node)) {
@@ -102,7 +102,7 @@ impl Stage {
     pub fn link(&mut self, one: At, other: At) {
         for (from, to) in [(one, other), (other, one)] {
             let (Some(life), id) = (self.posts[from].life, self.posts[to].id) else { continue };
-            if self.posts[to].life.is_some() && !self.network.cut.contains(&(from, to)) {
+            if self.serves(to) && !self.network.cut.contains(&(from, to)) {
                 self.tell_linked(from, life, id);
             }
         }

@@ -157,7 +157,7 @@ impl Node {
     fn begin(&mut self, spares: impl Iterator<Item = SpareSegment>, stage: &mut Stage) {
         let (life, at) = (self.life, self.at);
         let post = &mut stage.posts[at];
-        (post.life, post.cores) = (Some(life), self.cores);
+        (post.life, post.open, post.cores) = (Some(life), 0, self.cores);
         let sets = self.sets(stage);
         stage.watch.restarted(stage.now, at, &sets, &self.store.tree.forest());
         let mut of_core: Vec<Vec<SpareSegment>> = vec![Vec::new(); usize::from(self.cores.count)];
@@ -180,9 +180,6 @@ impl Node {
         self.minted = cores.iter().map(|core| core.minted).collect();
         let members = Members::begin(self, stage);
         self.process = Some(Process { cores, members });
-        for other in stage.alive().into_iter().filter(|other| *other != at) {
-            stage.link(at, other);
-        }
     }
 
     fn shard(

@@ -196,6 +196,8 @@ pub struct Post {
     pub id: NodeId,
     /// Its process; none while it is down.
     pub life: Option<Life>,
+    /// Cores of it that have seen the cluster. Once all have, it takes connections.
+    pub open: u16,
     /// How it spreads partitions.
     pub cores: crate::protocol::ring::Cores,
     /// Everything of it takes so much longer.
@@ -325,6 +327,25 @@ impl Stage {
     /// The leaf that a key stands in, for whoever looks at trees.
     pub fn leaf(&self, key: &Key) -> PartitionLeaf {
         PartitionLeaf::of(self.ring(), key)
+    }
+
+    /// Whether a node takes connections of clients and peers.
+    pub fn serves(&self, at: At) -> bool {
+        let post = &self.posts[at];
+        post.life.is_some() && post.open == post.cores.count
+    }
+
+    /// Nodes that serve.
+    pub fn serving(&self) -> Vec<At> {
+        (0..self.posts.len()).filter(|at| self.serves(*at)).collect()
+    }
+
+    /// A core has seen the cluster for the first time.
+    pub fn open(&mut self, at: At) {
+        self.posts[at].open += 1;
+        if self.serves(at) {
+            self.serving().into_iter().filter(|other| *other != at).for_each(|other| self.link(at, other));
+        }
     }
 
     /// Nodes that run.

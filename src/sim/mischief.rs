@@ -28,6 +28,7 @@ impl World {
                 self.faults -= 1;
                 self.mend(mend);
             }
+            WorldEvent::Relink(from, to) => self.stage.link(from, to),
             WorldEvent::Operate => self.operate(),
         }
     }
@@ -322,6 +323,7 @@ impl World {
     /// Every fault ends.
     pub fn heal(&mut self) {
         self.is_wild = false;
+        self.nodes.iter_mut().for_each(super::world::Node::keep_log);
         self.stage.note(|_| "-- all faults end".to_owned());
         self.stage.network.calm();
         for at in 0..self.nodes.len() {

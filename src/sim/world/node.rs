@@ -362,6 +362,11 @@ impl Node {
         }
     }
 
+    /// Its log does not fail.
+    pub fn keep_log(&mut self) {
+        self.process.iter_mut().flat_map(|process| &mut process.cores).for_each(|core| core.breaks = false);
+    }
+
     /// Whether a core has stopped writing.
     pub fn has_failed(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.cores.iter().any(|core| core.engine.is_stopped()))

@@ -14,7 +14,7 @@ use super::super::watch::Watch;
 use super::network::Network;
 use crate::protocol::antientropy::PartitionLeaf;
 use crate::protocol::io::Scan;
-use crate::protocol::membership::{ExchangeId, Order, OrderId};
+use crate::protocol::membership::{ExchangeId, Order, OrderId, OrderRefused};
 use crate::protocol::peer::Unheard;
 use crate::protocol::planted::Planted;
 use crate::protocol::ring::{LayoutStamp, Ring, Step, View};
@@ -148,6 +148,8 @@ pub enum WorldEvent {
     Mischief,
     /// A fault ends.
     Mend(Mend),
+    /// A connection that was lost is made anew, where that is possible.
+    Relink(At, At),
     /// The operator looks after what was staged.
     Operate,
 }
@@ -227,7 +229,7 @@ pub struct Stage {
     /// Asks that have no answer yet, by the node that was asked.
     pub under_way: BTreeMap<At, BTreeMap<TicketId, Asker>>,
     /// What became of orders.
-    pub ordered: BTreeMap<OrderId, Result<(), String>>,
+    pub ordered: BTreeMap<OrderId, Result<(), OrderRefused>>,
     queue: BinaryHeap<Reverse<Due>>,
     scheduled: u64,
     tickets: u64,

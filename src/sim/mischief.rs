@@ -279,7 +279,7 @@ impl World {
                 if self.nodes[at].has_failed() {
                     self.end(at, false);
                 }
-                if !self.nodes[at].is_alive() && !self.operator.keeps_down(at) {
+                if self.nodes[at].has_joined() && !self.operator.keeps_down(at) {
                     self.start(at);
                 }
             }

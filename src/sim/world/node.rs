@@ -101,9 +101,9 @@ impl Node {
         self.process.is_some()
     }
 
-    /// Whether it was started on its present disk before.
-    pub fn has_started(&self) -> bool {
-        0 < self.starts
+    /// Whether its disk knows of a cluster.
+    pub fn has_joined(&self) -> bool {
+        self.known.is_some()
     }
 
     /// Asks a member, whose knowledge this is, for a place in its cluster; `None` where its name is another's.

@@ -13,6 +13,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// So many looks after an order nobody will answer it any more.
 const LOST_AFTER: u32 = 20;
 
+/// So often in a row a member may say that nothing is staged, for it has not heard of it.
+const HEARD_AFTER: u32 = 15;
+
 /// So often something is tried before it is given up.
 const TRIES: u32 = 60;
 
@@ -154,7 +157,13 @@ impl World {
 
     fn on_ordered(&mut self, want: Want, outcome: Result<(), OrderRefused>) {
         match (want, outcome) {
-            (Want::Commit, Ok(()) | Err(OrderRefused::NothingStaged)) => self.operator.owes_commit = false,
+            (Want::Commit, Ok(())) => self.operator.owes_commit = false,
+            // Or whoever was told has not heard of it yet.
+            (Want::Commit, Err(OrderRefused::NothingStaged)) => {
+                self.operator.tries += 1;
+                let is_sure = !self.is_wild && HEARD_AFTER < self.operator.tries && !self.has_removed();
+                self.operator.owes_commit = !is_sure;
+            }
             // Whoever is gone for good must be made up for first.
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) if self.has_removed() => {
                 let at = self.add();

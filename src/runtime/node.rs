@@ -29,6 +29,7 @@ use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
 use crate::protocol::message::{Directory, NodeInfo};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, CoreId, Key, LogId};
@@ -335,6 +336,7 @@ fn engine_config(memory: &Memory, ring: Ring, log: LogId) -> EngineConfig {
             segment_bytes_max: 64 * MIB,
             retry: Duration::from_secs(1),
         },
+        planted: Planted::NONE,
     }
 }
 

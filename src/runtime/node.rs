@@ -135,6 +135,7 @@ impl Node {
                 compare_period: config.compare_period,
                 keeps_hints: config.keeps_hints,
                 tombstone_age: config.tombstone_age,
+                planted: Planted::NONE,
             };
             let jobs = node.start_storekeeper(id, clock)?;
             let parts = Parts {

@@ -125,6 +125,7 @@ fn birth(core: CoreId) -> Birth {
         compare_period: config::COMPARE_PERIOD,
         keeps_hints: true,
         tombstone_age: config::TOMBSTONE_AGE,
+        planted: Planted::NONE,
     }
 }
 

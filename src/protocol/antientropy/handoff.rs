@@ -138,8 +138,8 @@ impl Shard {
     }
 }
 
-/// From whom this node fetches a partition for a change. Where owners become fewer, those that stay fetch too: the fewer
-/// that are read from now on may all have missed a write, which W of the more acknowledged.
+/// From whom this node fetches a partition for a change. Where owners become fewer, those that stay fetch too: the
+/// fewer that are read from now on may all have missed a write, which W of the more acknowledged.
 fn sources(view: &View, change: &Change, partition: Partition, planted: Planted) -> Vec<Source> {
     let Change { stored, pending, .. } = change;
     let me = view.me;

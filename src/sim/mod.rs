@@ -32,6 +32,8 @@ mod story;
 mod shards;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_sweep;
 
 pub use chance::Chance;
 pub use coverage::Coverage;

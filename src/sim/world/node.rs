@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::watch::Found;
 use super::core::Core;
 use super::disk::Store;
 use super::members::Members;
@@ -158,13 +159,13 @@ impl Node {
         let (life, at) = (self.life, self.at);
         let post = &mut stage.posts[at];
         (post.life, post.open, post.cores) = (Some(life), 0, self.cores);
-        let sets = self.sets(stage);
-        stage.watch.restarted(stage.now, at, &sets, &self.store.tree.forest());
+        let (sets, forest, hints) = (self.sets(stage), self.store.tree.forest(), self.hints());
+        stage.watch.restarted(stage.now, at, Found { sets: &sets, forest: &forest, hints: &hints });
         let mut of_core: Vec<Vec<SpareSegment>> = vec![Vec::new(); usize::from(self.cores.count)];
         for (n, spare) in spares.enumerate() {
             of_core[n % usize::from(self.cores.count)].push(spare);
         }
-        let (forest, remembered, hints) = (self.store.tree.forest(), self.remembered(), self.hints());
+        let remembered = self.remembered();
         let mut cores = Vec::new();
         for (id, spares) in (0..).map(CoreId).zip(of_core) {
             let mine = |key: &Key| self.cores.of(stage.ring().partition(key)) == id;

@@ -82,6 +82,8 @@ fn is_remembered(truth: &Truth, now: Instant, of_key: &KeyTruth, call: &Call, wr
     let is_judged = truth.changed_at < acknowledged.at
         && now.since(acknowledged.at) < REMEMBERED
         && !truth.is_changing()
+        // Here tombstones may be forgotten before operations are.
+        && !of_key.forgotten.covers(done)
         && !is_ambiguous(of_key, &said);
     let is_it = written.dot == done || is_twin(of_key, written.dot, done);
     if !is_judged || (written.remembered && is_it) {

@@ -45,6 +45,8 @@ enum Want {
     Join(At),
     Leave(At),
     Remove(At),
+    /// It is gone already, and that was forgotten.
+    Again(At),
     /// The name is given free, then a node of it starts on its empty disk.
     Replace(At),
     Rejoin(At),
@@ -58,12 +60,23 @@ enum Want {
 impl Operator {
     /// A node is dead for good.
     pub fn remove(&mut self, at: At) {
+        self.forget(at);
         self.wants.push_front(Want::Remove(at));
     }
 
     /// A node has lost its disk.
     pub fn replace(&mut self, at: At) {
+        self.forget(at);
         self.wants.push_front(Want::Replace(at));
+    }
+
+    /// What was wanted of a node is of no use any more.
+    fn forget(&mut self, at: At) {
+        let is_of = |want: &Want| match want {
+            Want::Leave(of) | Want::Weight(of, _) | Want::Zone(of, _) => *of == at,
+            _ => false,
+        };
+        self.wants.retain(|want| !is_of(want));
     }
 
     /// Whether a lost disk is being made good.
@@ -90,6 +103,7 @@ impl World {
         }
         let members = self.members();
         let copies = usize::from(self.stage.shape.wanted.n);
+        let members: Vec<At> = members.into_iter().filter(|at| self.nodes[*at].is_well()).collect();
         let Some(at) = (!members.is_empty()).then(|| members[self.stage.chance.index(members.len())]) else { return };
         let want = match self.stage.chance.below(10) {
             0..4 if self.nodes.len() < self.stage.shape.nodes + self.stage.shape.spares => Want::Join(self.add()),
@@ -180,10 +194,14 @@ impl World {
 
     /// Whether a node that was removed has a place still.
     fn has_removed(&self) -> bool {
+        self.removed().next().is_some()
+    }
+
+    fn removed(&self) -> impl Iterator<Item = At> {
         let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
         let newest = placed.max_by_key(|view| view.stamp().number);
-        let is_placed = |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
-        (0..self.nodes.len()).any(|at| self.nodes[at].is_gone && is_placed(at))
+        let is_placed = move |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
+        (0..self.nodes.len()).filter(move |at| self.nodes[*at].is_gone && is_placed(*at))
     }
 
     fn count_try(&mut self, want: Want) {
@@ -209,7 +227,11 @@ impl World {
             }
             Want::Replace(at) => self.operator.wants.push_front(Want::Rejoin(at)),
             Want::Rejoin(_) => self.stage.injected(Reach::Replace),
-            Want::Join(_) | Want::Leave(_) | Want::Weight(..) | Want::Zone(..) | Want::Commit | Want::Clear => {}
+            Want::Clear => {
+                let removed: Vec<At> = self.removed().collect();
+                removed.into_iter().for_each(|at| self.operator.wants.push_front(Want::Again(at)));
+            }
+            Want::Join(_) | Want::Leave(_) | Want::Weight(..) | Want::Zone(..) | Want::Again(_) | Want::Commit => {}
         }
     }
 
@@ -224,7 +246,7 @@ impl World {
         match want {
             Want::Join(at) | Want::Rejoin(at) => self.let_join(at, want),
             Want::Leave(at) => self.order(want, Order::Leave(id(at))),
-            Want::Remove(at) => self.order(want, Order::Remove(id(at))),
+            Want::Remove(at) | Want::Again(at) => self.order(want, Order::Remove(id(at))),
             Want::Replace(at) => self.order(want, Order::Replace { node: id(at), by: None }),
             Want::Weight(at, weight) => self.order(want, Order::Weight(id(at), weight)),
             Want::Zone(at, zone) => self.order(want, Order::Zone(id(at), format!("z{zone}").into())),

@@ -7,6 +7,7 @@ use crate::protocol::antientropy::{Forest, Shift};
 use crate::protocol::causality::{Context, Siblings, Supersedes, Update, Version};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Found, Get, Level, Put, Reply, Request, Sibling, Terms, Written, operation};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Unruly, View, Wanted};
 use crate::protocol::types::{
     ActorId, AppendId, ClusterId, CoreId, Dot, Instant, Key, LogId, OperationId, Value, WallTime,
@@ -107,6 +108,7 @@ impl MadeUp {
             retry: Duration::ZERO,
             ring: self.truth.ring,
             seed: 1,
+            planted: Planted::NONE,
             log,
         };
         Engine::new(config, Vec::new(), Forest::default())

@@ -138,7 +138,7 @@ impl Node {
     pub fn start(&mut self, stage: &mut Stage) -> Result<(), NotStarted> {
         let damaged = |error: &dyn std::fmt::Display| NotStarted::Damaged(error.to_string());
         let (files, known) = (self.store.disk.files(), self.store.tree.known());
-        let replayed = replay(&files, &known).map_err(|error| damaged(&error))?;
+        let replayed = replay(&files, &known, stage.planted).map_err(|error| damaged(&error))?;
         let (ring, seed) = (stage.ring(), stage.chance.bits());
         let forest = self.store.tree.forest();
         let set = |key: &Key| self.store.tree.get(&Spot::of(ring, key));
@@ -206,6 +206,7 @@ impl Node {
             compare_period: stage.shape.compare_period,
             keeps_hints: stage.shape.keeps_hints,
             tombstone_age: stage.shape.tombstone_age,
+            planted: stage.planted,
         };
         Shard::new(stage.now, birth)
     }
@@ -222,6 +223,7 @@ impl Node {
             retry: Duration::from_millis(50),
             ring: stage.ring(),
             seed: stage.chance.bits(),
+            planted: stage.planted,
             log: LogConfig {
                 id: LogId { start: self.starts, core },
                 write_bytes_max: sizes.write_bytes_max,
@@ -270,6 +272,7 @@ impl Node {
             wanted: stage.shape.wanted,
             auto_join: stage.shape.auto_join,
             seeds: vec![],
+            planted: stage.planted,
             seed: stage.chance.bits(),
         }
     }

@@ -142,6 +142,8 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.operator.is_busy = false;
         self.hear_of_order();
+        // Whoever is gone for good must have no place any more.
+        self.operator.owes_commit |= !self.is_wild && self.has_removed();
         if self.operator.sent.is_none() {
             self.go_on();
         }

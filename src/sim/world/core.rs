@@ -17,7 +17,7 @@ use crate::protocol::shard::Shard;
 use crate::protocol::types::{ActorId, AppendId, AskId, Instant, Key, LoadId, NodeId, RequestId, ScanId, TicketId};
 use crate::store::engine::{Engine, Lookup, Refusal};
 use crate::store::scan::newer_than_tree;
-use crate::store::wal::{Life as LogLife, LogWrite};
+use crate::store::wal::{Life as LogLife, LogWrite, SegmentId};
 use crate::store::{KeySet, Place as Spot};
 use crate::wire::frame::{CallId, Frame};
 use crate::wire::{decode_call, encode_answer, peer as spelt};
@@ -40,6 +40,8 @@ pub struct Core {
     /// What was appended and is not durable yet, in order.
     unsynced: VecDeque<Append>,
     writing: Option<LogWrite>,
+    /// The segment that was written last.
+    pub(super) segment: Option<SegmentId>,
     preparing: bool,
     ingesting: bool,
     fetching: BTreeMap<Key, Vec<LoadId>>,
@@ -70,6 +72,7 @@ impl Core {
             effects: Effects::new(),
             unsynced: VecDeque::new(),
             writing: None,
+            segment: None,
             preparing: false,
             ingesting: false,
             fetching: BTreeMap::new(),
@@ -402,6 +405,7 @@ impl Core {
             && let Some(write) = self.engine.next_write(|| LogLife(stage.chance.bits()))
         {
             store.disk.write(&write);
+            self.segment = Some(write.segment);
             let is_durable = !std::mem::take(&mut self.breaks);
             let took = store.sync_time(stage);
             stage.after(took, Event::Core(self.place, CoreEvent::Written { is_durable }));

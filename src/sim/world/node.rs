@@ -391,9 +391,13 @@ impl Node {
         }
     }
 
-    /// Turns a bit of its log, where something is written. False where nothing is.
+    /// Turns a bit of its log, where something is written. False where nothing is. What was written last is spared: no
+    /// later write states it, so that it could not be told from a torn one.
     pub fn rot(&mut self, stage: &mut Stage) -> bool {
-        let files = self.store.disk.files();
+        let Some(process) = &self.process else { return false };
+        let newest: Vec<_> = process.cores.iter().filter_map(|core| core.segment).collect();
+        let mut files = self.store.disk.files();
+        files.retain(|file| !newest.contains(&file.id));
         for _ in 0..32 {
             if files.is_empty() {
                 return false;

@@ -61,6 +61,7 @@ impl Stage {
         let place = Place { node, life, core };
         if self.is_lost(from.node, node) {
             // The connection has died, and that is found out later.
+            self.note(|_| ".. lost".to_owned());
             self.find_lost(from, ask);
             return None;
         }
@@ -84,6 +85,7 @@ impl Stage {
             return;
         }
         if self.is_lost(from, asker.place.node) {
+            self.note(|_| ".. lost".to_owned());
             return self.find_lost(asker.place, asker.ask);
         }
         let way = self.way(from, asker.place.node);

@@ -13,7 +13,7 @@
 //! > lose the disk of owner2
 //! > join new1 by owner1         a node asks a member for a place, and starts
 //! > order leave owner2 at owner1 / order remove .. / order replace .. / order weight owner2 3 at ..
-//! > order commit at owner1      add "at once" to have the next command follow before anybody has heard of it
+//! > order commit at owner1      calls and orders have half a second, or none where they end in "at once"
 //! > wait 2s / wait until rest
 //! > copies                      who holds the key k, and who owes it to whom
 //!   client -> owner1: put k 1   lines with two spaces in front are the conversation
@@ -35,7 +35,7 @@ use script::Script;
 ///
 /// # Panics
 /// Where a command is not understood, or a promise is broken.
-pub fn play(scene: &str) -> String {
+fn play(scene: &str) -> String {
     let mut script: Option<Script> = None;
     let mut played = String::new();
     for line in scene.lines().filter(|line| !line.starts_with("  ")) {

@@ -15,7 +15,7 @@ use crate::sim::trace::Trace;
 use crate::sim::world::{At, Event, MembersEvent, World};
 use crate::sim::{Chance, Scenario, Shape};
 
-/// Everything that a command leads to at once is over by then.
+/// Everything that a call or an order leads to at once is over by then.
 const TURN: Duration = Duration::from_millis(500);
 
 /// Whatever is waited for comes within this.
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 const CLIENTS: [&str; 3] = ["client", "ann", "bob"];
 
 /// A scene being played.
-pub struct Script {
+pub(super) struct Script {
     world: World,
     tale: Tale,
     /// What the scene calls each node.
@@ -34,7 +34,7 @@ pub struct Script {
 
 impl Script {
     /// A cluster that was just founded.
-    pub fn begin(settings: &[&str]) -> Script {
+    pub(super) fn begin(settings: &[&str]) -> Script {
         let chance = Chance::prompt(1);
         let shape = shape(settings);
         let partition = crate::protocol::ring::Ring::new(shape.partitions).partition(&key());
@@ -74,15 +74,15 @@ impl Script {
     }
 
     /// Does what a command says. What is said then.
-    pub fn perform(&mut self, command: &[&str]) -> Vec<String> {
-        let command = match command {
+    pub(super) fn perform(&mut self, command: &[&str]) -> Vec<String> {
+        let (command, turn) = match command {
             [command @ .., "at", "once"] => (command, Duration::ZERO),
-            ["copies"] => (command, Duration::ZERO),
-            command => (command, TURN),
+            ["put" | "get" | "delete" | "order", ..] => (command, TURN),
+            command => (command, Duration::ZERO),
         };
         let mut more = Vec::new();
-        match command.0 {
-            ["put" | "get" | "delete", "k", ..] => self.call(command.0),
+        match command {
+            ["put" | "get" | "delete", "k", ..] => self.call(command),
             ["kill", node] => self.world.end(self.node(node), false),
             ["start", node] => self.world.start(self.node(node)),
             ["cut", node, "from", others @ ..] => self.cut(node, others),
@@ -93,11 +93,11 @@ impl Script {
             ["wait", "until", "rest"] => self.rest(),
             ["wait", time] => drop(self.world.run(duration(time))),
             ["copies"] => more = self.copies(),
-            _ => panic!("not understood: {}", command.0.join(" ")),
+            _ => panic!("not understood: {}", command.join(" ")),
         }
-        self.world.run(command.1);
+        self.world.run(turn);
         let broken = self.world.stage.watch.broken();
-        assert!(broken.is_none(), "after {}: {broken:?}", command.0.join(" "));
+        assert!(broken.is_none(), "after {}: {broken:?}", command.join(" "));
         let mut told = self.tale.tell(self.world.stage.trace.lines());
         told.extend(more);
         told

@@ -6,7 +6,7 @@ use crate::protocol::ring::Partition;
 use crate::protocol::types::NodeId;
 
 /// How a world is told.
-pub struct Tale {
+pub(super) struct Tale {
     /// Nodes and clients as the trace names them, and what the scene calls them.
     names: BTreeMap<String, String>,
     /// What the trace calls the key, and its partition.
@@ -72,20 +72,20 @@ impl Said {
 
 impl Tale {
     /// Begins behind so many lines, about the key k of this partition.
-    pub fn new(read: usize, partition: Partition) -> Tale {
+    pub(super) fn new(read: usize, partition: Partition) -> Tale {
         let topics = vec![("\"k\"".to_owned(), "k"), (format!("{partition:?}"), "its partition")];
         let (names, dots, asked, called) = Default::default();
         Tale { names, topics, dots, asked, called, read }
     }
 
     /// Somebody is called so from now on.
-    pub fn call(&mut self, traced: String, name: &str) {
+    pub(super) fn call(&mut self, traced: String, name: &str) {
         self.names.insert(NodeId::of(&traced).to_string(), name.to_owned());
         self.names.insert(traced, name.to_owned());
     }
 
     /// What was said in the lines that came since.
-    pub fn tell(&mut self, lines: &[String]) -> Vec<String> {
+    pub(super) fn tell(&mut self, lines: &[String]) -> Vec<String> {
         let mut told: Vec<Said> = Vec::new();
         let mut is_shown = false;
         for line in &lines[self.read..] {
@@ -105,7 +105,7 @@ impl Tale {
     }
 
     /// What is so at these nodes, by their index.
-    pub fn say(&mut self, notes: &[(usize, String)]) -> Vec<String> {
+    pub(super) fn say(&mut self, notes: &[(usize, String)]) -> Vec<String> {
         let said = |(at, text): &(usize, String)| {
             let name = self.names[&format!("n{at}")].clone();
             Said::new(Manner::Notes, name, None, self.rename(text))
@@ -160,9 +160,7 @@ impl Tale {
         let seen = text.split_once(" is ").and_then(|(whom, how)| Some((self.name(whom)?, how)));
         match seen {
             Some((_, "silent")) => None,
-            Some((whom, how @ ("up" | "down"))) => {
-                Some(Said::new(Manner::Sees, name, Some(whom), how.to_owned()))
-            }
+            Some((whom, how @ ("up" | "down"))) => Some(Said::new(Manner::Sees, name, Some(whom), how.to_owned())),
             _ => Some(Said::new(Manner::Notes, name, None, self.rename(text))),
         }
     }
@@ -233,6 +231,7 @@ fn is_dot(word: &str) -> bool {
 fn gather(told: Vec<Said>) -> Vec<Said> {
     let mut settled: Vec<Said> = Vec::new();
     for mut said in told {
+        forget_sight(&mut settled, &said);
         let is_same = |earlier: &Said| earlier.is_like(&said) && earlier.to == said.to;
         if said.manner != Manner::Says
             && let Some(at) = settled.iter().position(is_same)
@@ -253,4 +252,16 @@ fn gather(told: Vec<Said>) -> Vec<Said> {
         }
     }
     gathered
+}
+
+/// Whoever sees somebody otherwise than before sees the last only: a node that comes back believes for a moment that
+/// the others were down, and says so.
+fn forget_sight(told: &mut Vec<Said>, newest: &Said) {
+    if newest.manner != Manner::Sees {
+        return;
+    }
+    for earlier in told.iter_mut().filter(|earlier| earlier.manner == Manner::Sees && earlier.to == newest.to) {
+        earlier.from.retain(|who| !newest.from.contains(who));
+    }
+    told.retain(|said| !said.from.is_empty());
 }

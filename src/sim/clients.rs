@@ -97,7 +97,7 @@ impl Clients {
         if self.left == 0 || self.clients[client].waits.is_some() {
             return;
         }
-        let alive = stage.alive();
+        let alive = stage.serving();
         if alive.is_empty() {
             return stage.after(Duration::from_millis(20), Event::Client(client, ClientEvent::Go));
         }

@@ -24,7 +24,11 @@ impl World {
                 self.stage.after(wait, Event::World(WorldEvent::Mischief));
             }
             WorldEvent::Mischief => {}
-            WorldEvent::Mend(mend) => self.mend(mend),
+            WorldEvent::Mend(mend) => {
+                self.faults -= 1;
+                self.mend(mend);
+            }
+            WorldEvent::Relink(from, to) => self.stage.link(from, to),
             WorldEvent::Operate => self.operate(),
         }
     }
@@ -33,7 +37,7 @@ impl World {
         let mix = self.stage.shape.mix;
         let weights = [mix.processes, mix.network, mix.disks, mix.losses, mix.clocks, mix.members];
         let all: u64 = weights.iter().sum();
-        if all == 0 {
+        if all == 0 || self.stage.shape.at_once <= self.faults {
             return;
         }
         let mut drawn = self.stage.chance.below(all);
@@ -61,6 +65,7 @@ impl World {
 
     fn mend_after(&mut self, least_ms: u64, most_ms: u64, mend: Mend) {
         let wait = self.stage.chance.time(Duration::from_millis(least_ms), Duration::from_millis(most_ms));
+        self.faults += 1;
         self.stage.after(wait, Event::World(WorldEvent::Mend(mend)));
     }
 
@@ -274,7 +279,7 @@ impl World {
                 if self.nodes[at].has_failed() {
                     self.end(at, false);
                 }
-                if !self.nodes[at].is_alive() && !self.operator.keeps_down(at) {
+                if self.nodes[at].has_joined() && !self.operator.keeps_down(at) {
                     self.start(at);
                 }
             }
@@ -318,6 +323,7 @@ impl World {
     /// Every fault ends.
     pub fn heal(&mut self) {
         self.is_wild = false;
+        self.nodes.iter_mut().for_each(super::world::Node::keep_log);
         self.stage.note(|_| "-- all faults end".to_owned());
         self.stage.network.calm();
         for at in 0..self.nodes.len() {

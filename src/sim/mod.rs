@@ -34,6 +34,8 @@ mod scenes;
 mod shards;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_sweep;
 
 pub use chance::Chance;
 pub use coverage::Coverage;

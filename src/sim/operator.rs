@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::coverage::Reach;
 use super::world::{At, Event, MembersEvent, World, WorldEvent};
-use crate::protocol::membership::{Order, OrderId};
+use crate::protocol::membership::{Order, OrderId, OrderRefused};
 
 /// Between two looks at what came of it.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// So many looks after an order nobody will answer it any more.
+const LOST_AFTER: u32 = 20;
 
 /// So often something is tried before it is given up.
 const TRIES: u32 = 60;
@@ -18,12 +21,20 @@ const TRIES: u32 = 60;
 pub struct Operator {
     wants: VecDeque<Want>,
     /// The order that has no answer yet.
-    sent: Option<(OrderId, u32)>,
+    sent: Option<Sent>,
     tries: u32,
     orders: u64,
     is_busy: bool,
     /// What was staged is not committed yet.
     owes_commit: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    id: OrderId,
+    want: Want,
+    /// How often its answer was looked for.
+    looks: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +48,8 @@ enum Want {
     Weight(At, u32),
     Zone(At, u32),
     Commit,
+    /// What cannot be committed is forgotten.
+    Clear,
 }
 
 impl Operator {
@@ -122,48 +135,62 @@ impl World {
     }
 
     fn hear_of_order(&mut self) {
-        let Some((id, looks)) = &mut self.operator.sent else { return };
-        let outcome = self.stage.ordered.remove(id);
+        let Some(Sent { id, want, looks }) = &mut self.operator.sent else { return };
+        let (outcome, want) = (self.stage.ordered.remove(id), *want);
         *looks += 1;
-        // Whoever was to answer may have died.
-        let is_lost = outcome.is_none() && 20 < *looks;
-        if outcome.is_none() && !is_lost {
-            return;
+        match outcome {
+            // Whoever was to answer may have died.
+            None if *looks < LOST_AFTER => {}
+            None => self.operator.sent = None,
+            Some(outcome) => {
+                self.operator.sent = None;
+                if let Err(why) = &outcome {
+                    self.stage.note(|_| format!("-- operator is refused: {why}"));
+                }
+                self.on_ordered(want, outcome);
+            }
         }
-        self.operator.sent = None;
-        let is_done = matches!(outcome, Some(Ok(())));
-        if let Some(Err(why)) = &outcome {
-            self.stage.note(|_| format!("-- operator is refused: {why}"));
+    }
+
+    fn on_ordered(&mut self, want: Want, outcome: Result<(), OrderRefused>) {
+        match (want, outcome) {
+            (Want::Commit, Ok(()) | Err(OrderRefused::NothingStaged)) => self.operator.owes_commit = false,
+            // Whoever is gone for good must be made up for first.
+            (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) if self.has_removed() => {
+                let at = self.add();
+                self.operator.wants.push_front(Want::Join(at));
+            }
+            (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
+            (Want::Clear, Ok(())) => self.done(want),
+            // It had no place yet.
+            (Want::Replace(_) | Want::Remove(_), Ok(()) | Err(OrderRefused::NoSuchNode)) => self.done(want),
+            (_, Ok(())) => self.done(want),
+            (_, Err(_)) => self.count_try(want),
         }
-        if self.operator.wants.is_empty() {
-            self.operator.owes_commit &= !is_done;
-            return self.count_try(is_done);
-        }
-        if is_done {
+    }
+
+    /// Whether a node that was removed has a place still.
+    fn has_removed(&self) -> bool {
+        let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
+        let newest = placed.max_by_key(|view| view.stamp().number);
+        let is_placed = |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
+        (0..self.nodes.len()).any(|at| self.nodes[at].is_gone && is_placed(at))
+    }
+
+    fn count_try(&mut self, want: Want) {
+        self.operator.tries += 1;
+        // Nobody may give up on a lost disk.
+        let is_dear = matches!(want, Want::Remove(_) | Want::Replace(_) | Want::Rejoin(_) | Want::Commit);
+        if TRIES <= self.operator.tries && !is_dear {
             self.operator.tries = 0;
-            self.on_staged();
-        } else {
-            self.count_try(false);
+            self.operator.wants.retain(|other| *other != want);
         }
     }
 
-    fn count_try(&mut self, is_done: bool) {
-        self.operator.tries = if is_done { 0 } else { self.operator.tries + 1 };
-        if self.operator.tries < TRIES {
-            return;
-        }
+    fn done(&mut self, want: Want) {
         self.operator.tries = 0;
-        match self.operator.wants.front() {
-            // Nobody may give up on a lost disk.
-            Some(Want::Remove(_) | Want::Replace(_) | Want::Rejoin(_)) => {}
-            Some(_) => drop(self.operator.wants.pop_front()),
-            None => {}
-        }
-    }
-
-    fn on_staged(&mut self) {
-        let Some(want) = self.operator.wants.pop_front() else { return };
-        self.operator.owes_commit = true;
+        self.operator.owes_commit = want != Want::Clear;
+        self.operator.wants.retain(|other| *other != want);
         match want {
             Want::Remove(at) => {
                 self.nodes[at].is_gone = true;
@@ -172,56 +199,57 @@ impl World {
                 self.stage.injected(Reach::Remove);
             }
             Want::Replace(at) => self.operator.wants.push_front(Want::Rejoin(at)),
-            Want::Leave(_) | Want::Weight(..) | Want::Zone(..) | Want::Join(_) | Want::Rejoin(_) | Want::Commit => {}
+            Want::Rejoin(_) => self.stage.injected(Reach::Replace),
+            Want::Join(_) | Want::Leave(_) | Want::Weight(..) | Want::Zone(..) | Want::Commit | Want::Clear => {}
         }
     }
 
     fn go_on(&mut self) {
         let Some(want) = self.operator.wants.front().copied() else {
             if self.operator.owes_commit {
-                self.order(Order::Commit, None);
+                self.order(Want::Commit, Order::Commit);
             }
             return;
         };
         let id = |at: At| self.stage.posts[at].id;
         match want {
-            Want::Join(at) | Want::Rejoin(at) => self.let_join(at),
-            Want::Leave(at) => self.order(Order::Leave(id(at)), None),
-            Want::Remove(at) => self.order(Order::Remove(id(at)), Some(at)),
-            Want::Replace(at) => self.order(Order::Replace { node: id(at), by: None }, Some(at)),
-            Want::Weight(at, weight) => self.order(Order::Weight(id(at), weight), None),
-            Want::Zone(at, zone) => self.order(Order::Zone(id(at), format!("z{zone}").into()), None),
-            Want::Commit => self.order(Order::Commit, None),
+            Want::Join(at) | Want::Rejoin(at) => self.let_join(at, want),
+            Want::Leave(at) => self.order(want, Order::Leave(id(at))),
+            Want::Remove(at) => self.order(want, Order::Remove(id(at))),
+            Want::Replace(at) => self.order(want, Order::Replace { node: id(at), by: None }),
+            Want::Weight(at, weight) => self.order(want, Order::Weight(id(at), weight)),
+            Want::Zone(at, zone) => self.order(want, Order::Zone(id(at), format!("z{zone}").into())),
+            Want::Commit => self.order(want, Order::Commit),
+            Want::Clear => self.order(want, Order::Clear),
         }
     }
 
-    fn order(&mut self, order: Order, but: Option<At>) {
-        let alive: Vec<At> =
-            self.members().into_iter().filter(|at| Some(*at) != but && self.nodes[*at].is_well()).collect();
-        let Some(told) = (!alive.is_empty()).then(|| alive[self.stage.chance.index(alive.len())]) else { return };
+    fn order(&mut self, want: Want, order: Order) {
+        let Some(told) = self.some_member(None) else { return };
         self.operator.orders += 1;
         let id = OrderId(self.operator.orders);
         let life = self.stage.posts[told].life.expect("it runs");
         self.stage.note(|_| format!("-- operator tells n{told}: {order:?}"));
         self.stage.after(Duration::from_millis(1), Event::Members(told, life, MembersEvent::Order(id, order)));
-        self.operator.sent = Some((id, 0));
+        self.operator.sent = Some(Sent { id, want, looks: 0 });
+    }
+
+    fn some_member(&mut self, but: Option<At>) -> Option<At> {
+        let is_told = |at: &At| Some(*at) != but && self.nodes[*at].is_well();
+        let members: Vec<At> = self.members().into_iter().filter(is_told).collect();
+        (!members.is_empty()).then(|| members[self.stage.chance.index(members.len())])
     }
 
     /// A node asks a member for a place, and starts.
-    fn let_join(&mut self, at: At) {
-        let alive: Vec<At> =
-            self.members().into_iter().filter(|member| *member != at && self.nodes[*member].is_well()).collect();
-        let Some(seed) = (!alive.is_empty()).then(|| alive[self.stage.chance.index(alive.len())]) else {
-            return self.count_try(false);
+    fn let_join(&mut self, at: At, want: Want) {
+        let seed = self.some_member(Some(at));
+        let Some(known) = seed.and_then(|seed| self.nodes[seed].knowledge()) else {
+            return self.count_try(want);
         };
-        let Some(known) = self.nodes[seed].knowledge() else { return self.count_try(false) };
-        if self.nodes[at].join(known).is_none() {
-            return self.count_try(false);
+        if self.nodes[at].is_alive() || self.nodes[at].join(known).is_none() {
+            return self.count_try(want);
         }
-        if self.operator.wants.front() == Some(&Want::Rejoin(at)) {
-            self.stage.injected(Reach::Replace);
-        }
-        self.on_staged();
+        self.done(want);
         self.start(at);
     }
 }

@@ -143,6 +143,8 @@ pub struct Shape {
     pub least_w: u8,
     /// Between two faults, at most; none at all where it is zero.
     pub mischief: Duration,
+    /// So many faults at most last at once.
+    pub at_once: usize,
     /// Which faults.
     pub mix: Mix,
     /// Of a thousand messages, so many are lost, late, doubled while the weather is bad.
@@ -191,6 +193,7 @@ impl Shape {
             deletes: chance.pick(&[50, 150, 400]),
             least_w: 1,
             mischief: ms(chance.pick(&[20, 60, 200])),
+            at_once: chance.pick(&[1, 2, 3, 5]),
             mix: Mix { processes: 8, network: 8, disks: 4, losses: 1, clocks: 2, members: 3 },
             weather: (chance.below(20), chance.below(60), chance.below(20)),
         };

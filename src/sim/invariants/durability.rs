@@ -56,8 +56,8 @@ fn rested(truth: &Truth, rest: &Rest) -> Verdict {
     Ok(())
 }
 
-/// Whether a version is held, or one that replaced it is, or one that replaced that; or its twin. Where nothing is held
-/// a delete may stand at the end: its tombstone was forgotten.
+/// Whether a version is held, or one that replaced it is, or one that replaced that; or its twin. At the end may
+/// stand a delete whose tombstone was forgotten.
 fn is_there_or_replaced(dot: Dot, set: &Siblings, of_key: &KeyTruth, looked_at: &mut BTreeSet<Dot>) -> bool {
     if set.holds(dot) {
         return true;
@@ -66,7 +66,8 @@ fn is_there_or_replaced(dot: Dot, set: &Siblings, of_key: &KeyTruth, looked_at: 
         return false;
     }
     let itself = of_key.minted.get(&dot);
-    if set.versions().is_empty() && itself.is_some_and(|itself| itself.update.version.is_tombstone()) {
+    let is_forgotten = of_key.forgotten.covers(dot);
+    if is_forgotten && itself.is_some_and(|itself| itself.update.version.is_tombstone()) {
         return true;
     }
     let stands_for_it = |(other, minted): &(&Dot, &crate::sim::truth::Minted)| {

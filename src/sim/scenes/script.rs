@@ -131,6 +131,7 @@ impl Script {
                 Request::Put(Put { key, value, causality, operation, terms })
             }
         };
+        self.wait(|world| world.stage.serves(node));
         self.world.clients.send(client, node, request, &mut self.world.stage);
         self.wait(|world| world.clients.are_done());
     }

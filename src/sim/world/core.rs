@@ -102,7 +102,13 @@ impl Core {
             CoreEvent::Ingested => self.on_ingested(store, stage),
             CoreEvent::Fetched(key) => self.on_fetched(key, store, stage),
             CoreEvent::Scanned(scan, of, newer) => self.on_scanned(scan, *of, newer, store, stage),
-            CoreEvent::View(view) => self.feed(Input::View(view), stage),
+            CoreEvent::View(view) => {
+                let is_first = self.shard.view().epoch == 0;
+                self.feed(Input::View(view), stage);
+                if is_first {
+                    stage.open(self.place.node);
+                }
+            }
             CoreEvent::Linked(node) => self.feed(Input::Linked(node), stage),
             CoreEvent::Called { caller, frame } => self.on_called(caller, &frame, stage),
             CoreEvent::Asked { asker, frame } => self.on_asked(asker, &frame, stage),

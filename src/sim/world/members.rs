@@ -33,6 +33,8 @@ pub struct Members {
     letters: BTreeMap<LetterId, (At, Life, ExchangeId)>,
     letters_begun: u64,
     pub(super) view: Option<Arc<View>>,
+    /// When the last one is with the last core.
+    shown: Instant,
 }
 
 impl Members {
@@ -51,6 +53,7 @@ impl Members {
             letters: BTreeMap::new(),
             letters_begun: 0,
             view: None,
+            shown: stage.now,
         };
         let is_refused = members.perform(effects, stage);
         assert!(!is_refused, "nobody has said anything yet");
@@ -187,7 +190,7 @@ impl Members {
 
     fn ordered(&self, id: OrderId, outcome: Result<(), crate::protocol::membership::OrderRefused>, stage: &mut Stage) {
         stage.coverage.ordered(&outcome);
-        stage.ordered.insert(id, outcome.map_err(|refused| refused.to_string()));
+        stage.ordered.insert(id, outcome);
     }
 
     fn note(&self, note: &Note, stage: &mut Stage) {
@@ -228,8 +231,10 @@ impl Members {
         stage.watch.viewed(stage.now, self.at, &view);
         for core in (0..stage.posts[self.at].cores.count).map(CoreId) {
             let place = Place { node: self.at, life: self.life, core };
+            // One after the other: a core never goes back to an older one.
             let took = stage.chance.time(Duration::from_micros(20), Duration::from_micros(500));
-            stage.after(took, Event::Core(place, CoreEvent::View(Arc::clone(&view))));
+            self.shown = self.shown.max(stage.now + took);
+            stage.after(self.shown.since(stage.now), Event::Core(place, CoreEvent::View(Arc::clone(&view))));
         }
         self.view = Some(view);
     }

@@ -45,6 +45,8 @@ pub struct World {
     pub operator: Operator,
     /// Faults go on.
     pub(super) is_wild: bool,
+    /// Faults that have not ended.
+    pub(super) faults: usize,
 }
 
 impl World {
@@ -52,7 +54,7 @@ impl World {
     pub fn new(chance: Chance, shape: Shape, planted: Planted, trace: Trace) -> World {
         let clients = Clients::new(shape.clients);
         let stage = Stage::new(chance, shape, planted, trace);
-        World { stage, nodes: Vec::new(), clients, operator: Operator::default(), is_wild: false }
+        World { stage, nodes: Vec::new(), clients, operator: Operator::default(), is_wild: false, faults: 0 }
     }
 
     /// Another machine, on which nothing runs yet.
@@ -63,7 +65,7 @@ impl World {
         let count = u16::try_from(self.stage.chance.between(1, most.into())).expect("a few cores");
         let cores = Cores { count, salt: self.stage.chance.bits() };
         let node = Node::new(at, &name, cores, &mut self.stage);
-        self.stage.posts.push(Post { id: node.id(), life: None, cores, lag: Duration::ZERO });
+        self.stage.posts.push(Post { id: node.id(), life: None, open: 0, cores, lag: Duration::ZERO });
         self.stage.watch.truth.nodes.push(NodeTruth::new(node.id()));
         self.nodes.push(node);
         at

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::coverage::Reach;
-use super::stage::{Asker, At, CoreEvent, Event, MembersEvent, Place, Stage};
+use super::stage::{Asker, At, CoreEvent, Event, MembersEvent, Place, Stage, WorldEvent};
 use crate::protocol::peer::Unheard;
 use crate::protocol::types::{AskId, NodeId};
 
@@ -49,7 +49,7 @@ impl Stage {
         frame: Bytes,
     ) -> Option<Unheard> {
         let (node, core) = to;
-        let Some(life) = self.posts[node].life else {
+        let Some(life) = self.posts[node].life.filter(|_| self.serves(node)) else {
             return Some(Unheard::NotSent);
         };
         if self.network.clogged.contains(&(from.node, node)) {
@@ -61,8 +61,7 @@ impl Stage {
         let place = Place { node, life, core };
         if self.is_lost(from.node, node) {
             // The connection has died, and that is found out later.
-            self.note(|_| ".. lost".to_owned());
-            self.find_lost(from, ask);
+            self.find_lost(from, node, ask);
             return None;
         }
         self.under_way.entry(node).or_default().insert(ticket, asker);
@@ -85,8 +84,7 @@ impl Stage {
             return;
         }
         if self.is_lost(from, asker.place.node) {
-            self.note(|_| ".. lost".to_owned());
-            return self.find_lost(asker.place, asker.ask);
+            return self.find_lost(asker.place, from, asker.ask);
         }
         let way = self.way(from, asker.place.node);
         self.after(way, Event::Core(asker.place, CoreEvent::Told { ask: asker.ask, told: Ok(frame) }));
@@ -104,7 +102,7 @@ impl Stage {
     pub fn link(&mut self, one: At, other: At) {
         for (from, to) in [(one, other), (other, one)] {
             let (Some(life), id) = (self.posts[from].life, self.posts[to].id) else { continue };
-            if self.posts[to].life.is_some() && !self.network.cut.contains(&(from, to)) {
+            if self.serves(to) && !self.network.cut.contains(&(from, to)) {
                 self.tell_linked(from, life, id);
             }
         }
@@ -151,8 +149,11 @@ impl Stage {
         is_lost
     }
 
-    fn find_lost(&mut self, asker: Place, ask: AskId) {
+    fn find_lost(&mut self, asker: Place, peer: At, ask: AskId) {
+        self.note(|_| ".. lost".to_owned());
         let wait = self.chance.time(FOUND_DEAD.0, FOUND_DEAD.1);
+        let again = wait + Duration::from_millis(1);
+        self.after(again, Event::World(WorldEvent::Relink(asker.node, peer)));
         self.after(wait, Event::Core(asker, CoreEvent::Told { ask, told: Err(Unheard::Lost) }));
     }
 

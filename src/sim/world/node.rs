@@ -101,9 +101,9 @@ impl Node {
         self.process.is_some()
     }
 
-    /// Whether it was started on its present disk before.
-    pub fn has_started(&self) -> bool {
-        0 < self.starts
+    /// Whether its disk knows of a cluster.
+    pub fn has_joined(&self) -> bool {
+        self.known.is_some()
     }
 
     /// Asks a member, whose knowledge this is, for a place in its cluster; `None` where its name is another's.
@@ -157,7 +157,7 @@ impl Node {
     fn begin(&mut self, spares: impl Iterator<Item = SpareSegment>, stage: &mut Stage) {
         let (life, at) = (self.life, self.at);
         let post = &mut stage.posts[at];
-        (post.life, post.cores) = (Some(life), self.cores);
+        (post.life, post.open, post.cores) = (Some(life), 0, self.cores);
         let sets = self.sets(stage);
         stage.watch.restarted(stage.now, at, &sets, &self.store.tree.forest());
         let mut of_core: Vec<Vec<SpareSegment>> = vec![Vec::new(); usize::from(self.cores.count)];
@@ -180,9 +180,6 @@ impl Node {
         self.minted = cores.iter().map(|core| core.minted).collect();
         let members = Members::begin(self, stage);
         self.process = Some(Process { cores, members });
-        for other in stage.alive().into_iter().filter(|other| *other != at) {
-            stage.link(at, other);
-        }
     }
 
     fn shard(
@@ -363,6 +360,11 @@ impl Node {
         if let Some(process) = &mut self.process {
             process.cores[core].breaks = true;
         }
+    }
+
+    /// Its log does not fail.
+    pub fn keep_log(&mut self) {
+        self.process.iter_mut().flat_map(|process| &mut process.cores).for_each(|core| core.breaks = false);
     }
 
     /// Whether a core has stopped writing.

@@ -14,7 +14,7 @@ use super::super::watch::Watch;
 use super::network::Network;
 use crate::protocol::antientropy::PartitionLeaf;
 use crate::protocol::io::Scan;
-use crate::protocol::membership::{ExchangeId, Order, OrderId};
+use crate::protocol::membership::{ExchangeId, Order, OrderId, OrderRefused};
 use crate::protocol::peer::Unheard;
 use crate::protocol::planted::Planted;
 use crate::protocol::ring::{LayoutStamp, Ring, Step, View};
@@ -148,6 +148,8 @@ pub enum WorldEvent {
     Mischief,
     /// A fault ends.
     Mend(Mend),
+    /// A connection that was lost is made anew, where that is possible.
+    Relink(At, At),
     /// The operator looks after what was staged.
     Operate,
 }
@@ -196,6 +198,8 @@ pub struct Post {
     pub id: NodeId,
     /// Its process; none while it is down.
     pub life: Option<Life>,
+    /// Cores of it that have seen the cluster. Once all have, it takes connections.
+    pub open: u16,
     /// How it spreads partitions.
     pub cores: crate::protocol::ring::Cores,
     /// Everything of it takes so much longer.
@@ -225,7 +229,7 @@ pub struct Stage {
     /// Asks that have no answer yet, by the node that was asked.
     pub under_way: BTreeMap<At, BTreeMap<TicketId, Asker>>,
     /// What became of orders.
-    pub ordered: BTreeMap<OrderId, Result<(), String>>,
+    pub ordered: BTreeMap<OrderId, Result<(), OrderRefused>>,
     queue: BinaryHeap<Reverse<Due>>,
     scheduled: u64,
     tickets: u64,
@@ -325,6 +329,25 @@ impl Stage {
     /// The leaf that a key stands in, for whoever looks at trees.
     pub fn leaf(&self, key: &Key) -> PartitionLeaf {
         PartitionLeaf::of(self.ring(), key)
+    }
+
+    /// Whether a node takes connections of clients and peers.
+    pub fn serves(&self, at: At) -> bool {
+        let post = &self.posts[at];
+        post.life.is_some() && post.open == post.cores.count
+    }
+
+    /// Nodes that serve.
+    pub fn serving(&self) -> Vec<At> {
+        (0..self.posts.len()).filter(|at| self.serves(*at)).collect()
+    }
+
+    /// A core has seen the cluster for the first time.
+    pub fn open(&mut self, at: At) {
+        self.posts[at].open += 1;
+        if self.serves(at) {
+            self.serving().into_iter().filter(|other| *other != at).for_each(|other| self.link(at, other));
+        }
     }
 
     /// Nodes that run.

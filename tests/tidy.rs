@@ -76,6 +76,10 @@ const LEFTOVERS: [&str; 6] = [
 /// A pause needs a reason in the line above it: waiting is done for a condition, with a limit.
 const PAUSE: &str = concat!("thread::", "sleep(");
 
+/// Turns a planted fault on: a rehearsal may, and nothing that anybody runs for good.
+const PLANTED: &str = concat!("Planted::", "bug(");
+const PLANTERS: [&str; 2] = ["src/sim/", "src/protocol/planted.rs"];
+
 const LINE_CHARS_MAX: usize = 120;
 const ARCHITECTURE_LINES_MAX: usize = 400;
 
@@ -181,6 +185,14 @@ fn pauses(file: &File) -> Vec<String> {
         .filter(|&at| file.is_rust() && lines[at].contains(PAUSE) && !has_reason(at))
         .map(|at| file.complain(at + 1, "a pause without a reason"))
         .collect()
+}
+
+fn planted_faults(file: &File) -> Vec<String> {
+    if !file.is_rust() || file.stands_in(&PLANTERS) {
+        return vec![];
+    }
+    let planted = file.code().filter(|(_, line)| line.contains(PLANTED));
+    planted.map(|(at, _)| file.complain(at, "a fault is planted outside of sim")).collect()
 }
 
 fn shape_of_lines(file: &File) -> Vec<String> {
@@ -289,6 +301,14 @@ fn no_pause_is_without_a_reason() {
     assert_holds(pauses);
     let clean = format!("#[expect(clippy::disallowed_methods, reason = \"polls\")]\n{PAUSE}wait);\n");
     assert_can_fail(pauses, "tests/it/a.rs", &format!("{PAUSE}wait);\n"), &clean);
+}
+
+#[test]
+fn only_a_rehearsal_plants_faults() {
+    assert_holds(planted_faults);
+    let planted = format!("    planted: {PLANTED}Bug::OldLife),\n");
+    assert_can_fail(planted_faults, "src/runtime/node.rs", &planted, "    planted: Planted::NONE,\n");
+    assert!(planted_faults(&File { path: "src/sim/a.rs".into(), text: planted }).is_empty());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use sloop::protocol::antientropy::{Forest, Shift};
 use sloop::protocol::causality::{Siblings, Supersedes};
 use sloop::protocol::config::PARTITIONS;
 use sloop::protocol::io::{Append, Arrived, Change};
+use sloop::protocol::planted::Planted;
 use sloop::protocol::ring::Ring;
 use sloop::protocol::types::{AppendId, CoreId, LogId};
 use sloop::store::wal::log::LogConfig;
@@ -59,6 +60,7 @@ fn engine() -> Engine {
         ring: Ring::new(PARTITIONS),
         seed: 7,
         log,
+        planted: Planted::NONE,
     };
     Engine::new(config, vec![SpareSegment { id: SegmentId(1), bytes: 64 * MIB }], Forest::default())
 }

@@ -16,6 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use sloop::protocol::antientropy::Shift;
 use sloop::protocol::causality::{Minted, Operation, Siblings, Supersedes, Write};
 use sloop::protocol::io::{Append, Arrived, Change, Hint};
+use sloop::protocol::planted::Planted;
 use sloop::protocol::replica::Remembered;
 use sloop::protocol::ring::Ring;
 use sloop::protocol::types::{
@@ -55,7 +56,7 @@ fn spoiled(appends: u8, edits: &[u8]) {
 
     let segments: Vec<SegmentFile> =
         files.iter().map(|(id, bytes)| SegmentFile { id: *id, bytes: Bytes::copy_from_slice(bytes) }).collect();
-    match replay(&segments, &Known::default()) {
+    match replay(&segments, &Known::default(), Planted::NONE) {
         Err(error) => assert_ne!(files, whole, "nothing was spoiled: {error}"),
         Ok(replayed) => {
             let records = replayed.logs.get(&LOG).map_or(&[][..], Vec::as_slice);
@@ -266,7 +267,7 @@ fn forged(mut bytes: &[u8]) {
     }
     segment.resize(segment.len().next_multiple_of(BLOCK).max(16 * BLOCK), 0);
     let file = SegmentFile { id: SegmentId(0), bytes: segment.into() };
-    if let Ok(replayed) = replay(&[file], &Known::default()) {
+    if let Ok(replayed) = replay(&[file], &Known::default(), Planted::NONE) {
         let _ = recover(&replayed, ring(), 2, 7, |_| Ok(None), |_| Ok(None));
     }
 }

@@ -28,6 +28,7 @@ use crate::control::notify::Notify;
 use crate::control::settle::{self, Settled, Wants};
 use crate::control::shake::Party;
 use crate::protocol::membership::{Birth, Refusal, RowStart};
+use crate::protocol::planted::Planted;
 use crate::protocol::types::NodeId;
 use crate::runtime::entropy;
 use crate::runtime::heartbeat::Heartbeats;
@@ -211,6 +212,7 @@ fn birth(config: &Config, node: &Node, wants: &Wants, settled: Settled) -> Birth
         auto_join: config.auto_join,
         seeds: settled.seeds,
         seed: entropy::word(),
+        planted: Planted::NONE,
     }
 }
 

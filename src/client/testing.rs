@@ -42,6 +42,7 @@ use crate::protocol::io::{Effect, Held, Input};
 use crate::protocol::message::{
     Answer, Call, Directory, Failure, Keys, NodeInfo, Outcome, Page, Place, Request, RingMap,
 };
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, Partition, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, WallTime};
@@ -445,6 +446,7 @@ impl State {
             compare_period: config::COMPARE_PERIOD,
             keeps_hints: true,
             tombstone_age: config::TOMBSTONE_AGE,
+            planted: Planted::NONE,
         };
         State {
             shard: Shard::new(Instant(0), birth),

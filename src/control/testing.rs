@@ -16,6 +16,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::config;
 use crate::protocol::io::{Effect, Effects, Held, Input};
 use crate::protocol::message::{Directory, Keys, Outcome, Page, Request};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, WallTime};
@@ -129,6 +130,7 @@ impl FakeCore {
             compare_period: config::COMPARE_PERIOD,
             keeps_hints: true,
             tombstone_age: config::TOMBSTONE_AGE,
+            planted: Planted::NONE,
         };
         FakeCore { shard: Shard::new(Instant(0), birth), store: BTreeMap::new(), requests: 0 }
     }

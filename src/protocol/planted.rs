@@ -1,7 +1,7 @@
 //! Faults that are planted on purpose, so that the rehearsal can show that it would find them (docs/SIMULATION.md).
 //!
-//! Each stands behind one switch where the mistake would be made. Only `sim` makes a value that turns one on; everywhere
-//! else there is [`Planted::NONE`].
+//! Each stands behind one switch where the mistake would be made. Only `sim` makes a value that turns one on;
+//! everywhere else there is [`Planted::NONE`].
 
 /// One planted fault, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

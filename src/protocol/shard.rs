@@ -27,6 +27,7 @@ use super::marking::Marking;
 use super::message::{Directory, Failure, Keys, Outcome, Page, Reply, Request};
 use super::peer::{Refused, Told};
 use super::peers::Peers;
+use super::planted::Planted;
 use super::replica::{Busy, Operations, Remembered, Serving};
 use super::ring::{LayoutStamp, Partition, Ring, View};
 use super::stats::Stats;
@@ -72,6 +73,8 @@ pub struct Birth {
     pub keeps_hints: bool,
     /// Tombstones are kept for so long, of running time: longer than operations are remembered.
     pub tombstone_age: Duration,
+    /// The fault that it has: none but in a rehearsal.
+    pub planted: Planted,
 }
 
 /// One core's share of the protocol.
@@ -131,6 +134,7 @@ pub struct Shard {
     /// Requests by the append that they wait for, in order.
     pub(super) awaiting: VecDeque<(AppendId, Whom)>,
     pub(super) stats: Stats,
+    pub(super) planted: Planted,
 }
 
 /// Whom an answer goes to.
@@ -188,8 +192,8 @@ impl Shard {
     /// A shard at rest.
     pub fn new(now: Instant, birth: Birth) -> Shard {
         let Birth { cluster, core, actor, counter, spare, view, directory, remembered, hints, .. } = birth;
-        let Birth { transfer_rate, compare_period, keeps_hints, tombstone_age, seed, .. } = birth;
-        let mut operations = Operations::new(seed);
+        let Birth { transfer_rate, compare_period, keeps_hints, tombstone_age, seed, planted, .. } = birth;
+        let mut operations = Operations::new(seed, planted);
         for (key, known) in remembered {
             operations.remember(now, key, known, AppendId::default());
         }
@@ -237,6 +241,7 @@ impl Shard {
             settling: VecDeque::new(),
             awaiting: VecDeque::new(),
             stats: Stats::default(),
+            planted,
         };
         shard.share_out(Now { instant: now, wall: WallTime(0) });
         shard

@@ -29,6 +29,7 @@ use super::reclaim::Reclaimer;
 use super::start::{NodeConfig, StartError};
 use super::storekeeper::Storekeeper;
 use crate::protocol::message::{Directory, NodeInfo};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Ring, View};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, CoreId, Key, LogId};
@@ -134,6 +135,7 @@ impl Node {
                 compare_period: config.compare_period,
                 keeps_hints: config.keeps_hints,
                 tombstone_age: config.tombstone_age,
+                planted: Planted::NONE,
             };
             let jobs = node.start_storekeeper(id, clock)?;
             let parts = Parts {
@@ -335,6 +337,7 @@ fn engine_config(memory: &Memory, ring: Ring, log: LogId) -> EngineConfig {
             segment_bytes_max: 64 * MIB,
             retry: Duration::from_secs(1),
         },
+        planted: Planted::NONE,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::protocol::antientropy::Forest;
 use crate::protocol::causality::Siblings;
 use crate::protocol::config::PARTITIONS;
 use crate::protocol::io::{Hint, Unreadable};
+use crate::protocol::planted::Planted;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::Ring;
 use crate::protocol::types::{ActorId, AppendId, ClusterId, CoreId, Key, LogId};
@@ -102,7 +103,7 @@ pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError
     }
 
     let failed = |cause| StartError::Replay { folder: home.wal(), cause };
-    let replayed = replay(&found.open, &known).map_err(failed)?;
+    let replayed = replay(&found.open, &known, Planted::NONE).map_err(failed)?;
     if let Some(cause) = missing(&home, &known, &replayed) {
         return Err(StartError::Torn { folder: config.data_dir.clone(), cause });
     }

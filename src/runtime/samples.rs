@@ -17,6 +17,7 @@ use super::slots::Slots;
 use crate::protocol::antientropy::Forest;
 use crate::protocol::config;
 use crate::protocol::message::NodeInfo;
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, Liveness, Member, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{ActorId, ClusterId, CoreId, Key, LogId, NodeId};
@@ -124,6 +125,7 @@ fn birth(core: CoreId) -> Birth {
         compare_period: config::COMPARE_PERIOD,
         keeps_hints: true,
         tombstone_age: config::TOMBSTONE_AGE,
+        planted: Planted::NONE,
     }
 }
 
@@ -146,6 +148,7 @@ fn engine(core: CoreId) -> EngineConfig {
         ring: ring(),
         seed: 7,
         log,
+        planted: Planted::NONE,
     }
 }
 

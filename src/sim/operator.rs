@@ -13,6 +13,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// So many looks after an order nobody will answer it any more.
 const LOST_AFTER: u32 = 20;
 
+/// So often in a row a member may say that nothing is staged, for it has not heard of it.
+const HEARD_AFTER: u32 = 15;
+
 /// So often something is tried before it is given up.
 const TRIES: u32 = 60;
 
@@ -42,6 +45,8 @@ enum Want {
     Join(At),
     Leave(At),
     Remove(At),
+    /// It is gone already, and that was forgotten.
+    Again(At),
     /// The name is given free, then a node of it starts on its empty disk.
     Replace(At),
     Rejoin(At),
@@ -55,12 +60,23 @@ enum Want {
 impl Operator {
     /// A node is dead for good.
     pub fn remove(&mut self, at: At) {
+        self.forget(at);
         self.wants.push_front(Want::Remove(at));
     }
 
     /// A node has lost its disk.
     pub fn replace(&mut self, at: At) {
+        self.forget(at);
         self.wants.push_front(Want::Replace(at));
+    }
+
+    /// What was wanted of a node is of no use any more.
+    fn forget(&mut self, at: At) {
+        let is_of = |want: &Want| match want {
+            Want::Leave(of) | Want::Weight(of, _) | Want::Zone(of, _) => *of == at,
+            _ => false,
+        };
+        self.wants.retain(|want| !is_of(want));
     }
 
     /// Whether a lost disk is being made good.
@@ -87,6 +103,7 @@ impl World {
         }
         let members = self.members();
         let copies = usize::from(self.stage.shape.wanted.n);
+        let members: Vec<At> = members.into_iter().filter(|at| self.nodes[*at].is_well()).collect();
         let Some(at) = (!members.is_empty()).then(|| members[self.stage.chance.index(members.len())]) else { return };
         let want = match self.stage.chance.below(10) {
             0..4 if self.nodes.len() < self.stage.shape.nodes + self.stage.shape.spares => Want::Join(self.add()),
@@ -154,7 +171,13 @@ impl World {
 
     fn on_ordered(&mut self, want: Want, outcome: Result<(), OrderRefused>) {
         match (want, outcome) {
-            (Want::Commit, Ok(()) | Err(OrderRefused::NothingStaged)) => self.operator.owes_commit = false,
+            (Want::Commit, Ok(())) => self.operator.owes_commit = false,
+            // Or whoever was told has not heard of it yet.
+            (Want::Commit, Err(OrderRefused::NothingStaged)) => {
+                self.operator.tries += 1;
+                let is_sure = !self.is_wild && HEARD_AFTER < self.operator.tries && !self.has_removed();
+                self.operator.owes_commit = !is_sure;
+            }
             // Whoever is gone for good must be made up for first.
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) if self.has_removed() => {
                 let at = self.add();
@@ -171,10 +194,14 @@ impl World {
 
     /// Whether a node that was removed has a place still.
     fn has_removed(&self) -> bool {
+        self.removed().next().is_some()
+    }
+
+    fn removed(&self) -> impl Iterator<Item = At> {
         let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
         let newest = placed.max_by_key(|view| view.stamp().number);
-        let is_placed = |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
-        (0..self.nodes.len()).any(|at| self.nodes[at].is_gone && is_placed(at))
+        let is_placed = move |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
+        (0..self.nodes.len()).filter(move |at| self.nodes[*at].is_gone && is_placed(*at))
     }
 
     fn count_try(&mut self, want: Want) {
@@ -200,7 +227,11 @@ impl World {
             }
             Want::Replace(at) => self.operator.wants.push_front(Want::Rejoin(at)),
             Want::Rejoin(_) => self.stage.injected(Reach::Replace),
-            Want::Join(_) | Want::Leave(_) | Want::Weight(..) | Want::Zone(..) | Want::Commit | Want::Clear => {}
+            Want::Clear => {
+                let removed: Vec<At> = self.removed().collect();
+                removed.into_iter().for_each(|at| self.operator.wants.push_front(Want::Again(at)));
+            }
+            Want::Join(_) | Want::Leave(_) | Want::Weight(..) | Want::Zone(..) | Want::Again(_) | Want::Commit => {}
         }
     }
 
@@ -215,7 +246,7 @@ impl World {
         match want {
             Want::Join(at) | Want::Rejoin(at) => self.let_join(at, want),
             Want::Leave(at) => self.order(want, Order::Leave(id(at))),
-            Want::Remove(at) => self.order(want, Order::Remove(id(at))),
+            Want::Remove(at) | Want::Again(at) => self.order(want, Order::Remove(id(at))),
             Want::Replace(at) => self.order(want, Order::Replace { node: id(at), by: None }),
             Want::Weight(at, weight) => self.order(want, Order::Weight(id(at), weight)),
             Want::Zone(at, zone) => self.order(want, Order::Zone(id(at), format!("z{zone}").into())),

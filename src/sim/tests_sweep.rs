@@ -44,3 +44,41 @@ fn zz_sweep() {
     }
     println!();
 }
+#[test]
+fn zz_mutants() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let (from, seeds): (u64, u64) = (env("FROM", "0").parse().unwrap(), env("SEEDS", "200").parse().unwrap());
+    let only = env("BUG", "");
+    for bug in Bug::ALL {
+        if !only.is_empty() && !only.split(',').any(|o| o == bug.name()) {
+            continue;
+        }
+        let begun = std::time::Instant::now();
+        let mut found = None;
+        for seed in from..from + seeds {
+            let options = || Options {
+                chance: Chance::new(seed),
+                scenario: Scenario::Default,
+                planted: Planted::bug(*bug),
+                traced: false,
+            };
+            let is = match std::panic::catch_unwind(|| run(options())) {
+                Ok(r) => r.broken.map(|b| format!("{}: {}", b.invariant, b.what)),
+                Err(e) => Some(format!(
+                    "panic {:?}",
+                    e.downcast_ref::<String>().cloned().or(e.downcast_ref::<&str>().map(|s| s.to_string()))
+                )),
+            };
+            if let Some(b) = is {
+                found = Some((seed - from + 1, b));
+                break;
+            }
+        }
+        println!(
+            "{:24} {:6.1} s {}",
+            bug.name(),
+            begun.elapsed().as_secs_f64(),
+            found.map_or("NOT FOUND".into(), |(n, b)| format!("{n:4} {}", b.chars().take(150).collect::<String>()))
+        );
+    }
+}

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::shape::Shape;
+use super::watch::Found;
 use super::world::{At, Caller};
 use crate::protocol::causality::{Siblings, Supersedes, Update, VersionVector};
 use crate::protocol::io::{Append, Change, Hint};
 use crate::protocol::message::{Outcome, Reply, Request, Terms, Written};
-use crate::protocol::ring::{Ring, View, Wanted};
+use crate::protocol::ring::{Cores, LayoutStamp, Ring, Step, View, Wanted};
 use crate::protocol::types::{Dot, Instant, Key, NodeId, OperationId, Value};
 
 /// Everything.
@@ -26,6 +28,8 @@ pub struct Truth {
     pub nodes: Vec<NodeTruth>,
     /// Disks that were lost since the cluster was last at rest.
     pub losses: u32,
+    /// When some node last went by another layout, or went on in a change.
+    pub changed_at: Instant,
 }
 
 /// One call of one client.
@@ -42,7 +46,7 @@ pub struct Call {
     /// When its node must have answered; `None` while it has not come there.
     pub deadline: Option<Instant>,
     /// By W: what so many owners had acknowledged of the key before it began.
-    pub known: BTreeMap<u8, VersionVector>,
+    pub known: Arc<BTreeMap<u8, Known>>,
     /// What W owners had acknowledged of an earlier try under its operation id.
     pub done: Option<Dot>,
 }
@@ -59,11 +63,27 @@ pub struct KeyTruth {
     /// Every version that was acknowledged to a client.
     pub acknowledged: BTreeMap<Dot, Acknowledged>,
     /// By W: all that so many owners have acknowledged.
-    pub known: BTreeMap<u8, VersionVector>,
+    pub known: Arc<BTreeMap<u8, Known>>,
     /// All that owners had seen of it when they forgot its tombstones.
     pub forgotten: VersionVector,
     /// By operation: what W owners acknowledged.
     pub done: BTreeMap<OperationId, Dot>,
+}
+
+/// Acknowledged writes of one key, together.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The newest of each actor.
+    pub dots: VersionVector,
+    /// What they replaced.
+    pub replaced: Replaced,
+}
+
+/// What some writes replaced, wherever they meet it.
+#[derive(Clone, Debug, Default)]
+pub struct Replaced {
+    vector: VersionVector,
+    apart: BTreeSet<Dot>,
 }
 
 /// A version when it was made.
@@ -107,6 +127,10 @@ pub struct NodeTruth {
     pub hints: BTreeMap<(Key, NodeId), Hint>,
     /// What it goes by.
     pub view: Option<Arc<View>>,
+    /// When it last went by another layout, or went on in a change.
+    pub viewed_at: Instant,
+    /// How it spreads partitions.
+    pub cores: Cores,
 }
 
 impl Truth {
@@ -119,6 +143,7 @@ impl Truth {
             keys: BTreeMap::new(),
             nodes: Vec::new(),
             losses: 0,
+            changed_at: Instant(0),
         }
     }
 
@@ -147,7 +172,7 @@ impl Truth {
             _ => {}
         }
         let done = operation(request).and_then(|id| of_key.done.get(id)).copied();
-        let known = of_key.known.clone();
+        let known = Arc::clone(&of_key.known);
         Call { caller, node, request: request.clone(), begun: now, deadline: None, known, done }
     }
 
@@ -161,7 +186,12 @@ impl Truth {
             Acknowledged { at: now, quorum: level.quorum, owners: level.owners, fallbacks: level.fallbacks };
         of_key.acknowledged.entry(*dot).or_insert(acknowledged);
         if level.quorum <= level.owners {
-            of_key.known.entry(level.quorum).or_default().see(*dot);
+            let minted = of_key.minted.get(dot);
+            let known = Arc::make_mut(&mut of_key.known).entry(level.quorum).or_default();
+            known.dots.see(*dot);
+            if let Some(minted) = minted {
+                known.replaced.by(&minted.update);
+            }
             if let Some(id) = operation(&call.request) {
                 of_key.done.entry(id.clone()).or_insert(*dot);
             }
@@ -199,13 +229,25 @@ impl Truth {
     }
 
     /// What a node holds after a start: what was durable, and maybe what was on its way.
-    pub(super) fn restart(&mut self, node: At, now: Instant, sets: &BTreeMap<Key, Arc<Siblings>>) {
+    pub(super) fn restart(&mut self, node: At, now: Instant, found: &Found<'_>) {
         self.trouble(now, node);
         let of_node = &mut self.nodes[node];
         of_node.is_alive = true;
-        let dropped: Vec<Key> = of_node.sets.keys().filter(|key| !sets.contains_key(*key)).cloned().collect();
-        dropped.iter().for_each(|key| of_node.lose(key));
-        of_node.sets.clone_from(sets);
+        let dropped: Vec<Key> = of_node.sets.keys().filter(|key| !found.sets.contains_key(*key)).cloned().collect();
+        dropped.iter().for_each(|key| self.drop_set(node, key));
+        let of_node = &mut self.nodes[node];
+        of_node.sets.clone_from(found.sets);
+        of_node.hints = found.hints.iter().map(|(key, hint)| ((key.clone(), hint.target), *hint)).collect();
+    }
+
+    /// A node goes by another view.
+    pub(super) fn view(&mut self, node: At, now: Instant, view: &Arc<View>) {
+        let of_node = &mut self.nodes[node];
+        if of_node.view.as_ref().is_none_or(|before| layouts_of(before) != layouts_of(view)) {
+            of_node.viewed_at = now;
+            self.changed_at = now;
+        }
+        of_node.view = Some(Arc::clone(view));
     }
 
     /// The disk of a node is lost.
@@ -227,6 +269,12 @@ impl Truth {
         self.nodes.iter_mut().for_each(|node| node.troubled_at = now);
     }
 
+    /// Whether a change of owners is under way, as far as any node that runs knows.
+    pub fn is_changing(&self) -> bool {
+        let views = self.nodes.iter().filter(|node| node.is_alive).filter_map(|node| node.view.as_ref());
+        views.into_iter().any(|view| view.change.is_some())
+    }
+
     /// Nodes that hold what a dot names, or what was made of it; or did before their disk was lost.
     pub fn holders(&self, key: &Key, dot: Dot) -> usize {
         self.nodes.iter().filter(|node| node.has_seen(key, dot)).count()
@@ -235,7 +283,7 @@ impl Truth {
 
 impl NodeTruth {
     /// A node that was never started.
-    pub fn new(id: NodeId) -> NodeTruth {
+    pub fn new(id: NodeId, cores: Cores) -> NodeTruth {
         NodeTruth {
             id,
             is_alive: false,
@@ -244,6 +292,8 @@ impl NodeTruth {
             gone: BTreeMap::new(),
             hints: BTreeMap::new(),
             view: None,
+            viewed_at: Instant(0),
+            cores,
         }
     }
 
@@ -253,11 +303,40 @@ impl NodeTruth {
         }
     }
 
+    /// Whether it runs, and nothing was wrong with it for so long before `begun` and since.
+    pub fn is_well_since(&self, begun: Instant, quiet: Duration) -> bool {
+        self.is_alive && self.troubled_at + quiet < begun
+    }
+
     /// Whether it has, or had, seen a version.
     pub fn has_seen(&self, key: &Key, dot: Dot) -> bool {
         self.sets.get(key).is_some_and(|set| set.vector().covers(dot))
             || self.gone.get(key).is_some_and(|gone| gone.covers(dot))
     }
+}
+
+impl Replaced {
+    /// A write replaces more.
+    fn by(&mut self, update: &Update) {
+        match &update.supersedes {
+            Supersedes::Held => self.vector.join(&update.upon),
+            Supersedes::Nothing => {}
+            Supersedes::Seen(context) => {
+                self.vector.join(context.vector());
+                self.apart.extend(context.dots().iter().filter(|dot| update.upon.covers(**dot)));
+            }
+        }
+    }
+
+    /// Whether a version was replaced.
+    pub fn has(&self, dot: Dot) -> bool {
+        self.vector.covers(dot) || self.apart.contains(&dot)
+    }
+}
+
+/// The layouts that a view goes by, and how far a change is.
+fn layouts_of(view: &View) -> (LayoutStamp, LayoutStamp, Option<Step>) {
+    (view.layout.stamp(), view.stamp(), view.change.as_ref().map(|change| change.step))
 }
 
 /// The quorum and time of a request.

@@ -9,12 +9,12 @@ use super::truth::{Call, Minted, Truth};
 use super::world::{At, Caller};
 use crate::protocol::antientropy::Forest;
 use crate::protocol::causality::Siblings;
-use crate::protocol::io::{Append, Change};
+use crate::protocol::io::{Append, Change, Hint};
 use crate::protocol::message::{Outcome, Request};
 use crate::protocol::peer::Ask;
 use crate::protocol::ring::View;
 use crate::protocol::shard::Shard;
-use crate::protocol::types::{Instant, Key};
+use crate::protocol::types::{CoreId, Instant, Key};
 use crate::store::Engine;
 
 /// Something that was seen to happen. [`Truth`] knows it already, but for [`Seen::Durable`], whose key it shows as it
@@ -72,15 +72,15 @@ pub enum Seen<'a> {
     Restarted {
         /// The node.
         node: At,
-        /// All sets.
-        sets: &'a BTreeMap<Key, Arc<Siblings>>,
-        /// The trees of all partitions.
-        forest: &'a Forest,
+        /// What.
+        found: Found<'a>,
     },
     /// A core is looked at, once a tick.
     Core {
         /// The node.
         node: At,
+        /// Which of its cores.
+        core: CoreId,
         /// Its protocol.
         shard: &'a Shard,
         /// Its store.
@@ -88,6 +88,17 @@ pub enum Seen<'a> {
     },
     /// All faults have ended, and the cluster has come to rest.
     Rested(&'a Rest),
+}
+
+/// What a start has found on the disk of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// All sets.
+    pub sets: &'a BTreeMap<Key, Arc<Siblings>>,
+    /// The trees of all partitions.
+    pub forest: &'a Forest,
+    /// What is owed to others.
+    pub hints: &'a [(Key, Hint)],
 }
 
 /// A cluster at rest.
@@ -219,13 +230,13 @@ impl Watch {
     /// A node goes by another view.
     pub fn viewed(&mut self, now: Instant, node: At, view: &Arc<View>) {
         self.see(now, &Seen::Viewed { node, view });
-        self.truth.nodes[node].view = Some(Arc::clone(view));
+        self.truth.view(node, now, view);
     }
 
     /// A node has started.
-    pub fn restarted(&mut self, now: Instant, node: At, sets: &BTreeMap<Key, Arc<Siblings>>, forest: &Forest) {
-        self.see(now, &Seen::Restarted { node, sets, forest });
-        self.truth.restart(node, now, sets);
+    pub fn restarted(&mut self, now: Instant, node: At, found: Found<'_>) {
+        self.see(now, &Seen::Restarted { node, found });
+        self.truth.restart(node, now, &found);
     }
 
     /// The process of a node has ended.
@@ -235,8 +246,8 @@ impl Watch {
     }
 
     /// A core is looked at.
-    pub fn look_at_core(&mut self, now: Instant, node: At, shard: &Shard, engine: &Engine) {
-        self.see(now, &Seen::Core { node, shard, engine });
+    pub fn look_at_core(&mut self, now: Instant, (node, core): (At, CoreId), shard: &Shard, engine: &Engine) {
+        self.see(now, &Seen::Core { node, core, shard, engine });
     }
 
     /// The cluster is at rest.

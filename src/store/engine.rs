@@ -25,6 +25,7 @@ use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
 use crate::protocol::antientropy::{BRANCHES, Forest, PartitionTree, Sum};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Arrived, Change, Held, Survey, Surveyed};
+use crate::protocol::planted::{Bug, Planted};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
 use crate::protocol::types::{AppendId, Instant, Key, OperationId};
@@ -61,6 +62,8 @@ pub struct EngineConfig {
     pub seed: u64,
     /// The log.
     pub log: LogConfig,
+    /// The fault that it has: none but in a rehearsal.
+    pub planted: Planted,
 }
 
 /// Where a key's newest durable state is.
@@ -465,6 +468,10 @@ impl Engine {
         for append in appends {
             if let Some(shift) = append.change.shift() {
                 self.forest.grow(self.config.ring, &append.key, shift);
+                // Not with every change: what is twice everywhere is the same everywhere.
+                if self.config.planted.is(Bug::LeafTwice) && matches!(append.change, Change::Set { .. }) {
+                    self.forest.grow(self.config.ring, &append.key, shift);
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::protocol::asks::About;
 use crate::protocol::config::ASK_PATIENCE;
 use crate::protocol::io::{Effects, Survey};
 use crate::protocol::peer::{Told, Unheard};
+use crate::protocol::planted::{Bug, Planted};
 use crate::protocol::ring::{Change, LayoutStamp, Partition, Step, View};
 use crate::protocol::shard::Shard;
 use crate::protocol::stats::Stats;
@@ -115,7 +116,7 @@ impl Shard {
         };
         let stamp = change.pending.stamp();
         let wanted: Vec<Source> =
-            self.partitions_of_core().flat_map(|partition| sources(&view, change, partition)).collect();
+            self.partitions_of_core().flat_map(|partition| sources(&view, change, partition, self.planted)).collect();
         match &mut self.trees.fetching {
             // Whoever is removed meanwhile is waited for no more.
             Some(fetching) if fetching.stamp == stamp => {
@@ -137,14 +138,14 @@ impl Shard {
     }
 }
 
-/// From whom this node fetches a partition for a change. Where owners become fewer, those that stay fetch too: the fewer
-/// that are read from now on may all have missed a write, which W of the more acknowledged.
-fn sources(view: &View, change: &Change, partition: Partition) -> Vec<Source> {
+/// From whom this node fetches a partition for a change. Where owners become fewer, those that stay fetch too: the
+/// fewer that are read from now on may all have missed a write, which W of the more acknowledged.
+fn sources(view: &View, change: &Change, partition: Partition, planted: Planted) -> Vec<Source> {
     let Change { stored, pending, .. } = change;
     let me = view.me;
     let has_it = stored.is_owner(me, partition) && view.is_whole(stored, me);
     let is_enough = stored.owners(partition).count() <= pending.owners(partition).count();
-    if (has_it && is_enough) || !pending.is_owner(me, partition) {
+    if (has_it && (is_enough || planted.is(Bug::FewerFetchNothing))) || !pending.is_owner(me, partition) {
         return Vec::new();
     }
     let is_source = |owner: &NodeId| {
@@ -153,5 +154,8 @@ fn sources(view: &View, change: &Change, partition: Partition) -> Vec<Source> {
     };
     let mut sources: Vec<Source> = stored.owners(partition).filter(is_source).map(|owner| (partition, owner)).collect();
     sources.sort_unstable();
+    if planted.is(Bug::OneSource) {
+        sources.truncate(1);
+    }
     sources
 }

@@ -11,8 +11,9 @@ use super::forest::{Sum, digest};
 use super::work::{JobId, Surveying};
 use crate::protocol::config::LEFTOVERS_PERIOD;
 use crate::protocol::io::{Effects, Held, Survey};
+use crate::protocol::planted::Bug;
 use crate::protocol::replica::{State, Task};
-use crate::protocol::ring::Partition;
+use crate::protocol::ring::{Partition, View};
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{Instant, Key, Now};
 
@@ -45,9 +46,22 @@ impl Leftovers {
 }
 
 impl Shard {
+    /// Whether nobody counts on what this node holds of the partition.
+    fn is_foreign(&self, partition: Partition) -> bool {
+        let View { me, change, .. } = &*self.view;
+        match change {
+            Some(change) if self.planted.is(Bug::EarlyCleanup) => !change.pending.is_owner(*me, partition),
+            _ => !self.view.is_written(*me, partition),
+        }
+    }
+
+    /// Whether what is left over may go: without a change, owners hold what they should.
+    pub(super) fn may_clean_up(&self) -> bool {
+        self.view.change.is_none() || self.planted.is(Bug::EarlyCleanup)
+    }
+
     pub(super) fn plan_leftovers(&mut self, now: Now) {
-        let me = self.view.me;
-        let is_foreign = |partition: &Partition| !self.view.is_written(me, *partition);
+        let is_foreign = |partition: &Partition| self.is_foreign(*partition);
         let foreign: Arc<[Partition]> = self.partitions_of_core().filter(is_foreign).collect();
         let leftovers = &mut self.trees.leftovers;
         if self.view.epoch == 0 || *leftovers.foreign != *foreign {
@@ -60,7 +74,7 @@ impl Shard {
 
     /// Every so often the trees say which of them hold keys.
     pub(super) fn look_for_leftovers(&mut self, now: Now, effects: &mut Effects) {
-        let is_settled = 0 < self.view.epoch && self.view.change.is_none();
+        let is_settled = 0 < self.view.epoch && self.may_clean_up();
         let leftovers = &mut self.trees.leftovers;
         let is_due = !leftovers.is_looking && leftovers.due <= now.instant && !leftovers.foreign.is_empty();
         if is_settled && is_due {
@@ -112,7 +126,7 @@ impl Shard {
 
     /// Drops it if it is so still, and nobody here is owed it, and others own it.
     fn drop_if_proven(&mut self, id: JobId, key: &Key, proven: u64, newest: State, effects: &mut Effects) -> State {
-        let is_foreign = !self.view.is_written(self.view.me, self.ring.partition(key)) && self.view.change.is_none();
+        let is_foreign = self.is_foreign(self.ring.partition(key)) && self.may_clean_up();
         let is_free = is_foreign && !self.stopped && !self.hints.is_owed(key);
         let Some(job) = self.trees.jobs.get_mut(&id) else { return newest };
         job.exchange.taking -= 1;

@@ -55,20 +55,21 @@ impl Shard {
 
     /// All owners of a partition, if each holds what it should and is free, and there is no change.
     fn all_owners(&self, partition: Partition) -> Option<Vec<NodeId>> {
-        let layout = self.view.change.is_none().then_some(&self.view.layout)?;
+        let layout = self.may_clean_up().then_some(&self.view.layout)?;
         let is_fit = |node: NodeId| self.view.is_whole(layout, node) && self.is_free((partition, node));
         layout.owners(partition).all(is_fit).then(|| layout.owners(partition).collect())
     }
 
     /// The view has changed: what is of no use any more is left, and what it was for is tried anew where it still is.
     pub(super) fn end_outdated_jobs(&mut self) {
+        let may_clean_up = self.may_clean_up();
         let (view, fetching) = (&self.view, &self.trees.fetching);
         self.trees.jobs.retain(|_, job| {
             let (partition, peers) = (job.partition(), job.peers());
             match job.why() {
                 Why::Fetch => fetching.as_ref().is_some_and(|fetching| fetching.needs((partition, job.peer()))),
                 Why::Repair => view.layout.is_owner(view.me, partition) && view.layout.is_owner(job.peer(), partition),
-                Why::Leftover => view.change.is_none() && view.layout.owners(partition).eq(peers.iter().copied()),
+                Why::Leftover => may_clean_up && view.layout.owners(partition).eq(peers.iter().copied()),
             }
         });
     }

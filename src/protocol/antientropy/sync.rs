@@ -12,6 +12,7 @@ use crate::protocol::asks::About;
 use crate::protocol::config::SYNC_NAMES;
 use crate::protocol::io::{Effects, Name, Scan, ScanPage, ScanWant, Survey, Unreadable};
 use crate::protocol::peer::{Ask, Told, Unheard};
+use crate::protocol::planted::Bug;
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{AppendId, Instant, Key, NodeId, Now};
@@ -261,6 +262,9 @@ impl Shard {
             job.window.through = next.or_else(|| Some(last.key.clone()));
         }
         job.window.names = names;
+        if why == Why::Leftover && self.planted.is(Bug::EarlyCleanup) {
+            return self.on_exchanged(now, id, effects);
+        }
         self.begin_exchange(now, id, 0, effects);
     }
 

@@ -116,6 +116,18 @@ impl Context {
     /// # Errors
     /// [`ContextError`] for anything that [`Context::seal`] did not make for this cluster and key.
     pub fn open(token: &[u8], cluster: ClusterId, key: &Key) -> Result<Context, ContextError> {
+        let (context, of_key) = Context::open_of_any_key(token, cluster)?;
+        if of_key == ring::hash(key) { Ok(context) } else { Err(ContextError::OtherKey) }
+    }
+
+    /// Reads a token of this cluster back, with the hash of the key that it is for.
+    ///
+    /// # Errors
+    /// [`ContextError`] for anything that [`Context::seal`] did not make for this cluster.
+    pub(in crate::protocol) fn open_of_any_key(
+        token: &[u8],
+        cluster: ClusterId,
+    ) -> Result<(Context, u64), ContextError> {
         let damaged = ContextError::Damaged { bytes: token.len() };
         let (body, crc) = token.split_last_chunk::<4>().ok_or(damaged)?;
         let format = *body.first().ok_or(damaged)?;
@@ -133,8 +145,7 @@ impl Context {
         match () {
             () if !rest.is_empty() => Err(damaged),
             () if of_cluster != digest(cluster) => Err(ContextError::OtherCluster),
-            () if of_key != ring::hash(key) => Err(ContextError::OtherKey),
-            () => Ok(Context { vector: vector.into_iter().collect(), dots }),
+            () => Ok((Context { vector: vector.into_iter().collect(), dots }, of_key)),
         }
     }
 }

@@ -137,7 +137,13 @@ impl Siblings {
         Ok(self.with(update.version.clone(), &update.upon, &update.supersedes))
     }
 
-    fn with(&self, version: Version, upon: &VersionVector, supersedes: &Supersedes) -> Siblings {
+    /// With a version in it that was minted upon `upon`, which the caller knows this set to have seen.
+    pub(in crate::protocol) fn with(
+        &self,
+        version: Version,
+        upon: &VersionVector,
+        supersedes: &Supersedes,
+    ) -> Siblings {
         let vector = supersedes.vector_after(&self.vector, version.dot);
         let mut versions: SmallVec<[Version; 1]> =
             self.versions.iter().filter(|old| !supersedes.replaces(old.dot, upon)).cloned().collect();

@@ -7,6 +7,7 @@ use crate::protocol::config::SILENT_FOR;
 use crate::protocol::io::{Effects, Held};
 use crate::protocol::message::{Failure, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
+use crate::protocol::planted::Bug;
 use crate::protocol::ring::{Partition, View};
 use crate::protocol::shard::{Asker, Shard, Waiting, Whom};
 use crate::protocol::types::{Instant, NodeId, Now, OperationId};
@@ -116,6 +117,9 @@ impl Shard {
         if !is_able {
             return self.tell(asker.whom, Told::Refused(Refused::Hollow), effects);
         }
+        if self.planted.is(Bug::EndlessForward) && self.view.layout.owners(partition).next() != Some(me) {
+            return self.hand_on(now, asker, request, None, effects);
+        }
         self.coordinate(now, asker, request, held, effects);
     }
 
@@ -161,7 +165,11 @@ impl Shard {
         let Some(Waiting::Forward(forwarding)) = self.waiting_mut(whom) else { return };
         let (partition, is_early) = (forwarding.partition, now.instant < forwarding.patient_until);
         let (last, next) = (forwarding.last, forwarding.left.front().copied());
+        // Hops without end that fork at each of them would leave no time for anything else.
         let is_waited_for = 0 < forwarding.under_way;
+        if is_waited_for && self.planted.is(Bug::EndlessForward) {
+            return;
+        }
         if let Some(last) = last.filter(|_| is_waited_for) {
             self.peers.on_silence(last, now.instant);
         }

@@ -14,6 +14,7 @@ use crate::protocol::config::READ_ALL_ONE_IN;
 use crate::protocol::io::{Effects, Held, Unreadable};
 use crate::protocol::message::{Copies, Copy, Failure, Found, Get, Outcome, Reply, Sibling};
 use crate::protocol::peer::{Ask, Known, Recalled, Refused, Told, Unheard};
+use crate::protocol::planted::Bug;
 use crate::protocol::ring::{Partition, View};
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{Key, NodeId, Now};
@@ -212,6 +213,9 @@ impl Shard {
         let is_good = |owner: &NodeId| owner != me && self.view.is_up(*owner) && self.view.is_whole(layout, *owner);
         let mut others: SmallVec<[NodeId; 3]> = layout.owners(partition).filter(is_good).collect();
         others.sort_by_cached_key(|owner| (!self.is_reachable(*owner), self.peers.rank(*owner, now.instant)));
+        if self.planted.is(Bug::DeadReader) {
+            others.sort_by_key(|owner| !self.peers.rank(*owner, now.instant).0);
+        }
         others
     }
 
@@ -239,6 +243,9 @@ impl Shard {
         };
         let (silent, left) = (reading.under_way.clone(), reading.left.len());
         silent.into_iter().for_each(|node| self.peers.on_silence(node, now.instant));
+        if self.planted.is(Bug::DeadReader) {
+            return;
+        }
         (0..left).for_each(|_| self.ask_next_owner(now, whom, effects));
     }
 

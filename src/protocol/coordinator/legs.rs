@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::quorum::{Copies, Quorum, Verdict};
 use crate::protocol::message::{Failure, Level};
+use crate::protocol::planted::{Bug, Planted};
 use crate::protocol::ring::{Partition, View};
 use crate::protocol::types::NodeId;
 
@@ -22,6 +23,7 @@ pub(super) struct Legs {
     /// The owners beside this node, in any of the layouts or in one that was gone by before.
     legs: SmallVec<[Leg; 2]>,
     tallies: SmallVec<[Tally; 1]>,
+    planted: Planted,
 }
 
 /// One owner's copy.
@@ -53,9 +55,9 @@ struct Tally {
 
 impl Legs {
     /// A write that nobody has yet, which asks for `asked` owners in each layout, 0 for the layout's default.
-    pub(super) fn new(view: &View, partition: Partition, asked: u8) -> Legs {
+    pub(super) fn new(view: &View, partition: Partition, asked: u8, planted: Planted) -> Legs {
         let (legs, tallies) = (SmallVec::new(), SmallVec::new());
-        let mut legs = Legs { me: view.me, own_settled: false, legs, tallies };
+        let mut legs = Legs { me: view.me, own_settled: false, legs, tallies, planted };
         legs.rebase(view, partition, asked);
         legs
     }
@@ -65,6 +67,9 @@ impl Legs {
         let tally =
             |layout: &_| Tally { owners: owners(layout, partition), none: Copies::of(layout).write_at_most(asked) };
         self.tallies = view.written().map(|layout| tally(layout)).collect();
+        if self.planted.is(Bug::UnionQuorum) && 1 < self.tallies.len() {
+            self.unite_tallies();
+        }
         let tallies = &self.tallies;
         self.legs.retain(|leg| leg.state != LegState::Open || 0 < leg.under_way || is_owner(tallies, leg.owner));
         let all: Nodes = self.tallies.iter().flat_map(|tally| tally.owners.iter().copied()).collect();
@@ -81,12 +86,23 @@ impl Legs {
         }
     }
 
+    /// One count of the owners of all layouts together: the planted fault.
+    fn unite_tallies(&mut self) {
+        let mut owners: Nodes = self.tallies.iter().flat_map(|tally| tally.owners.iter().copied()).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        let (n, w) = (u8::try_from(owners.len()).unwrap_or(u8::MAX), self.tallies[0].none.needed());
+        let none = Copies { n, r: 1, w }.write_at_most(0);
+        self.tallies = [Tally { owners, none }].into_iter().collect();
+    }
+
     /// Lets the copy of this node, which is no owner, stand for one owner in every layout: for the first.
     pub(super) fn stand_in(&mut self) -> Nodes {
         let mut stood_for = Nodes::new();
+        let each = if self.planted.is(Bug::FallbackTwice) { 2 } else { 1 };
         for tally in &self.tallies {
             if !tally.owners.iter().any(|owner| *owner == self.me || stood_for.contains(owner)) {
-                stood_for.push(tally.owners[0]);
+                stood_for.extend(tally.owners.iter().take(each).copied());
             }
         }
         let me = self.me;
@@ -168,6 +184,7 @@ impl Legs {
     /// Distinct nodes count, each once; a fallback counts in every layout that has the owner for which it stands.
     fn count(&self, tally: &Tally) -> Quorum {
         let (mut quorum, mut fallbacks) = (tally.none, Nodes::new());
+        let counts_twice = self.planted.is(Bug::FallbackTwice);
         for owner in &tally.owners {
             let state = match self.legs.iter().find(|leg| leg.owner == *owner) {
                 Some(leg) => leg.state,
@@ -177,7 +194,9 @@ impl Legs {
             match state {
                 LegState::Done(node) if node == self.me && !self.own_settled => {}
                 LegState::Done(node) if node == *owner => quorum.on_owner(),
-                LegState::Done(node) if !tally.owners.contains(&node) && !fallbacks.contains(&node) => {
+                LegState::Done(node)
+                    if !tally.owners.contains(&node) && (counts_twice || !fallbacks.contains(&node)) =>
+                {
                     fallbacks.push(node);
                     quorum.on_fallback();
                 }
@@ -229,13 +248,17 @@ mod tests {
         View { me: NodeId(1), epoch: 1, layout: Arc::clone(&stored), change, ..alone }
     }
 
+    fn legs(view: &View) -> Legs {
+        Legs::new(view, ONE, 0, Planted::NONE)
+    }
+
     fn done(legs: &mut Legs, owner: u64, by: u64) {
         legs.leg(NodeId(owner)).unwrap().state = LegState::Done(NodeId(by));
     }
 
     #[test]
     fn two_of_the_union_are_not_two_of_each() {
-        let mut legs = Legs::new(&view(&[1, 2, 3], Some(&[3, 4, 5])), ONE, 0);
+        let mut legs = legs(&view(&[1, 2, 3], Some(&[3, 4, 5])));
         assert_eq!(legs.lacking().as_slice(), [2, 3, 4, 5].map(NodeId));
         legs.own_settled = true;
         done(&mut legs, 2, 2);
@@ -249,7 +272,7 @@ mod tests {
 
     #[test]
     fn copies_count_anew_under_another_layout_and_none_is_lost() {
-        let mut legs = Legs::new(&view(&[1, 2, 3], None), ONE, 0);
+        let mut legs = legs(&view(&[1, 2, 3], None));
         legs.own_settled = true;
         // The fallback 4 has it for 2, and owns it in the next layout.
         done(&mut legs, 2, 4);
@@ -271,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_node_counts_once_for_whomever_it_stands_in() {
-        let mut legs = Legs::new(&view(&[2, 3, 4], Some(&[4, 5, 6])), ONE, 0);
+        let mut legs = legs(&view(&[2, 3, 4], Some(&[4, 5, 6])));
         // This node owns nothing: its copy stands for one owner of each layout.
         assert_eq!(legs.stand_in().as_slice(), [2, 4].map(NodeId));
         legs.own_settled = true;
@@ -286,7 +309,7 @@ mod tests {
 
     #[test]
     fn one_layout_without_enough_owners_ends_it() {
-        let mut legs = Legs::new(&view(&[1, 2, 3], Some(&[3, 4, 5])), ONE, 0);
+        let mut legs = legs(&view(&[1, 2, 3], Some(&[3, 4, 5])));
         legs.own_settled = true;
         done(&mut legs, 2, 2);
         legs.leg(NodeId(4)).unwrap().state = LegState::Owed;

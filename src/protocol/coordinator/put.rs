@@ -11,6 +11,7 @@ use crate::protocol::config::MINTING_BYTES_MAX;
 use crate::protocol::io::{Arrived, Change, Effects, Held};
 use crate::protocol::message::{Causality, Delete, Failure, Level, Put, Terms, Written, operation};
 use crate::protocol::peer::{Known, Store};
+use crate::protocol::planted::Bug;
 use crate::protocol::replica::{Busy, Lookup, Remembered, State, Task};
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Shard, Waiting};
@@ -209,7 +210,10 @@ impl Shard {
     /// A context that has seen what this actor will only mint later was made up, or comes from a life that an old image
     /// has undone. Taken into a set it would cover a dot before its use.
     fn open(&self, token: &[u8], key: &Key) -> Result<Context, ContextError> {
-        let context = Context::open(token, self.cluster, key)?;
+        let context = match self.planted.is(Bug::ForeignContext) {
+            true => Context::open_of_any_key(token, self.cluster)?.0,
+            false => Context::open(token, self.cluster, key)?,
+        };
         if self.counter < context.newest_of(self.actor) {
             return Err(ContextError::Damaged { bytes: token.len() });
         }
@@ -244,7 +248,7 @@ impl Shard {
             }
             Ok(Begun { written, append, state, send }) => {
                 let newest = Arc::clone(&state);
-                let legs = Legs::new(&self.view, partition, asked);
+                let legs = Legs::new(&self.view, partition, asked, self.planted);
                 let writing = Box::new(Writing::new(written, asked, legs, strict, key, partition, state));
                 self.spread(now, asker, writing, append, send, effects);
                 Some(newest)

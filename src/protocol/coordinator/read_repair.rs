@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::get::Reading;
 use crate::protocol::asks::About;
-use crate::protocol::causality::Siblings;
+use crate::protocol::causality::{Siblings, Supersedes, Write};
 use crate::protocol::config::LATE_READS_MAX;
 use crate::protocol::io::Effects;
+use crate::protocol::planted::Bug;
 use crate::protocol::shard::{Shard, Whom};
-use crate::protocol::types::Now;
+use crate::protocol::types::{Dot, Now};
 
 impl Shard {
     /// Repairs once everybody who was asked has answered or will not.
@@ -31,6 +32,10 @@ impl Shard {
         self.look_for_a_past_of_ours(&joined);
         let digest = joined.digest();
         let is_behind = |set: &Option<Arc<Siblings>>| set.as_ref().is_none_or(|set| set.digest() != digest);
+        let joined = match self.planted.is(Bug::RepairMints) && reading.heard.iter().any(|(_, set)| is_behind(set)) {
+            true => self.minted_over(now, joined),
+            false => joined,
+        };
         for (node, _) in reading.heard.iter().filter(|(_, set)| is_behind(set)) {
             self.stats.read_repairs += 1;
             let (key, set) = (reading.key.clone(), Arc::clone(&joined));
@@ -41,5 +46,16 @@ impl Shard {
                 self.ask(now, *node, reading.partition, ask, About::Repair, effects);
             }
         }
+    }
+
+    /// A version of its own, with the value that was written last, over all that was read: the planted fault.
+    fn minted_over(&mut self, now: Now, joined: Arc<Siblings>) -> Arc<Siblings> {
+        let dot = Dot { actor: self.actor, counter: self.counter + 1 };
+        let newest = joined.versions().iter().max_by_key(|version| version.written_at);
+        let value = newest.and_then(|version| version.value.clone());
+        let write = Write { value, supersedes: Supersedes::Held, operation: None, written_at: now.wall };
+        let Ok(minted) = joined.mint(dot, write) else { return joined };
+        self.counter = dot.counter;
+        Arc::new(minted.set)
     }
 }

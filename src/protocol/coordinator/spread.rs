@@ -108,7 +108,7 @@ impl Shard {
                 append = self.owe(owner, writing.key.clone(), true, effects).unwrap_or(append);
             }
         }
-        writing.legs.own_settled = append <= self.durable;
+        writing.legs.own_settled = self.counts(append);
         let settled = writing.legs.own_settled;
         let owners = writing.legs.lacking();
         let version = match send {

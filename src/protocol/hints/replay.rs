@@ -7,8 +7,12 @@ use crate::protocol::asks::About;
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Change, Effects, Hint, Unreadable};
 use crate::protocol::peer::{Told, Unheard};
+use crate::protocol::planted::Bug;
 use crate::protocol::shard::{Load, Shard};
 use crate::protocol::types::{AppendId, Key, NodeId, Now};
+
+/// The quota that is planted to be kept to at any price: few enough to be reached in a rehearsal.
+const HINTS_FEW: usize = 4;
 
 impl Shard {
     /// Keeps a hint, and gives its append. One that counts is kept in any case: its caller has looked for room. One
@@ -23,7 +27,8 @@ impl Shard {
         if !counted && !self.keeps_hints {
             return None;
         }
-        if self.stopped || (!counted && !self.hints.has_room()) {
+        let is_crowded = self.planted.is(Bug::CountedHintDropped) && HINTS_FEW <= self.hints.len();
+        if self.stopped || is_crowded || (!counted && !self.hints.has_room()) {
             self.stats.hints_dropped += 1;
             self.marked.insert(self.ring.partition(&key));
             return None;
@@ -69,6 +74,10 @@ impl Shard {
             Ok(None) => self.done(&due, effects),
             Ok(Some(set)) if self.view.is_written(due.target, partition) => {
                 let ask = self.whole(&due.key, &set, None);
+                if self.planted.is(Bug::HintForgotten) {
+                    self.done(&due, effects);
+                    return self.ask(now, due.target, partition, ask, About::Repair, effects);
+                }
                 self.ask(now, due.target, partition, ask, About::Hint(due), effects);
             }
             Ok(Some(_)) if self.stopped => {}

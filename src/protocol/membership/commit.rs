@@ -13,6 +13,7 @@ use super::stage::{place, removals};
 use super::time::Alarm;
 use super::{LayoutRow, Membership};
 use crate::protocol::config::{WEIGHT_MAX, ZONE_BYTES_MAX};
+use crate::protocol::planted::Bug;
 use crate::protocol::types::{Instant, NodeId};
 
 /// Time for more nodes to join, for each that there is: one layout for several, since a change asks all of them thrice.
@@ -169,7 +170,8 @@ impl Membership {
 
     /// Begins the change to a layout of these rows.
     fn begin_change(&mut self, rows: Vec<LayoutRow>) {
-        let stored = Arc::clone(&self.newest.stored);
+        let is_apart = self.planted.is(Bug::ChangesApart);
+        let stored = Arc::clone(if is_apart { self.newest.newest() } else { &self.newest.stored });
         let pending = Some(Arc::new(stored.next(rows, stored.wanted())));
         self.adopt(Layouts { stored, pending }, Mark::Known);
         self.owes_word = true;
@@ -201,8 +203,8 @@ impl Membership {
     /// Whether there are joined nodes that answer, no change is under way, and this is the lowest member of a layout
     /// all of which answers.
     fn commits(&self) -> bool {
-        let is_at_rest =
-            self.has_begun && self.newest.pending.is_none() && self.layouts.stamps() == self.newest.stamps();
+        let may_begin = self.newest.pending.is_none() || self.planted.is(Bug::ChangesApart);
+        let is_at_rest = self.has_begun && may_begin && self.layouts.stamps() == self.newest.stamps();
         is_at_rest
             && self.waited().next() == Some(self.me)
             && self.waited().all(|node| self.answers(node))

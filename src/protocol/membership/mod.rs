@@ -45,6 +45,7 @@ use self::exchange::Sent;
 use self::marks::{Layouts, Writing};
 use self::swim::{Identity, Session, Swim, Wanted as SwimWants};
 use self::time::Alarm;
+use super::planted::Planted;
 use super::ring::{Layout, LayoutRow, LayoutStamp, Liveness, Step, View, Wanted};
 use super::types::{ClusterId, CoreId, Instant, NodeId};
 
@@ -79,6 +80,8 @@ pub struct Birth {
     pub seeds: Vec<SocketAddr>,
     /// All chance there is.
     pub seed: u64,
+    /// The fault that it has: none but in a rehearsal.
+    pub planted: Planted,
 }
 
 /// The membership of one node.
@@ -130,6 +133,7 @@ pub struct Membership {
     /// How often in a row this node was found empty since it left the layout.
     empties: u32,
     is_refused: bool,
+    planted: Planted,
 }
 
 impl Membership {
@@ -183,6 +187,7 @@ impl Membership {
             noted_data: false,
             empties: 0,
             is_refused: false,
+            planted: birth.planted,
         };
         membership.follow(now, effects);
         membership

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::protocol::causality::{Context, Operation};
 use crate::protocol::config::{OPERATION_MEMORY, OPERATIONS_BYTES_MAX, OPERATIONS_MAX};
+use crate::protocol::planted::{Bug, Planted};
 use crate::protocol::table::Table;
 use crate::protocol::types::{AppendId, Dot, Instant, Key, OperationId, WallTime};
 
@@ -48,17 +49,18 @@ pub struct Operations {
     known: Table<(Key, OperationId), (Remembered, AppendId)>,
     by_age: VecDeque<(Instant, Key, OperationId)>,
     bytes: usize,
+    planted: Planted,
 }
 
 impl Operations {
     /// An empty one, whose table hashes by `seed`.
-    pub fn new(seed: u64) -> Operations {
-        Operations { known: Table::new(seed), by_age: VecDeque::new(), bytes: 0 }
+    pub fn new(seed: u64, planted: Planted) -> Operations {
+        Operations { known: Table::new(seed), by_age: VecDeque::new(), bytes: 0, planted }
     }
 
     /// What is known of `operation` on `key`.
     pub fn lookup(&self, key: &Key, operation: &Operation) -> Lookup<'_> {
-        match self.known.get(&(key.clone(), operation.id.clone())) {
+        match self.known.get(&place(self.planted, key, &operation.id)) {
             None => Lookup::Unknown,
             Some((known, _)) if known.operation.digest != operation.digest => Lookup::Reused,
             Some((known, append)) => Lookup::Known(known, *append),
@@ -68,7 +70,7 @@ impl Operations {
     /// Remembers what came of an operation. One that is known already stays as it is.
     pub fn remember(&mut self, now: Instant, key: Key, remembered: Remembered, append: AppendId) {
         let id = remembered.operation.id.clone();
-        let place = (key.clone(), id.clone());
+        let place = place(self.planted, &key, &id);
         if self.known.contains(&place) {
             return;
         }
@@ -86,7 +88,7 @@ impl Operations {
             return None;
         }
         let (_, key, id) = self.by_age.pop_front()?;
-        if let Some((remembered, _)) = self.known.remove(&(key.clone(), id.clone())) {
+        if let Some((remembered, _)) = self.known.remove(&place(self.planted, &key, &id)) {
             self.bytes -= bytes(&key, &remembered);
         }
         Some((key, id))
@@ -94,9 +96,9 @@ impl Operations {
 
     /// Forgets what was to become durable after this append, and will not.
     pub fn forget_after(&mut self, durable: AppendId) {
-        let Operations { known, by_age, bytes: held } = self;
+        let Operations { known, by_age, bytes: held, planted } = self;
         by_age.retain(|(_, key, id)| {
-            let gone = known.remove_if(&(key.clone(), id.clone()), |(_, append)| durable < *append);
+            let gone = known.remove_if(&place(*planted, key, id), |(_, append)| durable < *append);
             *held -= gone.as_ref().map_or(0, |(remembered, _)| bytes(key, remembered));
             gone.is_none()
         });
@@ -107,6 +109,12 @@ impl Operations {
     pub(in crate::protocol) fn len(&self) -> usize {
         self.known.len()
     }
+}
+
+/// Where an operation stands in the table.
+fn place(planted: Planted, key: &Key, id: &OperationId) -> (Key, OperationId) {
+    let alone = planted.is(Bug::IdAlone).then(|| Key::new(id.as_bytes()).ok()).flatten();
+    (alone.unwrap_or_else(|| key.clone()), id.clone())
 }
 
 fn bytes(key: &Key, remembered: &Remembered) -> usize {
@@ -134,7 +142,7 @@ mod tests {
 
     #[test]
     fn an_id_is_known_for_its_own_key_and_operation_only() {
-        let mut operations = Operations::new(7);
+        let mut operations = Operations::new(7, Planted::NONE);
         operations.remember(Instant(0), key("a"), remembered(operation("id", 7)), AppendId(1));
 
         assert!(matches!(operations.lookup(&key("a"), &operation("id", 7)), Lookup::Known(..)));
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded_by_time_and_by_count() {
-        let mut operations = Operations::new(7);
+        let mut operations = Operations::new(7, Planted::NONE);
         for n in 0..=OPERATIONS_MAX {
             operations.remember(Instant(0), key("a"), remembered(operation(&n.to_string(), 0)), AppendId(1));
         }
@@ -163,7 +171,7 @@ mod tests {
         let context = Context::of((1..=1_024).map(dot).collect());
         let superseded: SmallVec<[Dot; 1]> = (1..=1_024).map(dot).collect();
         let fit = OPERATIONS_BYTES_MAX / (2 * 16 * 1_024);
-        let mut operations = Operations::new(7);
+        let mut operations = Operations::new(7, Planted::NONE);
         for n in 0..=fit {
             let operation = operation(&n.to_string(), 0);
             let large =

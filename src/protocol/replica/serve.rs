@@ -6,6 +6,7 @@ use crate::protocol::antientropy::Shift;
 use crate::protocol::causality::{Context, Operation, Siblings, VersionVector};
 use crate::protocol::io::{Arrived, Change, Effect, Effects, Held, Standing, Unreadable};
 use crate::protocol::peer::{Ask, Known, Merge, Recalled, Refused, Store, Told};
+use crate::protocol::planted::Bug;
 use crate::protocol::replica::{Remembered, State, Task};
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Dot, Key, NodeId, Now};
@@ -43,7 +44,7 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let (mine, stamp) = (self.view.stamp(), stand.layout);
-        if mine.is_newer_than(stamp) {
+        if mine.is_newer_than(stamp) && !self.planted.is(Bug::StaleLayout) {
             return self.tell(asker.whom, Told::Refused(Refused::Layout(mine)), effects);
         }
         if stamp.is_newer_than(mine) {
@@ -184,7 +185,12 @@ impl Shard {
             self.kept(asker, key, stands_for, append, effects);
             return newest;
         }
-        let Ok(after) = before.apply(&update) else {
+        let is_lone = self.planted.is(Bug::LoneVersion);
+        let applied = match is_lone {
+            true => Ok(before.with(update.version.clone(), &update.upon, &update.supersedes)),
+            false => before.apply(&update),
+        };
+        let Ok(after) = applied else {
             self.tell(asker.whom, Told::Behind, effects);
             return newest;
         };
@@ -196,7 +202,7 @@ impl Shard {
         let (upon, supersedes) = (update.upon, update.supersedes);
         let came = Arc::new(after);
         // A twin of what is held: one of them goes, and the log keeps the whole set.
-        let settled = came.has_twin_of(dot).then(|| Arc::new(came.merge(&came)));
+        let settled = (came.has_twin_of(dot) || is_lone).then(|| Arc::new(came.merge(&came)));
         let state = settled.clone().unwrap_or_else(|| Arc::clone(&came));
         let shift = Shift::between(&key, newest.as_deref(), Some(&state));
         let change = match settled {
@@ -227,7 +233,7 @@ impl Shard {
         append: AppendId,
         effects: &mut Effects,
     ) {
-        if append <= self.durable {
+        if self.counts(append) {
             return self.tell(asker.whom, told, effects);
         }
         self.wait(asker, Waiting::Durable(told));

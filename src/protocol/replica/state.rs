@@ -12,6 +12,7 @@ use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Unreadable};
 use crate::protocol::message::Failure;
 use crate::protocol::peer::{Known, Pulled, Refused, Told};
+use crate::protocol::planted::Bug;
 use crate::protocol::replica::Remembered;
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
 use crate::protocol::types::{AppendId, Key, Now};
@@ -160,7 +161,7 @@ impl Shard {
     ) -> (State, AppendId) {
         self.look_for_a_past_of_ours(came);
         let merged = match &newest {
-            Some(newest) => Arc::new(newest.merge(came)),
+            Some(newest) => Arc::new(self.joined(newest, came)),
             None => Arc::clone(came),
         };
         let is_known = newest.as_ref().is_some_and(|newest| newest.digest() == merged.digest());
@@ -175,6 +176,17 @@ impl Shard {
         let change = Change::Set { state: Arc::clone(&merged), came: Arc::clone(came), remember, shift };
         let append = self.append_state(key.clone(), Some(Arc::clone(&merged)), change, effects);
         (Some(merged), append)
+    }
+
+    /// What holds all of both.
+    fn joined(&self, newest: &Siblings, came: &Siblings) -> Siblings {
+        let merged = newest.merge(came);
+        if !self.planted.is(Bug::SiblingDropped) || merged.versions().len() < 2 {
+            return merged;
+        }
+        let lost = merged.live().map(|(version, _)| version.dot).find(|dot| !came.holds(*dot));
+        let left = merged.versions().iter().filter(|version| Some(version.dot) != lost).cloned();
+        Siblings::new(merged.vector().clone(), left).unwrap_or(merged)
     }
 
     /// The append after which the key's newest state is durable.
@@ -243,6 +255,11 @@ impl Shard {
             }
         }
         self.settle_jobs(now, effects);
+    }
+
+    /// Whether a copy counts that this append makes durable.
+    pub(in crate::protocol) fn counts(&self, append: AppendId) -> bool {
+        append <= self.durable || self.planted.is(Bug::AckBeforeSync)
     }
 
     fn next_append(&mut self) -> AppendId {

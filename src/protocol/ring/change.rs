@@ -18,8 +18,8 @@ use super::Layout;
 pub enum Step {
     /// Writes need their W in the owners of both layouts. Reached once no request begun before is unfinished.
     Write,
-    /// Every partition that this node gains, or keeps with fewer others, is fetched from, and compared with, every owner
-    /// in the stored layout that the change does not remove. Reached once that is done.
+    /// Every partition that this node gains, or keeps with fewer others, is fetched from, and compared with, every
+    /// owner in the stored layout that the change does not remove. Reached once that is done.
     Hold,
     /// Reads go by the pending layout. Reached once no read begun before is unfinished.
     Read,

@@ -9,6 +9,7 @@ use crate::protocol::causality::{Context, ContextError, VersionVector};
 use crate::protocol::config::{self, DEADLINE_DEFAULT, MINTING_BYTES_MAX, OPERATION_MEMORY, SIBLINGS_MAX};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Delete, Found, Get, Put, Terms, Written};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::Cores;
 use crate::protocol::types::{Dot, OperationId, Value, WallTime};
 
@@ -44,6 +45,7 @@ fn birth(actor: u64, remembered: Vec<(Key, Remembered)>) -> Birth {
         compare_period: config::COMPARE_PERIOD,
         keeps_hints: true,
         tombstone_age: config::TOMBSTONE_AGE,
+        planted: Planted::NONE,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::protocol::asks::About;
 use crate::protocol::config::{ROUND_AGAIN, ROUND_PATIENCE, ROUND_PAUSE_MAX};
 use crate::protocol::io::Effects;
 use crate::protocol::peer::{Ask, Collect, CollectStep, Refused, Told, Unheard};
+use crate::protocol::planted::Bug;
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::Shard;
 use crate::protocol::types::{Instant, Key, NodeId, Now};
@@ -88,8 +89,8 @@ impl Shard {
         let owners = view.layout.owners(partition);
         let asked: Vec<NodeId> = match stage {
             Stage::Choose => unreachable!("a round begins with the choice of its keys"),
-            Stage::Agree | Stage::Drain | Stage::Fence => members.collect(),
-            Stage::Retire => owners.collect(),
+            Stage::Agree | Stage::Drain | Stage::Fence if !self.planted.is(Bug::OwnersOnly) => members.collect(),
+            Stage::Agree | Stage::Drain | Stage::Fence | Stage::Retire => owners.collect(),
             Stage::Forget => owners.filter(|owner| *owner != view.me).collect(),
             Stage::ForgetHere => vec![view.me],
         };
@@ -147,6 +148,7 @@ impl Shard {
             return;
         }
         match told {
+            _ if self.planted.is(Bug::TombstoneTimer) => {}
             Ok(Told::Collected(so)) if round.stage == Stage::Agree => match so.len() == round.keys.len() {
                 true => round.agreed.iter_mut().zip(so).for_each(|(agreed, so)| *agreed &= so),
                 false if is_owner => return self.end_round(now, partition),
@@ -177,6 +179,7 @@ impl Shard {
         let Some(round) = self.tombstones.rounds.get(&partition) else { return };
         let next = match round.stage {
             Stage::Agree if !round.agreed.contains(&true) => return self.close_round(partition),
+            Stage::Choose | Stage::Agree if self.planted.is(Bug::NoFence) => Stage::Retire,
             Stage::Choose | Stage::Agree => Stage::Drain,
             Stage::Drain => Stage::Fence,
             Stage::Fence => Stage::Retire,

@@ -1,15 +1,23 @@
-//! A dot names one version for ever, wherever it stands, and a client asked for what it names.
+//! A dot names one version of one key for ever, wherever it stands, and a client asked for what it names, once.
+
+use std::collections::BTreeMap;
 
 use super::Invariant;
-use crate::protocol::causality::{Siblings, Update, Version};
+use crate::protocol::causality::{Siblings, Version};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Outcome, Reply};
-use crate::protocol::types::{Instant, Key};
+use crate::protocol::types::{Dot, Instant, Key, Value};
 use crate::sim::truth::{Call, Truth};
 use crate::sim::watch::{Seen, Verdict, about};
 
 /// See the module.
-pub(super) struct OneDot;
+#[derive(Default)]
+pub(super) struct OneDot {
+    /// The key of every version that was ever minted.
+    keys: BTreeMap<Dot, Key>,
+    /// What each value was first minted as; clients here ask for each value once.
+    values: BTreeMap<Value, Dot>,
+}
 
 impl Invariant for OneDot {
     fn name(&self) -> &'static str {
@@ -22,38 +30,51 @@ impl Invariant for OneDot {
 
     fn see(&mut self, truth: &Truth, _now: Instant, seen: &Seen<'_>) -> Verdict {
         match seen {
-            Seen::Appended { append, is_minted, .. } => appended(truth, append, *is_minted),
+            Seen::Appended { append, is_minted, .. } => self.appended(truth, append, *is_minted),
             Seen::Answered { call, outcome, .. } => answered(truth, call, outcome),
             _ => Ok(()),
         }
     }
 }
 
-fn appended(truth: &Truth, append: &Append, is_minted: bool) -> Verdict {
-    let key = &append.key;
-    match &append.change {
-        Change::Version(arrived) if is_minted => wanted(truth, key, &arrived.update().cloned()),
-        Change::Version(arrived) => same(truth, key, &arrived.update().cloned().version),
-        Change::Set { came, .. } => all_same(truth, key, came),
-        Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => Ok(()),
+impl OneDot {
+    fn appended(&mut self, truth: &Truth, append: &Append, is_minted: bool) -> Verdict {
+        let key = &append.key;
+        match &append.change {
+            Change::Version(arrived) if is_minted => self.minted(truth, key, arrived.update().version),
+            Change::Version(arrived) => same(truth, key, arrived.update().version),
+            Change::Set { came, .. } => all_same(truth, key, came),
+            Change::Drop { .. } | Change::Hint(_) | Change::Delivered { .. } => Ok(()),
+        }
+    }
+
+    /// Somebody asked for it, and it was not minted before.
+    fn minted(&mut self, truth: &Truth, key: &Key, version: &Version) -> Verdict {
+        let Some(of_key) = truth.keys.get(key) else {
+            return about(key, "a version of a key that nobody wrote to");
+        };
+        let dot = version.dot;
+        if let Some(other) = self.keys.insert(dot, key.clone()) {
+            return about(key, format!("{dot} names a version of {other} already"));
+        }
+        let Some(value) = &version.value else {
+            return if 0 < of_key.deletes { Ok(()) } else { about(key, format!("{dot}: nobody asked for a delete")) };
+        };
+        if !of_key.asked.contains(value) {
+            return about(key, format!("{dot} was minted, and nobody asked for it"));
+        }
+        let first = *self.values.entry(value.clone()).or_insert(dot);
+        match of_key.minted.get(&first) {
+            Some(minted) if minted.update.version.operation == version.operation && may_have_twins(version) => Ok(()),
+            _ if first == dot => Ok(()),
+            _ => about(key, format!("{dot} was minted of what was asked for once, and minted as {first}")),
+        }
     }
 }
 
-/// Somebody asked for it.
-fn wanted(truth: &Truth, key: &Key, update: &Update) -> Verdict {
-    let Some(of_key) = truth.keys.get(key) else {
-        return about(key, "a version of a key that nobody wrote to");
-    };
-    let dot = update.version.dot;
-    let others = truth.keys.iter().filter(|(other, _)| *other != key);
-    if let Some((other, _)) = others.into_iter().find(|(_, of_other)| of_other.minted.contains_key(&dot)) {
-        return about(key, format!("{dot} names a version of {other} already"));
-    }
-    let is_asked = match &update.version.value {
-        Some(value) => of_key.asked.contains(value),
-        None => 0 < of_key.deletes,
-    };
-    if is_asked { Ok(()) } else { about(key, format!("{dot} was minted, and nobody asked for it")) }
+/// A write with a name may reach two coordinators.
+fn may_have_twins(version: &Version) -> bool {
+    version.operation.is_some()
 }
 
 fn all_same(truth: &Truth, key: &Key, set: &Siblings) -> Verdict {

@@ -44,14 +44,14 @@ impl Reading {
             what: format!("a read gives a context that it does not take: {error}"),
             key: Some(key.clone()),
         })?;
-        for (w, known) in &call.known {
+        for (w, known) in &*call.known {
             let (r, n) = (found.level.quorum, found.level.n);
             if r + w <= n {
                 continue;
             }
             // What was deleted and forgotten is seen by nobody any more.
             let forgotten = &truth.keys[key].forgotten;
-            if let Some(missed) = missed(known, forgotten, &seen) {
+            if let Some(missed) = missed(&known.dots, forgotten, &seen) {
                 return about(key, format!("a read of R {r} misses {missed}, which {w} owners had acknowledged"));
             }
         }

@@ -14,6 +14,7 @@ use crate::protocol::config::{self, ASK_PATIENCE, DEADLINE_DEFAULT};
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input, Standing};
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, Ring, Step, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
@@ -267,6 +268,7 @@ impl World {
             transfer_rate: config::TRANSFER_BYTES_PER_SECOND,
             compare_period: config::COMPARE_PERIOD,
             keeps_hints: true,
+            planted: Planted::NONE,
         };
         self.nodes[node].shard = Some(Shard::new(self.now, birth));
         (self.nodes[node].syncing, self.nodes[node].broken) = (false, false);

@@ -141,7 +141,7 @@ impl Core {
         self.is_idle = !self.is_busy();
         let wait = if self.is_idle { BEAT_IDLE } else { BEAT };
         stage.after(wait, Event::Core(self.place, CoreEvent::Tick(self.tick)));
-        stage.watch.look_at_core(stage.now, self.place.node, &self.shard, &self.engine);
+        stage.watch.look_at_core(stage.now, (self.place.node, self.place.core), &self.shard, &self.engine);
     }
 
     /// Whoever has something to do looks at the clock more often.

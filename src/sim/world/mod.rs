@@ -17,6 +17,7 @@ mod core;
 mod members;
 mod node;
 
+pub use self::core::BEAT;
 pub use self::node::{Node, NotStarted};
 pub use self::stage::{At, Caller, ClientEvent, CoreEvent, Event, MembersEvent, Mend, Place, Stage, WorldEvent};
 
@@ -66,7 +67,7 @@ impl World {
         let cores = Cores { count, salt: self.stage.chance.bits() };
         let node = Node::new(at, &name, cores, &mut self.stage);
         self.stage.posts.push(Post { id: node.id(), life: None, open: 0, cores, lag: Duration::ZERO });
-        self.stage.watch.truth.nodes.push(NodeTruth::new(node.id()));
+        self.stage.watch.truth.nodes.push(NodeTruth::new(node.id(), cores));
         self.nodes.push(node);
         at
     }

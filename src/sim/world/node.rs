@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::watch::Found;
 use super::core::Core;
 use super::disk::Store;
 use super::members::Members;
@@ -137,7 +138,7 @@ impl Node {
     pub fn start(&mut self, stage: &mut Stage) -> Result<(), NotStarted> {
         let damaged = |error: &dyn std::fmt::Display| NotStarted::Damaged(error.to_string());
         let (files, known) = (self.store.disk.files(), self.store.tree.known());
-        let replayed = replay(&files, &known).map_err(|error| damaged(&error))?;
+        let replayed = replay(&files, &known, stage.planted).map_err(|error| damaged(&error))?;
         let (ring, seed) = (stage.ring(), stage.chance.bits());
         let forest = self.store.tree.forest();
         let set = |key: &Key| self.store.tree.get(&Spot::of(ring, key));
@@ -158,13 +159,13 @@ impl Node {
         let (life, at) = (self.life, self.at);
         let post = &mut stage.posts[at];
         (post.life, post.open, post.cores) = (Some(life), 0, self.cores);
-        let sets = self.sets(stage);
-        stage.watch.restarted(stage.now, at, &sets, &self.store.tree.forest());
+        let (sets, forest, hints) = (self.sets(stage), self.store.tree.forest(), self.hints());
+        stage.watch.restarted(stage.now, at, Found { sets: &sets, forest: &forest, hints: &hints });
         let mut of_core: Vec<Vec<SpareSegment>> = vec![Vec::new(); usize::from(self.cores.count)];
         for (n, spare) in spares.enumerate() {
             of_core[n % usize::from(self.cores.count)].push(spare);
         }
-        let (forest, remembered, hints) = (self.store.tree.forest(), self.remembered(), self.hints());
+        let remembered = self.remembered();
         let mut cores = Vec::new();
         for (id, spares) in (0..).map(CoreId).zip(of_core) {
             let mine = |key: &Key| self.cores.of(stage.ring().partition(key)) == id;
@@ -205,6 +206,7 @@ impl Node {
             compare_period: stage.shape.compare_period,
             keeps_hints: stage.shape.keeps_hints,
             tombstone_age: stage.shape.tombstone_age,
+            planted: stage.planted,
         };
         Shard::new(stage.now, birth)
     }
@@ -221,6 +223,7 @@ impl Node {
             retry: Duration::from_millis(50),
             ring: stage.ring(),
             seed: stage.chance.bits(),
+            planted: stage.planted,
             log: LogConfig {
                 id: LogId { start: self.starts, core },
                 write_bytes_max: sizes.write_bytes_max,
@@ -269,6 +272,7 @@ impl Node {
             wanted: stage.shape.wanted,
             auto_join: stage.shape.auto_join,
             seeds: vec![],
+            planted: stage.planted,
             seed: stage.chance.bits(),
         }
     }

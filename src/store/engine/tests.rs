@@ -34,6 +34,7 @@ fn engine_that_keeps(cache_bytes: u64) -> Engine {
         ring: ring(),
         seed: 7,
         log,
+        planted: Planted::NONE,
     };
     let spare = |id| SpareSegment { id: SegmentId(id), bytes: 64 * 1024 };
     Engine::new(config, vec![spare(0), spare(1)], Forest::default())

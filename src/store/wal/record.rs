@@ -166,6 +166,13 @@ impl Frame {
         (kind != STATEMENT).then_some(Frame { sequence, kind, payload })
     }
 
+    /// Bytes that the record which stands `at` these takes up by its own word, if it is one; `None` behind the last.
+    pub(super) fn stated_bytes(bytes: &Bytes, at: usize) -> Option<usize> {
+        let length = bytes.get(at..)?.try_get_u32_le().ok().filter(|&length| length != 0)?;
+        let all = usize::try_from(length).ok()?.checked_add(HEAD_BYTES)?;
+        (all <= bytes.len() - at).then_some(all)
+    }
+
     /// Bytes that it takes up.
     pub fn bytes(&self) -> usize {
         HEAD_BYTES + self.payload.len()

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::record::{Frame, Record, STATEMENT_BYTES, Statement};
 use super::segment::{BLOCK, FORMAT, Header, Life, NoHeader, SegmentId, align};
+use crate::protocol::planted::{Bug, Planted};
 use crate::protocol::types::{AppendId, LogId};
 use crate::store::layout::Known;
 use crate::wire::WireError;
@@ -142,19 +143,20 @@ impl Logged {
     }
 }
 
-/// Reads all segments of all logs.
+/// Reads all segments of all logs. `planted` is none but in a rehearsal.
 ///
 /// # Errors
 /// [`ReplayError`]; nothing can be served then without losing what was acknowledged.
-pub fn replay(files: &[SegmentFile], known: &Known) -> Result<Replay, ReplayError> {
+pub fn replay(files: &[SegmentFile], known: &Known, planted: Planted) -> Result<Replay, ReplayError> {
     let mut scans: BTreeMap<LogId, Scan> = BTreeMap::new();
     let mut unreadable = Vec::new();
     for file in files {
         match Header::read(&file.bytes) {
             Ok(header) if known.is_closed(header.log) => {}
+            Ok(header) if header.index != 0 && planted.is(Bug::FirstSegment) => {}
             Ok(header) => scans
                 .entry(header.log)
-                .or_insert_with(|| Scan::behind(known.position(header.log)))
+                .or_insert_with(|| Scan::behind(known.position(header.log), planted))
                 .read_segment(file, header),
             Err(NoHeader::Blank) => {}
             Err(NoHeader::Format(found)) => return Err(ReplayError::Format { file: file.id, found }),
@@ -164,7 +166,7 @@ pub fn replay(files: &[SegmentFile], known: &Known) -> Result<Replay, ReplayErro
     for statement in unreadable.iter().flat_map(|file| statements_of_any_life(&file.bytes)) {
         if !known.is_closed(statement.log) {
             let scan = scans.entry(statement.log);
-            scan.or_insert_with(|| Scan::behind(known.position(statement.log))).believe(statement.synced);
+            scan.or_insert_with(|| Scan::behind(known.position(statement.log), planted)).believe(statement.synced);
         }
     }
     let unreadable: Vec<SegmentId> = unreadable.iter().map(|file| file.id).collect();
@@ -188,6 +190,7 @@ struct Scan {
     /// In the order of the files, then in their own; no record twice.
     found: Vec<Logged>,
     breaks: Vec<Break>,
+    planted: Planted,
 }
 
 /// Where a write's records end. The records from `next` on should stand there, or in the write behind it.
@@ -200,8 +203,8 @@ struct Break {
 }
 
 impl Scan {
-    fn behind(position: AppendId) -> Scan {
-        Scan { position, synced: AppendId(0), found: Vec::new(), breaks: Vec::new() }
+    fn behind(position: AppendId, planted: Planted) -> Scan {
+        Scan { position, synced: AppendId(0), found: Vec::new(), breaks: Vec::new(), planted }
     }
 
     fn believe(&mut self, synced: AppendId) {
@@ -214,28 +217,44 @@ impl Scan {
         let mut at = BLOCK;
         while at < file.bytes.len() {
             at = match Statement::read(&file.bytes[at..], header.life) {
-                Some(statement) if statement.log == header.log => self.read_write(file, header.life, at, statement),
+                Some(statement) if statement.log == header.log => self.read_write(file, at, statement),
+                None if self.planted.is(Bug::OldLife) => self.read_old_write(file, at),
                 _ => at + BLOCK,
             };
         }
     }
 
     /// Reads the records of the write whose statement stands `at`; returns the boundary behind them.
-    fn read_write(&mut self, file: &SegmentFile, life: Life, at: usize, statement: Statement) -> usize {
+    fn read_write(&mut self, file: &SegmentFile, at: usize, statement: Statement) -> usize {
         self.believe(statement.synced);
         let (mut at, mut next) = (at + STATEMENT_BYTES, statement.next);
-        while let Some(frame) = Frame::read(&file.bytes, at, life).filter(|frame| frame.sequence == next) {
-            let offset = at;
-            at += frame.bytes();
-            if self.position < next {
-                let file = file.id;
-                self.found.push(Logged { frame, file, offset });
-            }
+        while let Some(bytes) = self.read_record(file, statement.life, at, next) {
+            at += bytes;
             next = next.next();
         }
         let padding = &file.bytes[at..align(at).min(file.bytes.len())];
         self.breaks.push(Break { next, file: file.id, offset: at, torn: padding.iter().any(|&byte| byte != 0) });
         align(at)
+    }
+
+    /// Reads the record of this number that stands `at`; returns its bytes.
+    fn read_record(&mut self, file: &SegmentFile, life: Life, at: usize, next: AppendId) -> Option<usize> {
+        let Some(frame) = Frame::read(&file.bytes, at, life).filter(|frame| frame.sequence == next) else {
+            return self.planted.is(Bug::TailKept).then(|| Frame::stated_bytes(&file.bytes, at)).flatten();
+        };
+        let bytes = frame.bytes();
+        if self.position < next {
+            self.found.push(Logged { frame, file: file.id, offset: at });
+        }
+        Some(bytes)
+    }
+
+    /// Reads what an earlier life of the segment has left there, as if it were of this one: the planted fault.
+    fn read_old_write(&mut self, file: &SegmentFile, at: usize) -> usize {
+        match Statement::read_of_any_life(&file.bytes[at..]) {
+            Some(statement) => self.read_write(file, at, Statement { synced: AppendId(0), ..statement }),
+            None => at + BLOCK,
+        }
     }
 
     /// Segments come in any order, each in long rows. A record that stands in two places says the same in both.
@@ -267,6 +286,9 @@ impl Scan {
 
     fn judge(mut self, log: LogId, unreadable: &[SegmentId]) -> Result<Vec<Logged>, Damage> {
         let missing = self.gap();
+        if self.planted.is(Bug::TailKept) {
+            return Ok(self.found);
+        }
         if missing <= self.synced {
             let damage = Damage {
                 log,

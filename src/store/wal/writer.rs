@@ -237,6 +237,7 @@ fn cause(error: GlommioError<()>) -> io::Error {
 mod tests {
     use super::*;
     use crate::protocol::causality::Siblings;
+    use crate::protocol::planted::Planted;
     use crate::protocol::types::AppendId;
     use crate::store::layout::Known;
     use crate::store::samples::{Shard, log_id};
@@ -293,7 +294,7 @@ mod tests {
 
             let files = files(directory);
             assert!(files.len() > 2 && files.iter().any(|file| file.bytes.len() == 4 * 1024 * 1024));
-            let replayed = replay(&files, &Known::default()).unwrap();
+            let replayed = replay(&files, &Known::default(), Planted::NONE).unwrap();
             let records = replayed.logs[&log_id(1)].len() as u64;
             assert_eq!((AppendId(records), replayed.tails), (log.synced(), vec![]));
             assert!(records > 500);

@@ -13,6 +13,7 @@ use crate::protocol::membership::{
     Answer, Birth, Durable, Effect, ExchangeId, Input, Knowledge, Letter, LetterId, Mark, Membership, Note, Order,
     OrderId, OrderRefused, Packet, Plan, Refusal, RowStart, RowState, Unanswered, may_join,
 };
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Change, Cores, Liveness, Step, View, Wanted};
 use crate::protocol::types::{ClusterId, CoreId, Instant, NodeId};
 
@@ -185,6 +186,7 @@ impl World {
             auto_join,
             seeds: vec![],
             seed,
+            planted: Planted::NONE,
         };
         let mut effects = vec![];
         node.membership = Some(Membership::begin(self.now, birth, &mut effects));

@@ -19,6 +19,7 @@ use crate::protocol::io::{
 };
 use crate::protocol::message::Directory;
 use crate::protocol::peer::{Ask, Told, Unheard};
+use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Change, Cores, Layout, LayoutRow, Liveness, Member, Partition, Ring, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
@@ -151,6 +152,7 @@ impl Shards {
                 keeps_hints: true,
                 tombstone_age: TOMBSTONE_AGE,
                 seed: 7,
+                planted: Planted::NONE,
             },
         );
         started.shard = Some(shard);

@@ -9,6 +9,7 @@ use super::{KEYS, NODES, Tally, ring};
 use crate::protocol::antientropy::{Forest, LEAVES, Shift, Sum};
 use crate::protocol::causality::{Context, Minted, Operation, Siblings, Supersedes, Write};
 use crate::protocol::io::{Append, Arrived, Change, Hint, Survey, Surveyed};
+use crate::protocol::planted::Planted;
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Cores, Partition};
 use crate::protocol::types::{
@@ -106,7 +107,7 @@ impl World {
         loop {
             self.start += 1;
             let (files, known) = (self.disk.files(), self.tree.known());
-            let replayed = replay(&files, &known)?;
+            let replayed = replay(&files, &known, Planted::NONE)?;
             self.tally.tails += replayed.tails.len();
             for logged in replayed.logs.values().flatten() {
                 self.tally.replayed += 1;
@@ -155,6 +156,7 @@ impl World {
                 segment_bytes_max: 32 * 1024,
                 retry: Duration::from_millis(5),
             },
+            planted: Planted::NONE,
         };
         let (forest, cores) = (self.tree.forest(), Cores { count: u16::try_from(count).unwrap(), salt: self.salt });
         let part = |core| forest.part(|partition| cores.of(partition) == core);

@@ -46,11 +46,11 @@ fn damage_at(files: &mut [SegmentFile], file: usize, offset: usize) {
 }
 
 fn records(files: &[SegmentFile], known: &Known) -> usize {
-    replay(files, known).unwrap().logs.values().map(Vec::len).sum()
+    replay(files, known, Planted::NONE).unwrap().logs.values().map(Vec::len).sum()
 }
 
 fn damage(files: &[SegmentFile]) -> Damage {
-    match replay(files, &Known::default()) {
+    match replay(files, &Known::default(), Planted::NONE) {
         Err(ReplayError::Damage(damage)) => damage,
         other => panic!("{other:?}"),
     }
@@ -63,7 +63,7 @@ fn all_segments_of_all_logs_are_read_in_any_order() {
     let mut files = written(log_id(1), 0, &[2, 2, 2, 2, 2, 2, 2]);
     files.extend(written(other, 10, &[3, 1]));
     files.reverse();
-    let replayed = replay(&files, &Known::default()).unwrap();
+    let replayed = replay(&files, &Known::default(), Planted::NONE).unwrap();
     let counts: Vec<_> = replayed.logs.values().map(Vec::len).collect();
     assert_eq!((counts, replayed.tails), (vec![14, 4], vec![]));
 }
@@ -78,7 +78,7 @@ fn what_the_tree_has_is_not_read_again() {
 
     let (key, value) = layout::closed_below_entry(5);
     known.learn(&key, &value).unwrap();
-    assert_eq!(replay(&files, &known), Ok(Replay::default()));
+    assert_eq!(replay(&files, &known, Planted::NONE), Ok(Replay::default()));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_torn_last_write_is_a_tail_that_is_cut_and_told() {
     let (_, offset) = place_of_record(&files[0], 2 * BLOCK, 1);
     damage_at(&mut files, 0, offset + 20);
 
-    let replayed = replay(&files, &Known::default()).unwrap();
+    let replayed = replay(&files, &Known::default(), Planted::NONE).unwrap();
     assert_eq!(replayed.logs[&log_id(1)].len(), 3);
     let [tail] = replayed.tails[..] else {
         panic!("{:?}", replayed.tails);
@@ -127,7 +127,7 @@ fn a_segment_that_is_gone_is_damage() {
     let damage = damage(&files);
     assert_eq!((damage.missing, damage.synced), (AppendId(4), AppendId(6)));
     files.remove(0);
-    let lost = super::replay(&files, &Known::default()).unwrap_err().to_string();
+    let lost = super::replay(&files, &Known::default(), Planted::NONE).unwrap_err().to_string();
     assert!(lost.ends_with("the segment that held it is not there"), "{lost}");
 }
 
@@ -157,7 +157,7 @@ fn what_an_old_life_left_behind_never_verifies() {
     bytes[..kept].copy_from_slice(&files[0].bytes[..kept]);
     files[0].bytes = bytes.into();
 
-    let replayed = replay(&files, &Known::default()).unwrap();
+    let replayed = replay(&files, &Known::default(), Planted::NONE).unwrap();
     let records = replayed.logs[&log_id(2)].len();
     assert!((1..12).contains(&records), "{records}");
     assert_eq!(replayed.tails[0].from, AppendId(records as u64 + 1));
@@ -182,7 +182,7 @@ fn a_log_of_a_later_format_is_refused_with_its_number() {
     let crc = crc32c::crc32c(&bytes[..64]).to_le_bytes();
     bytes[64..68].copy_from_slice(&crc);
     files[0].bytes = bytes.into();
-    let refused = replay(&files, &Known::default()).unwrap_err().to_string();
+    let refused = replay(&files, &Known::default(), Planted::NONE).unwrap_err().to_string();
     assert_eq!(refused, "00000000.seg has log format 9, this version reads format 2: start the version that wrote it");
 }
 
@@ -213,7 +213,7 @@ fn any_bytes_at_all_are_read_without_panic() {
                 files[file].bytes = bytes.into();
             }
         }
-        let _ = replay(&files, &Known::default());
+        let _ = replay(&files, &Known::default(), Planted::NONE);
     }
 }
 

@@ -29,13 +29,14 @@ mod tale;
 #[cfg(test)]
 mod tests;
 
+use crate::protocol::planted::Planted;
 use script::Script;
 
-/// What a scene's commands lead to: the scene with the conversation as it goes now.
+/// What a scene's commands lead to: the scene with the conversation as it goes now, with a fault or without.
 ///
 /// # Panics
 /// Where a command is not understood, or a promise is broken.
-fn play(scene: &str) -> String {
+fn play(scene: &str, planted: Planted) -> String {
     let mut script: Option<Script> = None;
     let mut played = String::new();
     for line in scene.lines().filter(|line| !line.starts_with("  ")) {
@@ -44,7 +45,7 @@ fn play(scene: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         match (&words[..], &mut script) {
             (["#", ..] | [], _) => {}
-            (["cluster", settings @ ..], None) => script = Some(Script::begin(settings)),
+            (["cluster", settings @ ..], None) => script = Some(Script::begin(settings, planted)),
             ([">", command @ ..], Some(script)) => {
                 for said in script.perform(command) {
                     played += &format!("  {said}\n");

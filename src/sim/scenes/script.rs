@@ -34,11 +34,11 @@ pub(super) struct Script {
 
 impl Script {
     /// A cluster that was just founded.
-    pub(super) fn begin(settings: &[&str]) -> Script {
+    pub(super) fn begin(settings: &[&str], planted: Planted) -> Script {
         let chance = Chance::prompt(1);
         let shape = shape(settings);
         let partition = crate::protocol::ring::Ring::new(shape.partitions).partition(&key());
-        let mut world = World::new(chance, shape, Planted::NONE, Trace::on());
+        let mut world = World::new(chance, shape, planted, Trace::on());
         found(&mut world).unwrap_or_else(|(_, what)| panic!("{what}"));
         world.run(TURN);
         let tale = Tale::new(world.stage.trace.lines().len(), partition);

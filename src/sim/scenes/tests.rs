@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::play;
+use crate::protocol::planted::{Bug, Planted};
 
 /// Rewrites the scenes as they go now, for whoever reviews the difference.
 const BLESS: &str = "SLOOP_BLESS";
@@ -42,7 +43,7 @@ fn scenes_go_as_they_are_written() {
         let written = fs::read_to_string(&path).expect("a scene is text");
         // Shown where it fails.
         println!("{}", path.display());
-        let played = play(&written);
+        let played = play(&written, Planted::NONE);
         if blesses {
             fs::write(&path, &played).expect("the folder takes it");
         } else if written != played {
@@ -56,10 +57,25 @@ fn scenes_go_as_they_are_written() {
 #[test]
 fn a_scene_goes_the_same_way_twice() {
     let scene = "cluster nodes=4\n> put k 1 at spare1\n> kill owner2\n> get k at owner1\n";
-    assert_eq!(play(scene), play(scene));
+    assert_eq!(play(scene, Planted::NONE), play(scene, Planted::NONE));
 }
 
 #[test]
 fn another_conversation_shows_as_a_difference() {
     assert_eq!(difference("a\nb\nc\n", "a\nx\ny\nc\n"), "from line 2:\n- b\n+ x\n+ y\n");
+}
+
+#[test]
+fn a_planted_fault_shows_in_the_conversation() {
+    let faults = [
+        ("delete_and_collection", Bug::OwnersOnly),
+        ("stale_layout", Bug::StaleLayout),
+        ("stale_layout", Bug::NoDrain),
+        ("leave", Bug::EarlyCleanup),
+    ];
+    for (name, bug) in faults {
+        let path = scenes().into_iter().find(|path| path.file_stem().is_some_and(|stem| stem == name));
+        let written = fs::read_to_string(path.expect("a scene of this name")).expect("a scene is text");
+        assert_ne!(play(&written, Planted::bug(bug)), written, "{} in {name}", bug.name());
+    }
 }

@@ -10,17 +10,25 @@ pub struct Chance {
     /// What is drawn first, as long as it lasts.
     script: std::vec::IntoIter<u8>,
     rng: Rng,
+    /// Everything takes the least time that it can.
+    is_prompt: bool,
 }
 
 impl Chance {
     /// The chance of a seed.
     pub fn new(seed: u64) -> Chance {
-        Chance { script: Vec::new().into_iter(), rng: Rng::new(seed) }
+        Chance { script: Vec::new().into_iter(), rng: Rng::new(seed), is_prompt: false }
+    }
+
+    /// The chance of a seed, but for times: those are always the least.
+    #[cfg(test)]
+    pub fn prompt(seed: u64) -> Chance {
+        Chance { is_prompt: true, ..Chance::new(seed) }
     }
 
     /// Bytes decide, and behind them the chance of what they hash to.
     pub fn scripted(bytes: &[u8]) -> Chance {
-        Chance { script: bytes.to_vec().into_iter(), rng: Rng::new(seahash::hash(bytes)) }
+        Chance { script: bytes.to_vec().into_iter(), rng: Rng::new(seahash::hash(bytes)), is_prompt: false }
     }
 
     /// 64 bits.
@@ -63,6 +71,9 @@ impl Chance {
 
     /// A time from `least` to `most`.
     pub fn time(&mut self, least: Duration, most: Duration) -> Duration {
+        if self.is_prompt {
+            return least;
+        }
         let micros = |time: Duration| u64::try_from(time.as_micros()).expect("no more than hours");
         Duration::from_micros(self.between(micros(least), micros(most).max(micros(least))))
     }

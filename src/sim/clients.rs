@@ -70,6 +70,12 @@ impl Clients {
         self.left = 0;
     }
 
+    /// The newest context that a client has of a key.
+    #[cfg(test)]
+    pub fn context(&self, client: usize, key: &Key) -> Option<&Bytes> {
+        self.clients[client].contexts.get(key)?.front()
+    }
+
     /// Something comes to a client.
     pub fn happen(&mut self, client: usize, event: ClientEvent, stage: &mut Stage) {
         match event {

@@ -29,6 +29,8 @@ pub mod coverage;
 pub mod trace;
 mod story;
 #[cfg(test)]
+mod scenes;
+#[cfg(test)]
 mod shards;
 #[cfg(test)]
 mod tests;

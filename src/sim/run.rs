@@ -92,7 +92,8 @@ fn play(world: &mut World) -> Result<(), Stuck> {
     Ok(())
 }
 
-fn found(world: &mut World) -> Result<(), Stuck> {
+/// A cluster of all nodes is founded.
+pub(super) fn found(world: &mut World) -> Result<(), Stuck> {
     let nodes = world.stage.shape.nodes;
     let founder = world.add();
     world.start(founder);
@@ -117,7 +118,7 @@ fn stuck_unless(world: &World, came: Option<Duration>, what: impl FnOnce() -> St
 }
 
 /// Whether all nodes that run go by one layout, and no change is under way.
-fn agree(world: &World) -> bool {
+pub(super) fn agree(world: &World) -> bool {
     let mut views = world.nodes.iter().filter(|node| node.is_alive()).map(|node| node.view());
     let Some(Some(first)) = views.next() else { return false };
     let stamp = first.layout.stamp();
@@ -176,7 +177,7 @@ fn ask_all(world: &mut World) -> Result<(), Stuck> {
 }
 
 /// What is not at rest yet, if anything is not.
-fn unrest(world: &World) -> Option<String> {
+pub(super) fn unrest(world: &World) -> Option<String> {
     let members = world.members();
     for at in &members {
         let node = &world.nodes[*at];

@@ -1,8 +1,15 @@
 //! Words for what is asked and told: short, and always the same.
 
+use std::borrow::Cow;
+
+#[cfg(test)]
+use crate::protocol::causality::Version;
+use crate::protocol::io::{Append, Change};
+use crate::protocol::membership::{Mark, Note};
 use crate::protocol::message::{Causality, Outcome, Reply, Request, Terms};
-use crate::protocol::peer::{Ask, CollectStep, Told};
-use crate::protocol::types::{Dot, Value};
+use crate::protocol::peer::{Ask, CollectStep, Known, Refused, Told, Unheard};
+use crate::protocol::ring::Liveness;
+use crate::protocol::types::{Dot, OperationId, Value};
 
 /// A request in a few words.
 pub fn request(request: &Request) -> String {
@@ -62,7 +69,7 @@ impl Ask {
             }
             Ask::Fetch { key, .. } => format!("fetch {key}"),
             Ask::Recall { key, operation } => {
-                format!("recall {key} {}", String::from_utf8_lossy(operation.id.as_bytes()))
+                format!("recall {key} {}", id(&operation.id))
             }
             Ask::Forward(of) => format!("do {}", request(of)),
             Ask::Compare(compare) => format!("compare {} partitions", compare.partitions.len()),
@@ -94,8 +101,13 @@ impl Told {
                 let versions: Vec<String> = set.versions().iter().map(|version| short(version.dot)).collect();
                 format!("has {}", joined(&versions))
             }
-            Told::Recalled(recalled) => format!("recalls {:?}", recalled.known),
+            Told::Recalled(recalled) => match &recalled.known {
+                Known::Unknown => "knows nothing of it".to_owned(),
+                Known::Minted(remembered) => format!("minted it as {}", short(remembered.dot)),
+                Known::Reused => "knows another of that name".to_owned(),
+            },
             Told::Outcome(of) => outcome(of),
+            Told::Refused(Refused::Layout(stamp)) => format!("refuses: it knows layout {}", stamp.number),
             Told::Refused(refused) => format!("refuses: {refused:?}"),
             Told::Digests(digests) => format!("{} digests", digests.len()),
             Told::Page(page) => format!("{} sets", page.sets.len()),
@@ -104,6 +116,69 @@ impl Told {
             }
         }
     }
+}
+
+impl Append {
+    /// In a few words, once it is durable.
+    pub fn short(&self) -> String {
+        let key = &self.key;
+        match &self.change {
+            Change::Version(arrived) => format!("keeps {key} {}", short(arrived.dot)),
+            Change::Set { state, .. } => {
+                let versions: Vec<String> = state.versions().iter().map(|version| short(version.dot)).collect();
+                format!("keeps {key} {}", joined(&versions))
+            }
+            Change::Drop { .. } => format!("drops {key}"),
+            Change::Hint(hint) => format!("owes {key} to {}", hint.target),
+            Change::Delivered { target } => format!("owes {key} to {target} no more"),
+        }
+    }
+}
+
+/// Why nothing was heard, in a few words.
+pub fn unheard(unheard: Unheard) -> &'static str {
+    match unheard {
+        Unheard::NotSent => "not sent",
+        Unheard::NotTaken => "not taken",
+        Unheard::Lost => "lost",
+    }
+}
+
+/// What a membership notes, in a few words.
+pub fn note(note: &Note) -> String {
+    match note {
+        Note::Liveness { name, liveness } => {
+            let seen = match liveness {
+                Liveness::Up => "up",
+                Liveness::Suspect => "silent",
+                Liveness::Down => "down",
+            };
+            format!("{name} is {seen}")
+        }
+        Note::Staged { name } => format!("{name} has joined and waits for a layout"),
+        Note::Pending { stamp, nodes } => format!("layout {} of {nodes} nodes is pending", stamp.number),
+        Note::Marked { stamp, mark } => {
+            let how = match mark {
+                Mark::Known => "knows",
+                Mark::Writes => "writes by",
+                Mark::Holds => "holds all of",
+                Mark::Reads => "reads by",
+                Mark::Stored => "goes by nothing but",
+            };
+            format!("{how} layout {}", stamp.number)
+        }
+        Note::Layout { stamp, nodes } => format!("layout {} of {nodes} nodes is stored", stamp.number),
+        Note::HeldByData => "whoever has joined waits, for members hold data".to_owned(),
+        Note::Outdone { .. } | Note::Unruly { .. } | Note::Foreign { .. } | Note::Late { .. } | Note::NotPersisted => {
+            format!("{note:?}")
+        }
+    }
+}
+
+/// A version by its dot and its value; `!` stands for none.
+#[cfg(test)]
+pub fn version(version: &Version) -> String {
+    format!("{} {}", short(version.dot), value(version.value.as_ref()))
 }
 
 /// A dot by the end of its actor, and its counter.
@@ -127,7 +202,13 @@ fn causality(causality: &Causality) -> &'static str {
 
 fn name(request: &Request) -> String {
     let id = super::truth::operation(request);
-    id.map_or(String::new(), |id| format!(" named {}", String::from_utf8_lossy(id.as_bytes())))
+    id.map_or(String::new(), |id| format!(" named {}", self::id(id)))
+}
+
+/// A name that a client gave; a node that hands a write on draws one that nobody reads.
+fn id(id: &OperationId) -> Cow<'_, str> {
+    let bytes = id.as_bytes();
+    if bytes.iter().all(u8::is_ascii_graphic) { String::from_utf8_lossy(bytes) } else { "by its node".into() }
 }
 
 fn terms(terms: Terms) -> String {

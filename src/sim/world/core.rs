@@ -242,6 +242,7 @@ impl Core {
                 *counter = arrived.dot.counter.max(*counter);
             }
         }
+        stage.note(|stage| format!("{} {}", stage.name(self.place), append.short()));
         stage.watch.durable(stage.now, self.place.node, append);
     }
 
@@ -341,11 +342,15 @@ impl Core {
             (Ok(()), None) => Some(Unheard::NotSent),
             (Ok(()), Some(node)) => {
                 let core = stage.posts[node].cores.of(partition);
-                stage.note(|stage| format!("{} asks {}: {}", stage.name(self.place), stage.who(node), ask.short()));
+                stage.note(|stage| {
+                    let (asker, asked) = (stage.name(self.place), stage.who(node));
+                    format!("{asker} asks {asked} #{}: {}", id.0, ask.short())
+                });
                 stage.send_ask(self.place, (node, core), id, frame.freeze())
             }
         };
         if let Some(unheard) = unheard {
+            stage.note(|_| format!(".. {}", super::super::story::unheard(unheard)));
             stage.coverage.told(&Err(unheard));
             self.inputs.push_back(Input::Told { ask: id, told: Err(unheard) });
         }
@@ -353,7 +358,10 @@ impl Core {
 
     fn tell(&mut self, ticket: TicketId, told: &Told, stage: &mut Stage) {
         let asker = self.tickets.remove(&ticket).expect("whoever asks is told once");
-        stage.note(|stage| format!("{} tells {}: {}", stage.name(self.place), stage.name(asker.place), told.short()));
+        stage.note(|stage| {
+            let (asked, place) = (stage.name(self.place), stage.name(asker.place));
+            format!("{asked} tells {place} #{}: {}", asker.ask.0, told.short())
+        });
         let mut frame = BytesMut::new();
         spelt::encode_told(&mut frame, CallId(asker.ask.0 + 1), told);
         stage.send_told(self.place.node, asker, frame.freeze());

@@ -195,7 +195,7 @@ impl Members {
 
     fn note(&self, note: &Note, stage: &mut Stage) {
         stage.coverage.noted(note);
-        stage.note(|stage| format!("{} notes: {note:?}", stage.who(self.at)));
+        stage.note(|stage| format!("{} notes: {}", stage.who(self.at), super::super::story::note(note)));
     }
 
     fn send(&self, to: std::net::SocketAddr, packet: &Packet, stage: &mut Stage) {

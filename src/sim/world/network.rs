@@ -150,6 +150,7 @@ impl Stage {
     }
 
     fn find_lost(&mut self, asker: Place, peer: At, ask: AskId) {
+        self.note(|_| ".. lost".to_owned());
         let wait = self.chance.time(FOUND_DEAD.0, FOUND_DEAD.1);
         let again = wait + Duration::from_millis(1);
         self.after(again, Event::World(WorldEvent::Relink(asker.node, peer)));

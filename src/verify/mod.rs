@@ -11,6 +11,8 @@
 pub mod history;
 pub mod judge;
 pub mod cluster;
+#[cfg(feature = "lab")]
+pub mod file;
 
 pub use history::{Action, Asked, Event, History, Level, Misrecorded, Moment, Name, Outcome, Replaces, Shown};
 pub use judge::{Violation, judge};

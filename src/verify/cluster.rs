@@ -28,7 +28,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::history::{Action, History, Level, Moment, Name, Operation, Outcome, Replaces, Shown};
+use super::history::{Action, History, Level, List, Moment, Name, Operation, Outcome, Replaces, Shown};
 use crate::protocol::types::{Dot, Key, Value};
 
 /// A broken promise.
@@ -326,7 +326,7 @@ impl<'a> Case<'a> {
                 let mut others = vec![by];
                 others.extend(self.dots.get(&version.dot).map(|at| self.writes[*at].operation.name));
                 others.extend(if let Replaces::Shown(context) = replaces { Some(context) } else { None });
-                let what = format!("{name} shows {version:?}, which {by} had replaced");
+                let what = format!("{name} shows {}, which {by} had replaced", List(std::slice::from_ref(version)));
                 self.accuse(Broken::CameBack, name, others, what);
             }
         }

@@ -176,6 +176,97 @@ pub struct Operation {
     pub outcome: Outcome,
 }
 
+/// In one line, its key left out: when, who, what, and what came of it.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Operation { name, action, asked, begun, ended, outcome } = self;
+        write!(f, "{} to ", begun.0)?;
+        if *ended == Moment::NEVER {
+            write!(f, "?")?
+        } else {
+            write!(f, "{}", ended.0)?
+        }
+        write!(f, ": {name} {action}{asked}: {outcome}")
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replaces = match self {
+            Action::Read => return write!(f, "read"),
+            Action::Write { value: Some(value), replaces } => {
+                write!(f, "put {value:?}")?;
+                replaces
+            }
+            Action::Write { value: None, replaces } => {
+                write!(f, "delete")?;
+                replaces
+            }
+        };
+        match replaces {
+            Replaces::Held => Ok(()),
+            Replaces::Nothing => write!(f, " beside all others"),
+            Replaces::Shown(name) => write!(f, " with the context of {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.quorum > 0 {
+            write!(f, " of {}", self.quorum)?;
+        }
+        if self.strict { write!(f, " owners only") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Written { dot, superseded, level, retried } => {
+                write!(f, "written as {dot}")?;
+                if !superseded.is_empty() {
+                    write!(f, ", replaced {superseded:?}")?;
+                }
+                write!(f, "{level}{}", if *retried { ", maybe tried again" } else { "" })
+            }
+            Outcome::Shown { versions, level, .. } => write!(f, "shows {}{level}", List(versions)),
+            Outcome::Refused => write!(f, "refused"),
+            Outcome::Unknown => write!(f, "no reply"),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Level { n, quorum, owners, fallbacks } = self;
+        match (n, fallbacks) {
+            (0, _) => Ok(()),
+            (_, 0) => write!(f, ", {owners} of {n} owners for {quorum}"),
+            _ => write!(f, ", {owners} of {n} owners and {fallbacks} fallbacks for {quorum}"),
+        }
+    }
+}
+
+/// Versions with commas between them.
+pub(super) struct List<'a>(pub(super) &'a [Shown]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return write!(f, "nothing");
+        }
+        for (at, Shown { dot, value }) in self.0.iter().enumerate() {
+            let before = if at == 0 { "" } else { ", " };
+            match value {
+                Some(value) => write!(f, "{before}{value:?} ({dot})")?,
+                None => write!(f, "{before}a deletion ({dot})")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// All operations, by key.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -184,6 +275,19 @@ pub struct History {
     values: BTreeSet<(Key, Value)>,
     rests: Vec<Moment>,
     last: u64,
+}
+
+/// How many operations ended in which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Outcomes {
+    /// Acknowledged writes.
+    pub written: usize,
+    /// Answered reads.
+    pub shown: usize,
+    /// Refused ones.
+    pub refused: usize,
+    /// Those without a reply that says what came of them.
+    pub unknown: usize,
 }
 
 /// An event that cannot be: the recorder is wrong then, and no verdict is worth anything.
@@ -283,6 +387,19 @@ impl History {
     /// When the store was at rest, in the order in which it was told.
     pub fn rests(&self) -> &[Moment] {
         &self.rests
+    }
+
+    /// How many operations there are of each outcome.
+    pub fn outcomes(&self) -> Outcomes {
+        self.keys.values().flatten().fold(Outcomes::default(), |mut counts, operation| {
+            *match operation.outcome {
+                Outcome::Written { .. } => &mut counts.written,
+                Outcome::Shown { .. } => &mut counts.shown,
+                Outcome::Refused => &mut counts.refused,
+                Outcome::Unknown => &mut counts.unknown,
+            } += 1;
+            counts
+        })
     }
 
     /// How many operations there are, acknowledged writes among them.

@@ -177,7 +177,7 @@ impl Record {
     /// What is wrong, and the operations that matter, a line each.
     fn show(&self, violation: &Violation) -> String {
         let operations = violation.operations(&self.history).into_iter();
-        operations.fold(violation.to_string(), |lines, operation| format!("{lines}\n  {operation:?}"))
+        operations.fold(violation.to_string(), |lines, operation| format!("{lines}\n  {operation}"))
     }
 }
 

@@ -300,7 +300,7 @@ pub enum Misrecorded {
     #[error("{0} writes the value {1:?}, which was written to {2} before")]
     SameValue(Name, Value, Key),
     /// A context of nowhere.
-    #[error("{0} replaces what {1} showed, which has not been asked of {2} before")]
+    #[error("{0} replaces what {1} showed, which has shown nothing of {2} before")]
     NoContext(Name, Name, Key),
     /// An end without a beginning, or before it.
     #[error("{0} ends before it begins")]
@@ -342,7 +342,7 @@ impl History {
             return Err(Misrecorded::BeginsTwice(name));
         }
         if let Action::Write { replaces: Replaces::Shown(shown), .. } = &action
-            && self.places.get(shown).is_none_or(|(of, _)| *of != key)
+            && !self.has_shown(*shown, &key)
         {
             return Err(Misrecorded::NoContext(name, *shown, key));
         }
@@ -356,6 +356,13 @@ impl History {
         let outcome = Outcome::Unknown;
         operations.push(Operation { name, action, asked, begun: at, ended: Moment::NEVER, outcome });
         Ok(())
+    }
+
+    /// Whether the reply to an operation came, and had a context of this key.
+    fn has_shown(&self, name: Name, key: &Key) -> bool {
+        let place = self.places.get(&name).filter(|(of, _)| of == key);
+        let outcome = place.map(|(_, at)| &self.of_key(key)[*at].outcome);
+        matches!(outcome, Some(Outcome::Shown { .. } | Outcome::Written { .. }))
     }
 
     fn end(&mut self, at: Moment, name: Name, outcome: Outcome) -> Result<(), Misrecorded> {

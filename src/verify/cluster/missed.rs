@@ -5,10 +5,10 @@
 //! explained by what the read shows, or by a deletion; the way there is looked for upwards, through those that may have
 //! replaced it, of which few do not count themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::{Broken, Case, Level, Read, Write, meets};
-use crate::verify::history::{Moment, Operation};
+use crate::verify::history::{List, Moment, Operation};
 
 /// Other operations that a violation names.
 const OTHERS_MAX: usize = 6;
@@ -72,7 +72,10 @@ struct Pass<'a> {
     /// Of those of which there may be more than their replies say, all before this one are.
     vague_covered_before: usize,
     expanded: Vec<bool>,
-    vague_expanded: bool,
+    /// Those that a write leads to and that began behind it: whoever leads to it and began still later covers them.
+    behind: Vec<Vec<usize>>,
+    /// So many of those of which there may be more than their replies say have been come to.
+    vague_met: usize,
     /// In which question each write was looked at.
     looked: Vec<usize>,
     question: usize,
@@ -90,7 +93,8 @@ impl<'a> Pass<'a> {
             covered_before: 0,
             vague_covered_before: 0,
             expanded: vec![false; writes],
-            vague_expanded: false,
+            behind: vec![vec![]; writes],
+            vague_met: 0,
             looked: vec![0; writes],
             question: 0,
         }
@@ -108,10 +112,14 @@ impl<'a> Pass<'a> {
     }
 
     /// What may have been replaced by this one, step by step, and began before it. A write is expanded once, for the
-    /// first that comes to it: those behind cover less than they might.
+    /// first that comes to it: those that come later may cover less than they could.
     fn cover_below(&mut self, top: usize) {
         let mut next = vec![top];
         while let Some(at) = next.pop() {
+            if top < at {
+                self.behind[top].push(at);
+                continue;
+            }
             self.covered[at] |= at < top;
             let is_one_of_all = self.licenses.of_vague[at] && !self.licenses.of_all.is_empty();
             if self.case.writes[at].may_be_all() || is_one_of_all {
@@ -119,11 +127,15 @@ impl<'a> Pass<'a> {
             }
             if self.licenses.of_vague[at] {
                 self.vague_covered_before = self.vague_covered_before.max(top);
-                if !std::mem::replace(&mut self.vague_expanded, true) {
-                    next.extend(&self.licenses.vague);
+                let vague = &self.licenses.vague;
+                while self.vague_met < vague.len() && vague[self.vague_met] < top {
+                    next.push(vague[self.vague_met]);
+                    self.vague_met += 1;
                 }
             }
-            if !std::mem::replace(&mut self.expanded[at], true) {
+            if std::mem::replace(&mut self.expanded[at], true) {
+                next.append(&mut self.behind[at]);
+            } else {
                 next.extend(&self.licenses.replaced[at]);
             }
         }
@@ -145,11 +157,39 @@ impl<'a> Pass<'a> {
         missed
     }
 
-    /// Whether a read shows this write, or what may have replaced it, step by step.
+    /// Whether a read shows this write, or what may have replaced it, step by step. What began when the read was over
+    /// had replaced nothing.
     fn explains(&mut self, read: &Read<'_>, shown: &BTreeSet<usize>, at: usize) -> bool {
+        let end = self.case.writes.partition_point(|write| write.operation.begun < read.operation.ended);
         self.question += 1;
-        let (mut any, mut any_of_vague) = (false, false);
-        let mut next = vec![at];
+        let mut next = BinaryHeap::from([at]);
+        let mut by_vague = false;
+        if self.climb(read, shown, &mut next, end, |_| {}) {
+            return true;
+        }
+        // These are rarely needed, and lead far.
+        self.question += 1;
+        next.push(at);
+        let licenses = self.licenses;
+        next.extend(licenses.of_all.iter().filter(|at| **at < end));
+        self.climb(read, shown, &mut next, end, |next| {
+            if !std::mem::replace(&mut by_vague, true) {
+                next.extend(licenses.replacers_of_vague.iter().filter(|at| **at < end));
+            }
+        })
+    }
+
+    /// Whether a way up from these leads to what a read shows, or to a deletion, by writes before `end`. The latest are
+    /// tried first, since what is shown is mostly late. `vague` is told of each write of which there may be more than
+    /// its reply says.
+    fn climb(
+        &mut self,
+        read: &Read<'_>,
+        shown: &BTreeSet<usize>,
+        next: &mut BinaryHeap<usize>,
+        end: usize,
+        mut vague: impl FnMut(&mut BinaryHeap<usize>),
+    ) -> bool {
         while let Some(at) = next.pop() {
             if std::mem::replace(&mut self.looked[at], self.question) == self.question {
                 continue;
@@ -158,13 +198,10 @@ impl<'a> Pass<'a> {
             if shown.contains(&at) || write.hides_from(read.operation) {
                 return true;
             }
-            if !std::mem::replace(&mut any, true) {
-                next.extend(&self.licenses.of_all);
+            next.extend(self.licenses.replacers[at].iter().filter(|at| **at < end));
+            if write.is_vague {
+                vague(next);
             }
-            if write.is_vague && !std::mem::replace(&mut any_of_vague, true) {
-                next.extend(&self.licenses.replacers_of_vague);
-            }
-            next.extend(&self.licenses.replacers[at]);
         }
         false
     }
@@ -232,8 +269,7 @@ impl Case<'_> {
                 others.push(name);
             }
         }
-        let shows = if versions.is_empty() { "nothing".to_owned() } else { format!("{versions:?}") };
-        let what = format!("{} misses {} ({:?}) and shows {shows}", read.name, missed.name, missed.action);
+        let what = format!("{} misses {} ({}) and shows {}", read.name, missed.name, missed.action, List(versions));
         self.accuse(Broken::Missed, read.name, others, what);
     }
 }

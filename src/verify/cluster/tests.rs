@@ -1,5 +1,7 @@
 //! Histories that are right, and each with one thing that is not.
 
+mod lives;
+
 use super::super::history::{Asked, Event};
 use super::*;
 use crate::protocol::types::ActorId;

@@ -188,6 +188,15 @@ fn the_first_line_says_what_it_is() {
 }
 
 #[test]
+fn the_document_shows_a_history() {
+    let document = include_str!("../../../docs/HISTORY.md");
+    let history = document.split("```").nth(1).expect("the first example").trim_start();
+    let history = read("docs/HISTORY.md", history.as_bytes()).unwrap();
+    assert_eq!((history.totals(), history.rests().len()), ((3, 2), 1));
+    assert_eq!(crate::verify::cluster::judge(&history), vec![]);
+}
+
+#[test]
 fn a_line_that_was_cut_off_at_the_end_is_not_taken() {
     let text = format!("{}\n{}\n{{\"at\":2,\"op\":[1,", head(), r#"{"at":1,"op":[1,1],"begin":"read","key":"k"}"#);
     assert_eq!(read("-", text.as_bytes()).unwrap().totals(), (1, 0));

@@ -18,8 +18,10 @@
 //! |---|---|
 //! | acknowledged | what its reply names |
 //! | with a context | what the reply that gave the context showed, or wrote and replaced |
-//! | without one, and without a reply or tried again | anything: the other try may be done by a node that stood still, in place of what that holds, long after |
-//! | of which a name is not known | also every write without a reply, and every one that was tried again |
+//! | without one, and without a reply or tried again | anything |
+//! | that names one which nobody was told | also every write without a reply, and every one that was tried again |
+//!
+//! Anything, since the other try may be done by a node that stood still, in place of what that holds, long after.
 
 mod missed;
 #[cfg(test)]

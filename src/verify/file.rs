@@ -259,7 +259,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Reads a whole history; `name` is what errors call it. A last line without its end is taken if it is whole: a recorder
+/// Reads a whole history, which errors call `name`. A last line without its end is taken if it is whole: a recorder
 /// may have been killed while it wrote it.
 ///
 /// # Errors

@@ -59,8 +59,8 @@ fn lines_keep_their_bytes() {
         (
             end(written),
             concat!(
-                r#"{"at":9,"op":[3,17],"end":"written","dot":"00000000000000a1:5","superseded":["00000000000000a1:5"],"#,
-                r#""retried":true,"level":{"n":3,"quorum":2,"owners":1,"fallbacks":1}}"#
+                r#"{"at":9,"op":[3,17],"end":"written","dot":"00000000000000a1:5","superseded":["#,
+                r#""00000000000000a1:5"],"retried":true,"level":{"n":3,"quorum":2,"owners":1,"fallbacks":1}}"#
             ),
         ),
         (

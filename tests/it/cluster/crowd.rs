@@ -167,8 +167,8 @@ impl Record {
         });
         self.take(&mut heard);
         let broken = judge(&self.history);
-        broken.iter().for_each(|violation| println!("{}", self.show(violation)));
-        assert!(broken.is_empty(), "{what}, seed {}: {} violations", seed(), broken.len());
+        let lines: Vec<String> = broken.iter().map(|violation| self.show(violation)).collect();
+        assert!(broken.is_empty(), "{what}, seed {}:\n{}", seed(), lines.join("\n"));
         let (calls, written) = self.history.totals();
         println!("{what}: {calls} calls, {written} writes acknowledged, nothing lost and nothing missed");
         println!("  {} without an answer that counts, the first: {:?}", self.failed, self.failure);

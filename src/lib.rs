@@ -19,7 +19,7 @@
 
 pub mod protocol;
 pub mod wire;
-#[cfg(feature = "sim")]
+#[cfg(any(feature = "sim", feature = "lab"))]
 pub mod verify;
 pub mod store;
 #[cfg(feature = "sim")]

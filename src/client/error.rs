@@ -53,7 +53,7 @@ impl Error {
     /// Whether a write that ended with this error may have been done all the same. Otherwise it certainly was not.
     pub fn may_have_written(&self) -> bool {
         match self {
-            Error::Failure(failure) => failed_after_all(failure),
+            Error::Failure(failure) => failure.may_have_written(),
             Error::Connection { sent, .. } => *sent,
             Error::Deadline { .. } | Error::Unexpected { .. } => true,
             Error::TooLarge(_) | Error::Random { .. } => false,
@@ -69,18 +69,6 @@ impl Error {
         let mut answer = format!("{answer:?}");
         answer.truncate(answer.floor_char_boundary(80));
         Error::Unexpected { asked, answer }
-    }
-}
-
-/// The failures whose codes are 200 and above (`wire::failure`).
-fn failed_after_all(failure: &Failure) -> bool {
-    match failure {
-        Failure::QuorumNotMet { .. }
-        | Failure::WritesStopped { .. }
-        | Failure::Unreadable { .. }
-        | Failure::ReplyTooLarge { .. } => true,
-        Failure::Other { code, .. } => *code >= 200,
-        _ => false,
     }
 }
 

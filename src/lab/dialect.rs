@@ -1,6 +1,7 @@
 //! How requests are spelled for one kind of server, and its replies read. Bytes in, bytes out; no socket.
 
 use super::workload::KEY_BYTES;
+use crate::verify;
 
 /// The place of a request among those under way on its connection; below the pipeline's depth. It is free again once
 /// its answer has come.
@@ -89,6 +90,9 @@ pub struct Refusal {
 
 /// The client's side of one connection. Answers may come in any order: the dialect knows which slot each belongs to.
 pub trait Dialect: Clone + Send + 'static {
+    /// Whether answers name the versions that they are about: without names no history can be recorded.
+    const NAMES_VERSIONS: bool = false;
+
     /// Writes what opens a connection.
     fn open(&mut self, out: &mut Vec<u8>) -> Opening;
 
@@ -100,4 +104,9 @@ pub trait Dialect: Clone + Send + 'static {
     /// # Errors
     /// Why nothing more can be read from this connection.
     fn hear<'a>(&mut self, from: &'a [u8], out: &mut Vec<u8>) -> Result<Option<Heard<'a>>, Refusal>;
+
+    /// What an answer, whole and alone, tells a history. Only asked of a dialect that names versions.
+    fn told(&self, _answer: &[u8]) -> verify::Outcome {
+        verify::Outcome::Unknown
+    }
 }

@@ -2,11 +2,13 @@
 //!
 //! A [`workload`] says which operation on which key comes next: pure, and the same for the same seed. A
 //! [`dialect::Dialect`] spells it for one protocol, [`sloop`] for ours. The [`driver`] does it over many connections,
-//! the [`tally`] keeps latencies and errors, and the [`report`] tells them to people and machines.
+//! the [`tally`] keeps latencies and errors, a [`recorder`] tells a history what was asked and told, and the [`report`]
+//! tells people and machines how it went.
 
 pub mod workload;
 pub mod dialect;
 pub mod sloop;
+pub mod recorder;
 pub mod driver;
 pub mod tally;
 pub mod report;

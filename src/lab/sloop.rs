@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::dialect::{Ask, Dialect, Heard, Opening, Outcome, Refusal, Said, Slot};
 use super::workload::KEY_BYTES;
-use crate::protocol::message::{Call, Causality, Failure, Get, Put, Request, Terms};
+use crate::protocol::message::{Answer, Call, Causality, Failure, Get, Put, Reply, Request, Sibling, Terms};
 use crate::protocol::types::{Key, Value};
+use crate::verify::{self, Shown};
 use crate::wire::hello::{Features, Hello, Kind, Token, VERSIONS, decode_greeting};
-use crate::wire::{CallId, Glance, WireError, encode_call, glance};
+use crate::wire::{CallId, Frame, Glance, WireError, decode_answer, encode_call, glance};
 
 /// One connection to a node.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ impl Sloop {
 }
 
 impl Dialect for Sloop {
+    const NAMES_VERSIONS: bool = true;
+
     fn open(&mut self, out: &mut Vec<u8>) -> Opening {
         self.welcomed = false;
         let hello = Hello {
@@ -82,6 +85,24 @@ impl Dialect for Sloop {
         let slot =
             u16::try_from(id.0.wrapping_sub(1)).map_err(|_| unexpected(format!("an answer to call {}", id.0)))?;
         Ok(Some(Heard { bytes, said: Said::Answer { slot: Slot(slot), outcome } }))
+    }
+
+    fn told(&self, answer: &[u8]) -> verify::Outcome {
+        match decode_answer(Frame::borrowed(answer)) {
+            Ok(Answer::One(Ok(Reply::Found(found)))) => {
+                let shown = |one: Sibling| Shown { dot: one.dot, value: Some(one.value) };
+                let versions = found.siblings.into_iter().map(shown).collect();
+                verify::Outcome::Shown { versions, tombstones: false, level: found.level.into() }
+            }
+            Ok(Answer::One(Ok(Reply::Written(written)))) => verify::Outcome::Written {
+                dot: written.dot,
+                superseded: written.superseded.to_vec(),
+                level: written.level.into(),
+                retried: written.remembered,
+            },
+            Ok(Answer::One(Err(failure))) if !failure.may_have_written() => verify::Outcome::Refused,
+            Ok(_) | Err(_) => verify::Outcome::Unknown,
+        }
     }
 }
 
@@ -199,7 +220,7 @@ mod tests {
     use smallvec::SmallVec;
 
     use super::*;
-    use crate::protocol::message::{Answer, Found, Level, Reply, Sibling, Written};
+    use crate::protocol::message::{Found, Level, Written};
     use crate::protocol::types::{ActorId, ClusterId, CoreId, Dot, WallTime};
     use crate::wire::hello::{Limits, Welcome, encode_greeting};
     use crate::wire::{Frame, decode_call, encode_answer, next_frame};

@@ -394,6 +394,21 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Whether a write that ended with it may have been done all the same: those whose codes are 200 and above
+    /// (`wire::failure`).
+    pub fn may_have_written(&self) -> bool {
+        match self {
+            Failure::QuorumNotMet { .. }
+            | Failure::WritesStopped { .. }
+            | Failure::Unreadable { .. }
+            | Failure::ReplyTooLarge { .. } => true,
+            Failure::Other { code, .. } => *code >= 200,
+            _ => false,
+        }
+    }
+}
+
 impl Call {
     /// The keys that its requests are about.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {

@@ -1,4 +1,4 @@
-//! The judge: one key at a time, each read against every write that was over before it began.
+//! The judge of one node: one key at a time, each read against every write that was over before it began.
 //!
 //! A version that a read does not show must have been replaced, step by step, by a version that it does show (or by a
 //! tombstone, where the read shows none). Each step must be licensed:
@@ -124,7 +124,7 @@ impl<'a> Case<'a> {
                 gone: Moment::NEVER,
             }),
             Action::Read => {
-                if let Outcome::Shown { versions, tombstones } = &operation.outcome {
+                if let Outcome::Shown { versions, tombstones, .. } = &operation.outcome {
                     self.reads.push(Read { operation, versions, tombstones: *tombstones });
                 }
             }
@@ -242,7 +242,7 @@ impl<'a> Case<'a> {
     fn shown_by(&self, name: Name) -> BTreeSet<Dot> {
         match self.operations.get(&name).map(|operation| &operation.outcome) {
             Some(Outcome::Shown { versions, .. }) => versions.iter().map(|version| version.dot).collect(),
-            Some(Outcome::Written { dot, superseded }) => superseded.iter().chain([dot]).copied().collect(),
+            Some(Outcome::Written { dot, superseded, .. }) => superseded.iter().chain([dot]).copied().collect(),
             Some(Outcome::Refused | Outcome::Unknown) | None => BTreeSet::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! `sloop bench` against the real node: what it counts, and that no end of a node or a run takes its report away.
 
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -67,6 +68,67 @@ fn all_that_was_loaded_is_found() {
         let percentiles = ["p50_us", "p95_us", "p99_us", "p999_us", "max_us"].map(|name| number(&latency[name]));
         assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{latency}");
     }
+}
+
+/// What `sloop check` says of a history: its exit code, its report, and why it ended so.
+fn check(history: &Path) -> (Option<i32>, Value, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sloop"));
+    let Output { status, stdout, stderr } =
+        command.args(["check", "--json"]).arg(history).output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    (status.code(), serde_json::from_slice(&stdout).unwrap_or(Value::Null), said)
+}
+
+#[test]
+fn a_recorded_run_is_clean_and_one_write_that_was_lost_is_found() {
+    let (home, folder) = (Home::new(), tempfile::tempdir().unwrap());
+    let node = home.start();
+    let path = folder.path().join("a.jsonl");
+    let history = ["--history", path.to_str().unwrap(), "--preload", "--operations", "2000"];
+    let run = Run::start(&node, &[&history[..], &["--workload", "f", "--pipeline", "4"]].concat());
+    let (code, report, said) = run.end();
+    assert_eq!((code, &report["errors"]), (Some(0), &0.into()), "{said}");
+
+    let (code, judged, said) = check(&path);
+    assert_eq!((code, &judged["violations"]), (Some(0), &Value::Array(vec![])), "{said}");
+    assert_eq!((&judged["keys"], &judged["outcomes"]["unknown"]), (&1_000.into(), &0.into()), "{judged}");
+    let changes = number(&report["latencies"]["read-modify-write"]["count"]);
+    assert_eq!(number(&judged["outcomes"]["written"]), 1_000.0 + changes, "{judged}");
+    assert_eq!(number(&judged["outcomes"]["shown"]), 2_000.0, "{judged}");
+
+    // The last read shows nothing of what was there.
+    let recorded = std::fs::read_to_string(&path).unwrap();
+    let last = recorded.lines().rfind(|line| line.contains("\"versions\"")).unwrap();
+    let mut event: Value = serde_json::from_str(last).unwrap();
+    event["versions"] = Value::Array(vec![]);
+    std::fs::write(&path, recorded.replace(last, &event.to_string())).unwrap();
+    let (code, judged, said) = check(&path);
+    assert_eq!((code, &judged["violations"][0]["promise"]), (Some(1), &"missed".into()), "{said}");
+    assert!(said.contains("broken"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_recorded_or_judged_is_wrong_use() {
+    let (home, folder) = (Home::new(), tempfile::tempdir().unwrap());
+    let node = home.start();
+    let path = folder.path().join("a.jsonl");
+    let bench = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sloop"));
+        command.args(["bench", "--history", path.to_str().unwrap(), "--operations", "9"]).args(arguments);
+        let run = command.env("SLOOP_ADDR", node.binary.to_string()).output().expect("the binary starts");
+        (run.status.code(), String::from_utf8_lossy(&run.stderr).into_owned())
+    };
+    let (code, said) = bench(&["--value-size", "15"]);
+    assert!(code == Some(2) && said.contains("--value-size 15"), "{said}");
+    assert_eq!(bench(&[]).0, Some(0));
+    let (code, said) = bench(&[]);
+    assert!(code == Some(1) && said.contains("exists"), "{said}");
+
+    let (code, _, said) = check(&folder.path().join("none"));
+    assert!(code == Some(2) && said.contains("none: "), "{said}");
+    std::fs::write(&path, "{\"sloop\":\"history\",\"format\":1}\n{}\n").unwrap();
+    let (code, _, said) = check(&path);
+    assert!(code == Some(2) && said.contains("a.jsonl:2: expected `at`"), "{said}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `sloop bench`: puts a node under load and tells how it did.
 
+mod history;
 mod options;
 mod watch;
 
@@ -10,14 +11,16 @@ use std::time::Duration;
 use argh::FromArgs;
 use serde_json::json;
 
+use self::history::{History, Pass};
 use self::options::Setup;
 use self::watch::{Watched, watch};
 use super::data::{ADDR, env, with};
 use super::{Failed, Said, say};
-use crate::lab::driver::{self, Limit, Plan};
+use crate::lab::driver::{self, Limit, Plan, Running};
 use crate::lab::report::Report;
 use crate::lab::sloop::Sloop;
 use crate::lab::tally::Tally;
+use crate::lab::workload::Source;
 
 /// A preload has at least this many requests under way on each connection.
 const PRELOAD_PIPELINE_MIN: u16 = 16;
@@ -67,6 +70,9 @@ pub struct Bench {
     /// repeats the same choices (0)
     #[argh(option, default = "0")]
     seed: u64,
+    /// record what was asked and told in this new file, for sloop check: on keys of its own, each value another one
+    #[argh(option)]
+    history: Option<String>,
     /// print one JSON object
     #[argh(switch)]
     json: bool,
@@ -91,23 +97,35 @@ impl Bench {
         if !setup.ignored.is_empty() {
             note(&format!("{}: these have no effect here: {}", self.workload, setup.ignored.join(", ")));
         }
-        let preload = if self.preload { Some(self.preload(&setup, &dialect)?) } else { None };
+        let begin = |path: &String| History::begin(path, setup.workload.value_bytes);
+        let history = self.history.as_ref().map(begin).transpose()?;
+        let done = self.work(&setup, &dialect, history.as_ref());
+        history.map_or(Ok(()), History::end)?;
+        let (preload, measured) = done?;
+        self.tell(&setup, preload, measured)
+    }
+
+    /// Writes all keys and measures, as far as each was asked for.
+    fn work(&self, setup: &Setup, dialect: &Sloop, history: Option<&History>) -> Result<Works, Failed> {
+        let preload = if self.preload { Some(self.preload(setup, dialect, history)?) } else { None };
         if self.preload && setup.plan.limit == Limit::Operations(0) {
-            return self.tell(&setup, preload, None);
+            return Ok((preload, None));
         }
         let sources = setup.workload.sources(self.seed, self.threads as u64);
-        let Watched { tally, .. } = watch(driver::start(&setup.plan, sources, &dialect)?, "measuring")?;
+        let running = start(&setup.plan, sources, dialect, history.map(|history| (history, Pass::Measured)))?;
+        let Watched { tally, .. } = watch(running, "measuring")?;
         if tally.misses > 0 && !self.preload {
             note(&format!("{} reads found no value: --preload writes all keys before", tally.misses));
         }
-        self.tell(&setup, preload, Some(Report::new(tally)))
+        Ok((preload, Some(Report::new(tally))))
     }
 
-    fn preload(&self, setup: &Setup, dialect: &Sloop) -> Result<Report, Failed> {
+    fn preload(&self, setup: &Setup, dialect: &Sloop, history: Option<&History>) -> Result<Report, Failed> {
         let Setup { workload, plan, .. } = setup;
         let pipeline = plan.pipeline.max(PRELOAD_PIPELINE_MIN);
         let plan = Plan { pipeline, warmup: Duration::ZERO, limit: Limit::Exhaustion, rate: None, ..plan.clone() };
-        let running = driver::start(&plan, workload.load(self.seed, self.threads as u64), dialect)?;
+        let sources = workload.load(self.seed, self.threads as u64);
+        let running = start(&plan, sources, dialect, history.map(|history| (history, Pass::Preload)))?;
         let Watched { tally, is_stopped } = watch(running, "preloading")?;
         if tally.operations() == workload.keys {
             return Ok(Report::new(tally));
@@ -139,6 +157,16 @@ impl Bench {
             }
         }
     }
+}
+
+/// What came of a preload, and of what was measured.
+type Works = (Option<Report>, Option<Report>);
+
+/// Starts a pass over the keys, recorded or not.
+fn start(plan: &Plan, sources: Vec<Source>, dialect: &Sloop, history: Option<(&History, Pass)>) -> io::Result<Running> {
+    let Some((history, pass)) = history else { return driver::start(plan, sources, dialect) };
+    let recorder = history.recorder(pass, plan.connections);
+    driver::start_recorded(plan, history.sources(pass, sources), dialect, Some(&recorder))
 }
 
 /// The addresses that a list of hosts and ports comes to, each of which has answered.

@@ -10,7 +10,9 @@ use mio::{Interest, Registry, Token};
 use super::buffer::{Input, Output, Received};
 use super::desk::{Desk, Why};
 use crate::lab::dialect::{Ask, Dialect, Opening, Outcome, Refusal, Said, Slot};
-use crate::lab::workload::{Kind, Operation, key_bytes};
+use crate::lab::recorder::{Begun, Scribe};
+use crate::lab::workload::{Kind, Operation};
+use crate::verify;
 
 /// No further requests are written behind this much that waits to be sent.
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
@@ -37,6 +39,7 @@ pub(super) struct Connection<D> {
     heard_at: Instant,
     connect_at: Instant,
     failures: u32,
+    scribe: Option<Scribe>,
 }
 
 /// A request under way.
@@ -45,13 +48,22 @@ struct Place {
     operation: Option<Operation>,
     began: Instant,
     /// Of a read-modify-write: what was read, once it is being written.
-    context: Vec<u8>,
+    context: Option<Vec<u8>>,
     is_writing: bool,
+    /// What a history was told of its request.
+    recorded: Option<Begun>,
 }
 
 impl<D: Dialect> Connection<D> {
-    pub(super) fn new(address: SocketAddr, token: Token, dialect: D, pipeline: u16, now: Instant) -> Connection<D> {
-        let place = Place { operation: None, began: now, context: vec![], is_writing: false };
+    pub(super) fn new(
+        address: SocketAddr,
+        token: Token,
+        dialect: D,
+        pipeline: u16,
+        now: Instant,
+        scribe: Option<Scribe>,
+    ) -> Connection<D> {
+        let place = Place { operation: None, began: now, context: None, is_writing: false, recorded: None };
         Connection {
             address,
             token,
@@ -66,6 +78,7 @@ impl<D: Dialect> Connection<D> {
             heard_at: now,
             connect_at: now,
             failures: 0,
+            scribe,
         }
     }
 
@@ -152,13 +165,18 @@ impl<D: Dialect> Connection<D> {
                 Said::Answer { slot, outcome } => {
                     let place = self.places.get_mut(usize::from(slot.0)).filter(|place| place.operation.is_some());
                     let place = place.ok_or_else(|| lost(format!("an answer to no request, number {}", slot.0)))?;
+                    let read = place.recorded.take();
+                    if let (Some(scribe), Some(begun)) = (&self.scribe, read) {
+                        scribe.ends(begun, now, self.dialect.told(&self.input.unread()[..heard.bytes]));
+                    }
                     if place.answered(outcome, now, desk) {
                         self.free.push(slot);
                     } else {
-                        let operation = place.operation.expect("it goes on");
-                        let key = key_bytes(operation.key);
-                        let ask = Ask::Put { key: &key, value: desk.source.value(), context: Some(&place.context) };
-                        self.dialect.ask(slot, ask, &mut self.output.bytes);
+                        let key = desk.source.key(place.operation.expect("it goes on").key);
+                        let (value, context) = (desk.source.value(), place.context.as_deref());
+                        let read = read.filter(|_| context.is_some());
+                        place.recorded = self.scribe.as_mut().map(|scribe| scribe.writes(&key, value, read, now));
+                        self.dialect.ask(slot, Ask::Put { key: &key, value, context }, &mut self.output.bytes);
                     }
                 }
             }
@@ -187,11 +205,15 @@ impl<D: Dialect> Connection<D> {
         }
         let place = &mut self.places[usize::from(slot.0)];
         (place.operation, place.began, place.is_writing) = (Some(operation), began, false);
-        let key = key_bytes(operation.key);
+        let key = desk.source.key(operation.key);
         let ask = match operation.kind.reads() {
             true => Ask::Get { key: &key },
             false => Ask::Put { key: &key, value: desk.source.value(), context: None },
         };
+        place.recorded = self.scribe.as_mut().map(|scribe| match ask {
+            Ask::Get { key } => scribe.reads(key, now),
+            Ask::Put { key, value, .. } => scribe.writes(key, value, None, now),
+        });
         self.dialect.ask(slot, ask, &mut self.output.bytes);
         true
     }
@@ -226,6 +248,9 @@ impl<D: Dialect> Connection<D> {
                 let why = Why { kind: "no answer", message: "a request was under way and got no answer", passes: true };
                 desk.refused(operation, place.began, now, why);
                 self.free.push(Slot(slot as u16));
+                if let (Some(scribe), Some(begun)) = (&self.scribe, place.recorded.take()) {
+                    scribe.ends(begun, now, verify::Outcome::Unknown);
+                }
             }
         }
     }
@@ -245,8 +270,7 @@ impl Place {
                 };
                 desk.read(self.began, context.is_some());
                 if operation.kind == Kind::ReadModifyWrite && !self.is_writing {
-                    self.context.clear();
-                    self.context.extend_from_slice(context.unwrap_or_default());
+                    self.keep(context);
                     self.is_writing = true;
                     return false;
                 }
@@ -255,6 +279,16 @@ impl Place {
         }
         self.operation = None;
         true
+    }
+
+    /// Keeps what was read for the write that follows. Who has read nothing writes as if it had not read.
+    fn keep(&mut self, context: Option<&[u8]>) {
+        let mut kept = self.context.take().unwrap_or_default();
+        self.context = context.map(|context| {
+            kept.clear();
+            kept.extend_from_slice(context);
+            kept
+        });
     }
 }
 

@@ -25,6 +25,7 @@ use self::desk::Desk;
 use self::pace::{Pace, Schedule};
 use self::worker::{Worker, clock};
 use super::dialect::{Dialect, Heard, Opening, Said};
+use super::recorder::Recorder;
 use super::tally::Tally;
 use super::workload::Source;
 
@@ -99,6 +100,23 @@ pub struct Stop {
 /// # Errors
 /// What the system says when it gives no thread or no descriptor.
 pub fn start<D: Dialect>(plan: &Plan, sources: Vec<Source>, dialect: &D) -> io::Result<Running> {
+    start_recorded(plan, sources, dialect, None)
+}
+
+/// The same, and tells `recorder` what is asked and told. Its sources give unique values.
+///
+/// # Errors
+/// As [`start`]; and for a dialect whose answers do not name versions.
+pub fn start_recorded<D: Dialect>(
+    plan: &Plan,
+    sources: Vec<Source>,
+    dialect: &D,
+    recorder: Option<&Recorder>,
+) -> io::Result<Running> {
+    if recorder.is_some() && !D::NAMES_VERSIONS {
+        let why = "answers of this protocol do not name versions: no history can be recorded of them";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    }
     let threads = sources.len();
     let progress = sources.iter().map(|_| ThreadProgress::default()).collect();
     let shared = Arc::new(Shared { stop: AtomicBool::new(false), progress });
@@ -106,7 +124,7 @@ pub fn start<D: Dialect>(plan: &Plan, sources: Vec<Source>, dialect: &D) -> io::
     let mut running = vec![];
     for (thread, source) in sources.into_iter().enumerate() {
         let (plan, shared, barrier) = (plan.clone(), shared.clone(), barrier.clone());
-        let connections = connections(&plan, thread, threads, dialect);
+        let connections = connections(&plan, thread, threads, dialect, recorder);
         let mut worker = Worker::new(connections, Desk::new(source, clock()), shared, thread)?;
         let work = move || {
             let connected = worker.connect();
@@ -123,11 +141,18 @@ pub fn start<D: Dialect>(plan: &Plan, sources: Vec<Source>, dialect: &D) -> io::
     Ok(Running { threads: running, shared })
 }
 
-fn connections<D: Dialect>(plan: &Plan, thread: usize, threads: usize, dialect: &D) -> Vec<Connection<D>> {
+fn connections<D: Dialect>(
+    plan: &Plan,
+    thread: usize,
+    threads: usize,
+    dialect: &D,
+    recorder: Option<&Recorder>,
+) -> Vec<Connection<D>> {
     let of_thread = (thread..plan.connections).step_by(threads);
     let connect = |(at, number): (usize, usize)| {
         let address = plan.addresses[number % plan.addresses.len()];
-        Connection::new(address, mio::Token(at), dialect.clone(), plan.pipeline, clock())
+        let scribe = recorder.map(|recorder| recorder.scribe(number));
+        Connection::new(address, mio::Token(at), dialect.clone(), plan.pipeline, clock(), scribe)
     };
     of_thread.enumerate().map(connect).collect()
 }

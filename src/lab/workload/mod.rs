@@ -18,6 +18,9 @@ pub use self::source::{End, Mix, Share, Source, key_bytes};
 /// Bytes of every key: the same for everyone who is compared.
 pub const KEY_BYTES: usize = 16;
 
+/// Bytes that all keys begin with.
+pub const PREFIX_BYTES: usize = 4;
+
 /// Most keys: what twelve digits can name, and room for as many inserts.
 pub const KEYS_MAX: u64 = 500_000_000_000;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::chooser::Chooser;
 use super::random::Random;
-use super::{KEY_BYTES, Kind, Operation, Workload};
+use super::{KEY_BYTES, Kind, Operation, PREFIX_BYTES, Workload};
 
 /// Values are pieces of this many random bytes and their own length more: each is as good as random, and costs no more
 /// than its copy.
@@ -18,7 +18,19 @@ pub struct Source {
     random: Random,
     pool: Vec<u8>,
     value_bytes: usize,
+    prefix: [u8; PREFIX_BYTES],
+    /// The number of the next value, where each begins with its own.
+    unique: Option<u64>,
 }
+
+/// What all keys begin with, and nothing else says.
+const PREFIX: [u8; PREFIX_BYTES] = *b"user";
+
+/// The value numbers of each thread.
+const VALUES_OF_THREAD: u64 = 1 << 40;
+
+/// The value numbers of each pass over the same keys.
+const VALUES_OF_PASS: u64 = 1 << 56;
 
 #[derive(Clone, Debug)]
 enum What {
@@ -58,7 +70,22 @@ impl Source {
         let mut random = Random::new(seeds.word());
         let words = (POOL_BYTES + value_bytes).div_ceil(8);
         let pool = (0..words).flat_map(|_| random.word().to_le_bytes()).collect();
-        Source { what, random, pool, value_bytes }
+        Source { what, random, pool, value_bytes, prefix: PREFIX, unique: None }
+    }
+
+    /// The same on keys that begin otherwise, with values whose first sixteen bytes no other value has, of no thread of
+    /// up to 65,536 and no other pass of up to 256. Values have sixteen bytes at least.
+    #[must_use]
+    pub fn unique(self, prefix: [u8; PREFIX_BYTES], pass: u8, thread: u16) -> Source {
+        let first = u64::from(pass) * VALUES_OF_PASS + u64::from(thread) * VALUES_OF_THREAD;
+        Source { prefix, unique: Some(first), ..self }
+    }
+
+    /// A key's bytes: what all keys begin with, and twelve digits.
+    pub fn key(&self, number: u64) -> [u8; KEY_BYTES] {
+        let mut key = key_bytes(number);
+        key[..PREFIX_BYTES].copy_from_slice(&self.prefix);
+        key
     }
 
     /// The next operation; none when all is done that there was to do.
@@ -94,7 +121,12 @@ impl Source {
     /// The value of the next write.
     pub fn value(&mut self) -> &[u8] {
         let at = self.random.below(POOL_BYTES as u64) as usize;
-        &self.pool[at..at + self.value_bytes]
+        let value = &mut self.pool[at..at + self.value_bytes];
+        if let Some(unique) = &mut self.unique {
+            write_digits(&mut value[..16], *unique);
+            *unique += 1;
+        }
+        value
     }
 }
 
@@ -201,6 +233,15 @@ impl Load {
             None => return None,
         };
         Some(Operation { kind: Kind::Put, key })
+    }
+}
+
+/// A number in hexadecimal digits, as many as there is room for.
+fn write_digits(room: &mut [u8], number: u64) {
+    let mut left = number;
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(left % 16) as usize];
+        left /= 16;
     }
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use super::super::history::Event;
+use super::super::history::{Asked, Event, Level};
 use super::*;
 use crate::protocol::causality::{Context, Siblings, Supersedes, Write};
 use crate::protocol::types::{ActorId, WallTime};
@@ -22,6 +22,14 @@ fn value(n: u64) -> Option<Value> {
     Some(Value::new(n.to_string()).unwrap())
 }
 
+fn written(n: u64, superseded: Vec<Dot>) -> Outcome {
+    Outcome::Written { dot: dot(n), superseded, level: Level::default(), retried: false }
+}
+
+fn read_shows(versions: Vec<Shown>, tombstones: bool) -> Outcome {
+    Outcome::Shown { versions, tombstones, level: Level::default() }
+}
+
 /// Tells a story, one operation after the other.
 #[derive(Default)]
 struct Story {
@@ -33,7 +41,7 @@ impl Story {
     fn tell(&mut self, action: Action, outcome: Outcome) -> Name {
         self.number += 1;
         let name = name(1, self.number);
-        self.history.record(Event::Begin { name, key: key(), action });
+        self.history.record(Event::Begin { name, key: key(), action, asked: Asked::default() });
         self.history.record(Event::End { name, outcome });
         name
     }
@@ -41,13 +49,13 @@ impl Story {
     /// Version `n` holds value `n`, and its reply says that it replaced `superseded`.
     fn put(&mut self, n: u64, replaces: Replaces, superseded: &[u64]) -> Name {
         let superseded = superseded.iter().copied().map(dot).collect();
-        self.tell(Action::Write { value: value(n), replaces }, Outcome::Written { dot: dot(n), superseded })
+        self.tell(Action::Write { value: value(n), replaces }, written(n, superseded))
     }
 
     fn delete(&mut self, n: u64, superseded: &[u64]) -> Name {
         let superseded = superseded.iter().copied().map(dot).collect();
         let action = Action::Write { value: None, replaces: Replaces::Held };
-        self.tell(action, Outcome::Written { dot: dot(n), superseded })
+        self.tell(action, written(n, superseded))
     }
 
     fn put_that_ends(&mut self, n: u64, replaces: Replaces, outcome: Outcome) -> Name {
@@ -56,12 +64,12 @@ impl Story {
 
     fn get(&mut self, shown: &[u64]) -> Name {
         let versions = shown.iter().map(|&n| Shown { dot: dot(n), value: value(n) }).collect();
-        self.tell(Action::Read, Outcome::Shown { versions, tombstones: false })
+        self.tell(Action::Read, read_shows(versions, false))
     }
 
     fn copies(&mut self, shown: &[(u64, Option<Value>)]) -> Name {
         let versions = shown.iter().map(|(n, value)| Shown { dot: dot(*n), value: value.clone() }).collect();
-        self.tell(Action::Read, Outcome::Shown { versions, tombstones: true })
+        self.tell(Action::Read, read_shows(versions, true))
     }
 
     fn verdict(&self) -> Vec<(Broken, Dot)> {
@@ -204,7 +212,7 @@ fn a_refused_write_must_not_be_there() {
 #[test]
 fn a_dot_names_one_version_and_a_version_has_one_dot() {
     let mut story = Story::default();
-    let written = || Outcome::Written { dot: dot(1), superseded: vec![] };
+    let written = || written(1, vec![]);
     story.put_that_ends(1, Replaces::Held, written());
     story.put_that_ends(2, Replaces::Nothing, written());
     assert_eq!(story.verdict(), [(Broken::NotOneDot, dot(1))]);
@@ -345,7 +353,7 @@ impl Node {
             1 => Action::Write { value: None, replaces },
             _ => Action::Write { value, replaces },
         };
-        self.history.record(Event::Begin { name, key: key(), action: action.clone() });
+        self.history.record(Event::Begin { name, key: key(), action: action.clone(), asked: Asked::default() });
         client.under_way = Some(UnderWay { name, action, supersedes, done: None });
     }
 
@@ -354,7 +362,7 @@ impl Node {
             let tombstones = under_way.name.number.is_multiple_of(2);
             let versions = self.set.versions().iter().filter(|version| tombstones || !version.is_tombstone());
             let versions = versions.map(|version| Shown { dot: version.dot, value: version.value.clone() }).collect();
-            return (Outcome::Shown { versions, tombstones }, self.set.context());
+            return (read_shows(versions, tombstones), self.set.context());
         };
         let mut supersedes = under_way.supersedes.clone();
         if self.fault == Fault::LeavesOne && supersedes == Supersedes::Held {
@@ -365,7 +373,7 @@ impl Node {
         let write = Write { value: value.clone(), supersedes, operation: None, written_at: WallTime(0) };
         let minted = self.set.mint(dot(self.counter), write).unwrap();
         self.before = std::mem::replace(&mut self.set, minted.set);
-        (Outcome::Written { dot: dot(self.counter), superseded: minted.superseded.to_vec() }, minted.context)
+        (written(self.counter, minted.superseded.to_vec()), minted.context)
     }
 
     /// Of the writes under way some are durable, without a reply.

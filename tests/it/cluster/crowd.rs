@@ -17,15 +17,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sloop::client::{Causality, Client, Delete, Error, Found, Get, Key, Options, Put, Reply, Request, Terms, Value};
-use sloop::verify::{Action, Event, Name, Outcome, Replaces, Shown};
+use sloop::client::{
+    Causality, Client, Delete, Error, Found, Get, Key, Options, Put, Reply, Request, Terms, Value, Written,
+};
+use sloop::verify::cluster::{Violation, judge};
+use sloop::verify::{Action, Event, History, Name, Outcome, Replaces, Shown};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::now;
-use super::verdict::{Told, judge, show};
 use crate::dice::{Dice, seed, setting};
 
 /// Keys that all clients write.
@@ -50,7 +52,7 @@ const CHECKER: u32 = 2_000_000;
 /// What clients of one cluster were told.
 #[derive(Default)]
 pub(super) struct Record {
-    told: Told,
+    history: History,
     /// How many still keys there are.
     still: u64,
     crowds: u32,
@@ -68,10 +70,6 @@ pub(super) struct Crowd {
 /// What a client tells: that it asks, and how that ended.
 enum Heard {
     Event(Event),
-    /// Of a write: so many owners have it that every read sees it.
-    Seen(Name),
-    /// Of a write: it may have been tried again.
-    Retried(Name),
     Failed(Error),
 }
 
@@ -114,13 +112,7 @@ impl Record {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Event(event) => self.told.history.record(event),
-            Heard::Seen(name) => {
-                self.told.by_owners.insert(name);
-            }
-            Heard::Retried(name) => {
-                self.told.retried.insert(name);
-            }
+            Heard::Event(event) => self.history.record(event),
             Heard::Failed(error) => {
                 self.failed += 1;
                 self.failure.get_or_insert_with(|| error.to_string());
@@ -158,6 +150,7 @@ impl Record {
     /// that any client was told of may be missing now, those among them that only fallbacks had taken.
     pub(super) fn check(mut self, what: &str, nodes: &[SocketAddr]) {
         let (told, mut heard) = unbounded_channel();
+        self.history.record(Event::Rest);
         runtime().block_on(async {
             let mut checkers = JoinSet::new();
             for (number, node) in (CHECKER..).zip(nodes) {
@@ -173,12 +166,18 @@ impl Record {
             checkers.join_all().await;
         });
         self.take(&mut heard);
-        let broken = judge(&self.told, CHECKER);
-        println!("{}", show(&self.told, &broken));
-        assert!(broken.is_empty(), "{what}, seed {}:\n{}", seed(), broken.join("\n"));
-        let (calls, written) = self.told.history.totals();
+        let broken = judge(&self.history);
+        let lines: Vec<String> = broken.iter().map(|violation| self.show(violation)).collect();
+        assert!(broken.is_empty(), "{what}, seed {}:\n{}", seed(), lines.join("\n"));
+        let (calls, written) = self.history.totals();
         println!("{what}: {calls} calls, {written} writes acknowledged, nothing lost and nothing missed");
         println!("  {} without an answer that counts, the first: {:?}", self.failed, self.failure);
+    }
+
+    /// What is wrong, and the operations that matter, a line each.
+    fn show(&self, violation: &Violation) -> String {
+        let operations = violation.operations(&self.history).into_iter();
+        operations.fold(violation.to_string(), |lines, operation| format!("{lines}\n  {operation}"))
     }
 }
 
@@ -240,6 +239,15 @@ fn hot_keys() -> impl Iterator<Item = Key> {
 fn hot_key(number: u64) -> Key {
     let kind = if is_blind(number) { "blind" } else { "seen" };
     Key::new(format!("{kind}-{number}")).unwrap()
+}
+
+fn terms(request: &Request) -> Terms {
+    match request {
+        Request::Get(Get { terms, .. }) | Request::Put(Put { terms, .. }) | Request::Delete(Delete { terms, .. }) => {
+            *terms
+        }
+        Request::Siblings(_) | Request::Keys(_) => Terms::default(),
+    }
 }
 
 fn is_blind(number: u64) -> bool {
@@ -318,21 +326,19 @@ impl Worker {
     async fn ask(&mut self, key: Key, action: Action, request: Request) -> Option<(Name, Bytes)> {
         self.calls += 1;
         let name = Name { client: self.number, number: self.calls };
-        self.tell(Heard::Event(Event::Begin { name, key, action }));
-        let asked = now();
+        let asked = terms(&request).into();
+        self.tell(Heard::Event(Event::Begin { name, key, action, asked }));
+        let begun = now();
         let (outcome, context) = match self.client.ask(request).await {
-            Ok(Reply::Found(Found { siblings, context, .. })) => {
+            Ok(Reply::Found(Found { siblings, context, level })) => {
                 let versions = siblings.into_iter().map(|one| Shown { dot: one.dot, value: Some(one.value) }).collect();
-                (Outcome::Shown { versions, tombstones: false }, context)
+                (Outcome::Shown { versions, tombstones: false, level: level.into() }, context)
             }
             Ok(Reply::Written(written)) => {
-                if written.level.quorum <= written.level.owners {
-                    self.tell(Heard::Seen(name));
-                }
-                if written.remembered || TRIED_ONCE < asked.elapsed() {
-                    self.tell(Heard::Retried(name));
-                }
-                (Outcome::Written { dot: written.dot, superseded: written.superseded.to_vec() }, written.context)
+                let Written { dot, superseded, level, remembered, context, .. } = written;
+                let retried = remembered || TRIED_ONCE < begun.elapsed();
+                let (superseded, level) = (superseded.to_vec(), level.into());
+                (Outcome::Written { dot, superseded, level, retried }, context)
             }
             Ok(other) => panic!("seed {}: {name:?} was answered by {other:?}", seed()),
             Err(error) => {

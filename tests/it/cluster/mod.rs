@@ -14,7 +14,6 @@ mod many;
 mod idle;
 mod proxy;
 mod fleet;
-mod verdict;
 mod crowd;
 mod change;
 mod disks;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sloop::client::{Causality, Client, Error, Options, Result as Asked};
 use sloop::protocol::message::{Copies, Delete, Failure, Found, Get, Put, Reply, Request, Terms, Written};
-use sloop::protocol::types::{Key, Value};
-use sloop::verify::{Action, Event, History, Name, Outcome, Replaces, Shown, judge};
+use sloop::protocol::types::{Dot, Key, Value};
+use sloop::verify::{Action, Event, History, Level, Name, Outcome, Replaces, Shown, judge};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -63,6 +63,7 @@ impl Record {
                 self.acknowledged += u64::from(matches!(outcome, Outcome::Written { .. }));
                 self.open.remove(name)
             }
+            Event::Rest => false,
         };
         self.history.record(event);
     }
@@ -199,6 +200,15 @@ fn mark(value: &Value) -> Value {
     Value::new([begins, format!(" {} {:08x}", bytes.len(), crc32c::crc32c(bytes)).as_bytes()].concat()).unwrap()
 }
 
+/// One node's word is enough for its judge, whom it counts does not matter.
+fn acknowledged(dot: Dot, superseded: &[Dot]) -> Outcome {
+    Outcome::Written { dot, superseded: superseded.to_vec(), level: Level::default(), retried: false }
+}
+
+fn read_shows(versions: Vec<Shown>, tombstones: bool) -> Outcome {
+    Outcome::Shown { versions, tombstones, level: Level::default() }
+}
+
 /// One client: works until its node is gone.
 async fn work(way: Way, mut dice: Dice) {
     let mut worker = Worker::new(way).await;
@@ -299,7 +309,7 @@ impl Worker {
     fn begin(&mut self, key: Key, action: Action) -> Name {
         self.operations += 1;
         let name = Name { client: self.way.client, number: self.way.round * 1_000_000 + self.operations };
-        self.tell(Told::Event(Event::Begin { name, key, action }));
+        self.tell(Told::Event(Event::Begin { name, key, action, asked: Terms::default().into() }));
         name
     }
 
@@ -311,15 +321,13 @@ impl Worker {
                 let shown =
                     |sibling: sloop::client::Sibling| Shown { dot: sibling.dot, value: Some(mark(&sibling.value)) };
                 let versions = siblings.into_iter().map(shown).collect();
-                (Outcome::Shown { versions, tombstones: false }, context)
+                (read_shows(versions, false), context)
             }
             Ok(Reply::Siblings(Copies { copies, context })) => {
                 let shown = |copy: sloop::client::Copy| Shown { dot: copy.dot, value: copy.value.as_ref().map(mark) };
-                (Outcome::Shown { versions: copies.into_iter().map(shown).collect(), tombstones: true }, context)
+                (read_shows(copies.into_iter().map(shown).collect(), true), context)
             }
-            Ok(Reply::Written(Written { dot, superseded, context, .. })) => {
-                (Outcome::Written { dot, superseded: superseded.to_vec() }, context)
-            }
+            Ok(Reply::Written(Written { dot, superseded, context, .. })) => (acknowledged(dot, &superseded), context),
             Ok(other) => panic!("{name:?} was answered by {other:?}"),
             Err(error) => return self.failed(name, &error),
         };
@@ -335,20 +343,14 @@ impl Worker {
             keys.iter().zip(&values).map(|(key, value)| self.begin(key.clone(), write(value))).collect();
         let pairs = keys.iter().zip(values).map(|(key, value)| (key.as_bytes(), value.bytes().clone()));
         let written = self.node.put_many(pairs).await;
-        self.ended(names, written, |Written { dot, superseded, .. }| Outcome::Written {
-            dot,
-            superseded: superseded.to_vec(),
-        })
+        self.ended(names, written, |Written { dot, superseded, .. }| acknowledged(dot, &superseded))
     }
 
     async fn read_many(&mut self, keys: Vec<Key>) -> ControlFlow<()> {
         let names: Vec<Name> = keys.iter().map(|key| self.begin(key.clone(), Action::Read)).collect();
         let read = self.node.get_many(keys.iter().map(Key::as_bytes)).await;
         let shown = |sibling: &sloop::client::Sibling| Shown { dot: sibling.dot, value: Some(mark(&sibling.value)) };
-        self.ended(names, read, |entry| Outcome::Shown {
-            versions: entry.siblings().iter().map(shown).collect(),
-            tombstones: false,
-        })
+        self.ended(names, read, |entry| read_shows(entry.siblings().iter().map(shown).collect(), false))
     }
 
     /// Tells how each of a batch ended.

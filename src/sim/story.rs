@@ -99,7 +99,9 @@ impl Told {
             Told::Refused(refused) => format!("refuses: {refused:?}"),
             Told::Digests(digests) => format!("{} digests", digests.len()),
             Told::Page(page) => format!("{} sets", page.sets.len()),
-            Told::Collected(_) => "collected".to_owned(),
+            Told::Collected(are_so) => {
+                format!("yes to {} of {}", are_so.iter().filter(|is_so| **is_so).count(), are_so.len())
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Tombstones;
+use super::member::Heard;
 use super::round::Round;
 use crate::protocol::antientropy::{LeafSet, Scanning as ScanWhy, Sum, Surveying as Why};
 use crate::protocol::config::{ROUND_BYTES_MAX, ROUND_KEYS_MAX, ROUND_PAUSE_MIN, TOMBSTONES_SEEN_MAX};
@@ -160,7 +161,7 @@ impl Shard {
 
     fn begin_to_choose(&mut self, now: Now, partition: Partition) -> u32 {
         let told = self.tombstones.led.get(&partition).map_or(0, |led| led.told);
-        let known = self.tombstones.heard.get(&partition).map_or(0, |heard| heard.last);
+        let known = self.tombstones.heard.get(&partition).map_or(0, Heard::newest);
         // A leader that has started again does not use a number that it used before, whoever else has forgotten it.
         let seconds = u32::try_from(now.wall.0 / 1_000).unwrap_or_default();
         let round = told.max(known).saturating_add(1).max(seconds);

@@ -30,6 +30,14 @@ pub(super) struct Heard {
     work: Option<Work>,
 }
 
+impl Heard {
+    /// The latest round that it knows of, by a leader or by a peer that refused what was older: none may go behind it,
+    /// whatever the clock of its leader says.
+    pub(super) fn newest(&self) -> u32 {
+        self.last.max(self.round)
+    }
+}
+
 /// All that was under way at a time.
 #[derive(Clone, Debug)]
 struct Mark {
@@ -91,13 +99,14 @@ impl Shard {
     pub(super) fn take_part(&mut self, now: Now, asker: Option<Asker>, collect: Collect, effects: &mut Effects) {
         let Collect { partition, round, step } = collect;
         let heard = self.tombstones.heard.entry(partition).or_default();
-        let is_next = if matches!(step, CollectStep::Agree(_)) { heard.last < round } else { heard.last == round };
+        let newest = heard.newest();
+        let is_next = if matches!(step, CollectStep::Agree(_)) { newest < round } else { newest == round };
         let is_listed = match &step {
             CollectStep::Retire(of) | CollectStep::Forget(of) => of.len() == heard.keys.len(),
             _ => true,
         };
         if !is_next || !is_listed || heard.work.is_some() && !matches!(step, CollectStep::Agree(_)) {
-            let refused = Told::Refused(Refused::Round(heard.last));
+            let refused = Told::Refused(Refused::Round(newest));
             return self.collected(now, partition, round, asker, refused, effects);
         }
         match step {

@@ -72,7 +72,8 @@ fn is_its_own(of_key: &KeyTruth, key: &Key, call: &Call, written: &Written) -> V
     }
 }
 
-/// Who tries a write again that W owners had acknowledged is told of it, while owners stay the same.
+/// Who tries a write again that W owners had acknowledged is told of it, while owners stay the same. Of what was deleted
+/// and forgotten nobody can show the version, where tombstones go sooner than the memory of operations, as here.
 fn is_remembered(truth: &Truth, now: Instant, of_key: &KeyTruth, call: &Call, written: &Written) -> Verdict {
     let terms = call.request.terms();
     let (Some(said), Some(done), true) = (said(&call.request), call.done, terms.retry && terms.strict) else {
@@ -82,6 +83,7 @@ fn is_remembered(truth: &Truth, now: Instant, of_key: &KeyTruth, call: &Call, wr
     let is_judged = truth.changed_at < acknowledged.at
         && now.since(acknowledged.at) < REMEMBERED
         && !truth.is_changing()
+        && !of_key.forgotten.covers(done)
         && !is_ambiguous(of_key, &said);
     let is_it = written.dot == done || is_twin(of_key, written.dot, done);
     if !is_judged || (written.remembered && is_it) {

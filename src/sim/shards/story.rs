@@ -16,6 +16,7 @@
 //! remove a at b                  a is dead for good, which b is told
 //! wipe a at b                    a loses its disk and starts on an empty one, and learns from b what the cluster is
 //! notice a down, notice a up     what membership says, on every other node
+//! clock a 3600s                  the wall clock of a is that much ahead
 //! wait 2s
 //! copy k at a -> v               what the node itself holds; "!" stands for a tombstone
 //! hints at a -> 1
@@ -158,6 +159,9 @@ impl Story {
                 let (one, other) = (self.node(key, one), self.node(key, other));
                 self.world.slow(one, other, duration(time));
                 String::new()
+            }
+            ["clock", node, time, rest @ ..] => {
+                self.each(node, rest, |world, node| world.set_clock(node, duration(time)))
             }
             ["heal"] => {
                 self.world.heal();

@@ -93,6 +93,8 @@ struct Node {
     epoch: u64,
     known: Known,
     is_gone: bool,
+    /// How far its wall clock is ahead.
+    ahead: Duration,
     /// What it held on disks that it has lost, or has dropped or forgotten since.
     lost: BTreeMap<Key, Arc<Siblings>>,
 }
@@ -152,6 +154,7 @@ impl World {
                 epoch: 0,
                 known: Known::new(id(node), 1, Arc::clone(&world.layout)),
                 is_gone: false,
+                ahead: Duration::ZERO,
                 lost: BTreeMap::new(),
             });
         }
@@ -298,6 +301,11 @@ impl World {
         broken.log.clear();
         let actor = ActorId(((node as u64 + 1) << 32) + (1 << 31) + broken.lives);
         self.feed(node, Input::AppendsFailed { actor });
+    }
+
+    /// The wall clock of a node is that much ahead from now on.
+    pub fn set_clock(&mut self, node: usize, ahead: Duration) {
+        self.nodes[node].ahead = ahead;
     }
 
     /// The disk of a node is full from now on, or is not.
@@ -493,7 +501,8 @@ impl World {
     fn feed(&mut self, node: usize, input: Input) {
         let mut inputs = std::collections::VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let now = Now { instant: self.now, wall: WallTime(self.now.0 / 1_000) };
+            let wall = self.now + self.nodes[node].ahead;
+            let now = Now { instant: self.now, wall: WallTime(wall.0 / 1_000) };
             let mut effects = Effects::new();
             let Some(shard) = &mut self.nodes[node].shard else {
                 return;

@@ -11,6 +11,32 @@ use crate::sim::shards::story::tell;
 use crate::sim::shards::{Cluster, World};
 
 #[test]
+fn a_clock_that_was_ahead_does_not_hold_tombstones_back() {
+    // The leader learns of a round of the future from its peers, who then forget it with a restart.
+    tell(
+        "cluster 3 age=2
+         clock owner1 3600s of=k
+         put k 1 at owner1 -> ok
+         delete k at owner1 -> ok
+         wait 60s
+         keys at a -> 0
+         clock owner1 0s of=k
+         crash owner1 of=k
+         restart owner1 of=k
+         wait 1s
+         put k 2 at owner1 -> ok
+         delete k at owner1 -> ok
+         crash owner2 of=k
+         crash owner3 of=k
+         restart owner2 of=k
+         restart owner3 of=k
+         wait 120s
+         keys at a -> 0
+         keys at b -> 0",
+    );
+}
+
+#[test]
 fn a_delete_is_forgotten_by_all_owners_when_it_is_old_enough() {
     tell(
         "cluster 3 age=10

@@ -97,9 +97,11 @@ fn play(world: &mut World) -> Result<(), Stuck> {
         world.begin_mischief();
         // Where nobody answers, clients wait long.
         let _all = world.wait(ROUND, |world| world.clients.are_done());
-        world.clients.stop();
-        world.heal();
-        rest(world)?;
+        if world.stage.watch.broken().is_none() {
+            world.clients.stop();
+            world.heal();
+            rest(world)?;
+        }
         if world.stage.watch.broken().is_some() {
             break;
         }

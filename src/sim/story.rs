@@ -62,7 +62,7 @@ impl Ask {
             }
             Ask::Fetch { key, .. } => format!("fetch {key}"),
             Ask::Recall { key, operation } => {
-                format!("recall {key} {}", String::from_utf8_lossy(operation.id.as_bytes()))
+                format!("recall {key} {}", operation.id.as_bytes().escape_ascii())
             }
             Ask::Forward(of) => format!("do {}", request(of)),
             Ask::Compare(compare) => format!("compare {} partitions", compare.partitions.len()),
@@ -127,7 +127,7 @@ fn causality(causality: &Causality) -> &'static str {
 
 fn name(request: &Request) -> String {
     let id = super::truth::operation(request);
-    id.map_or(String::new(), |id| format!(" named {}", String::from_utf8_lossy(id.as_bytes())))
+    id.map_or(String::new(), |id| format!(" named {}", id.as_bytes().escape_ascii()))
 }
 
 fn terms(terms: Terms) -> String {

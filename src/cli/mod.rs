@@ -16,6 +16,7 @@ pub mod wait;
 pub mod dev;
 pub mod bench;
 pub mod check;
+pub mod sim;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -49,6 +50,7 @@ enum Command {
     Snapshot(snapshot::Command),
     Bench(Box<bench::Bench>),
     Check(check::Check),
+    Sim(sim::Sim),
 }
 
 impl Command {
@@ -74,6 +76,7 @@ impl Command {
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Bench(bench) => bench.run(),
             Command::Check(check) => check.run(),
+            Command::Sim(sim) => sim.run(),
         }
     }
 }

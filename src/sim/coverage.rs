@@ -172,9 +172,15 @@ impl Coverage {
         self.counts[reach as usize]
     }
 
+    /// How often each of a kind was, those that were never among them.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = (Reach, u64)> {
+        let all = Reach::ALL.iter().filter(move |reach| reach.kind() == kind);
+        all.map(|reach| (*reach, self.count(*reach)))
+    }
+
     /// Faults of all kinds.
     pub fn faults(&self) -> u64 {
-        Reach::ALL.iter().filter(|reach| reach.kind() == Kind::Fault).map(|reach| self.count(*reach)).sum()
+        self.of(Kind::Fault).map(|(_, count)| count).sum()
     }
 
     /// What another run has reached too.

@@ -27,6 +27,7 @@ mod truth;
 mod invariants;
 pub mod coverage;
 pub mod trace;
+pub mod sweep;
 mod story;
 #[cfg(test)]
 mod scenes;
@@ -41,4 +42,5 @@ pub use chance::Chance;
 pub use coverage::Coverage;
 pub use run::{Options, Report, run};
 pub use shape::{Scenario, Shape};
+pub use sweep::{Sums, Sweep};
 pub use watch::Broken;

@@ -1,6 +1,8 @@
 //! One run: a cluster is founded, works under faults, and must come to rest when they end; a few rounds of that.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::chance::Chance;
@@ -48,9 +50,11 @@ pub struct Report {
     pub time: Duration,
     /// What happened, where that was wanted.
     pub trace: Trace,
+    /// How the trace names what the broken promise is about: a key and its partition.
+    pub names: Vec<String>,
 }
 
-/// Runs the seed's world.
+/// Runs the seed's world. A panic in it breaks a promise like any other.
 pub fn run(options: Options) -> Report {
     let Options { mut chance, scenario, planted, traced } = options;
     let shape = Shape::draw(scenario, &mut chance);
@@ -58,17 +62,28 @@ pub fn run(options: Options) -> Report {
     let mut world = World::new(chance, shape, planted, trace);
     let begun = world.stage.now;
     world.stage.note(|stage| format!("{:?}", stage.shape));
-    if let Err((invariant, what)) = play(&mut world) {
+    let played = catch_unwind(AssertUnwindSafe(|| play(&mut world)));
+    if let Err((invariant, what)) = played.unwrap_or_else(|panic| Err(("panic", said(&*panic)))) {
         let now = world.stage.now;
         world.stage.watch.accuse(now, invariant, what);
     }
+    let broken = world.stage.watch.broken().cloned();
+    let key = broken.as_ref().and_then(|broken| broken.key.as_ref());
+    let named = |key| vec![format!("{key}"), format!("{:?}", world.stage.ring().partition(key))];
     Report {
-        broken: world.stage.watch.broken().cloned(),
+        names: key.map(named).unwrap_or_default(),
+        broken,
         coverage: world.stage.coverage.clone(),
         calls: world.clients.ended,
         time: world.stage.now.since(begun),
         trace: std::mem::take(&mut world.stage.trace),
     }
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// What never came to pass.
@@ -82,9 +97,11 @@ fn play(world: &mut World) -> Result<(), Stuck> {
         world.begin_mischief();
         // Where nobody answers, clients wait long.
         let _all = world.wait(ROUND, |world| world.clients.are_done());
-        world.clients.stop();
-        world.heal();
-        rest(world)?;
+        if world.stage.watch.broken().is_none() {
+            world.clients.stop();
+            world.heal();
+            rest(world)?;
+        }
         if world.stage.watch.broken().is_some() {
             break;
         }

@@ -24,6 +24,8 @@ pub enum Scenario {
     Changes,
     /// Much is deleted, and tombstones are forgotten soon.
     Deletes,
+    /// Everything at once, and soon over.
+    Small,
 }
 
 impl Scenario {
@@ -36,6 +38,7 @@ impl Scenario {
         Scenario::Processes,
         Scenario::Changes,
         Scenario::Deletes,
+        Scenario::Small,
     ];
 
     /// Its name on the command line.
@@ -48,6 +51,21 @@ impl Scenario {
             Scenario::Processes => "processes",
             Scenario::Changes => "changes",
             Scenario::Deletes => "deletes",
+            Scenario::Small => "small",
+        }
+    }
+
+    /// What it is like.
+    pub fn about(self) -> &'static str {
+        match self {
+            Scenario::Default => "everything at once, as the seed will have it",
+            Scenario::Calm => "no faults at all",
+            Scenario::Network => "the network alone",
+            Scenario::Disks => "disks alone",
+            Scenario::Processes => "crashes, stalls, restarts and clocks alone",
+            Scenario::Changes => "owners change all the time, beside mild weather",
+            Scenario::Deletes => "much is deleted, and tombstones are forgotten soon",
+            Scenario::Small => "everything at once in a few calls: a run takes milliseconds",
         }
     }
 }
@@ -230,7 +248,16 @@ impl Shape {
                 self.deletes = 500;
                 self.tombstone_age = Duration::from_secs(3);
             }
+            Scenario::Small => self.be_small(chance),
         }
+    }
+
+    /// Three nodes and few calls, but as many faults a second as anywhere.
+    fn be_small(&mut self, chance: &mut Chance) {
+        (self.wanted, self.nodes, self.spares) = (Wanted { n: 3, r: 2, w: 2 }, 3, chance.index(2));
+        (self.partitions, self.clients, self.keys) = (8, 3, 3);
+        (self.calls, self.rounds) = (chance.between(20, 80), 1);
+        (self.think, self.mischief) = (Duration::from_millis(20), Duration::from_millis(20));
     }
 
     /// How long a read of the tree takes.

@@ -1,16 +1,38 @@
 //! Whole clusters under everything at once.
 
-use super::{Chance, Options, Scenario, run};
-use crate::protocol::planted::Planted;
+use super::coverage::{Coverage, Kind};
+use super::shape::Scenario;
+use super::sweep::Sweep;
+use crate::protocol::planted::{Bug, Planted};
 
-fn seed(seed: u64, scenario: Scenario) -> super::Report {
-    run(Options { chance: Chance::new(seed), scenario, planted: Planted::NONE, traced: false })
+fn sweep(scenario: Scenario) -> Sweep {
+    Sweep { scenario, planted: Planted::NONE }
 }
 
 #[test]
 fn a_calm_cluster_does_all_that_is_asked() {
-    for n in 0..3 {
-        let report = seed(n, Scenario::Calm);
-        assert_eq!(report.broken, None, "seed {n}");
+    let sums = sweep(Scenario::Calm).run(0..3, |_| true);
+    assert_eq!((sums.seeds, sums.found), (3, None));
+}
+
+#[test]
+fn a_seed_repeats_to_the_byte_in_every_scenario() {
+    for scenario in Scenario::ALL {
+        let [one, other] = [7, 7].map(|seed| sweep(*scenario).one(seed, true));
+        assert!(one.trace.lines() == other.trace.lines(), "{}", scenario.name());
+        let [one, other] =
+            [one, other].map(|report| format!("{:?}", (report.trace.digest(), report.broken, report.coverage)));
+        assert_eq!(one, other, "{}", scenario.name());
     }
+}
+
+#[test]
+fn the_document_names_every_scenario_fault_and_mutant() {
+    let text = include_str!("../../docs/SIMULATION.md");
+    let scenarios = Scenario::ALL.iter().map(|scenario| format!("| `{}` |", scenario.name()));
+    let faults =
+        Coverage::default().of(Kind::Fault).map(|(fault, _)| format!("| {} |", fault.name())).collect::<Vec<_>>();
+    let mutants = Bug::ALL.iter().map(|bug| format!("| `{}` | {} |", bug.name(), bug.about()));
+    let missing: Vec<String> = scenarios.chain(faults).chain(mutants).filter(|row| !text.contains(row)).collect();
+    assert!(missing.is_empty(), "docs/SIMULATION.md lacks {missing:#?}");
 }

@@ -115,6 +115,8 @@ pub struct Rest {
 pub struct Broken {
     /// The invariant.
     pub invariant: &'static str,
+    /// Where it is promised.
+    pub source: &'static str,
     /// What it says.
     pub what: String,
     /// The key that it is about, where it is about one.
@@ -170,7 +172,8 @@ impl Watch {
         }
         for invariant in &mut self.invariants {
             if let Err(Complaint { what, key }) = invariant.see(&self.truth, now, seen) {
-                self.broken = Some(Broken { invariant: invariant.name(), what, key, at: now });
+                let (invariant, source) = (invariant.name(), invariant.source());
+                self.broken = Some(Broken { invariant, source, what, key, at: now });
                 return;
             }
         }
@@ -258,6 +261,8 @@ impl Watch {
 
     /// A node did not start, and why; or something else that nothing may do was done.
     pub fn accuse(&mut self, now: Instant, invariant: &'static str, what: String) {
-        self.broken.get_or_insert(Broken { invariant, what, key: None, at: now });
+        let named = self.invariants.iter().find(|known| known.name() == invariant);
+        let source = named.map_or("docs/SIMULATION.md", |known| known.source());
+        self.broken.get_or_insert(Broken { invariant, source, what, key: None, at: now });
     }
 }

@@ -14,5 +14,6 @@ mod dice;
 mod faults;
 mod harness;
 mod http;
+mod sim;
 mod start;
 mod torture;

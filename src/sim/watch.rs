@@ -1,6 +1,7 @@
 //! Whoever sees everything: keeps what is true, and asks each invariant about all that happens.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::invariants::{self, Invariant};
@@ -20,8 +21,6 @@ use crate::store::Engine;
 /// Something that was seen to happen. [`Truth`] knows it already, but for [`Seen::Durable`], whose key it shows as it
 /// was before.
 pub enum Seen<'a> {
-    /// A client has begun a call.
-    Invoked(&'a Call),
     /// A node appends: for the first time under that dot, or what came from another.
     Appended {
         /// The node.
@@ -40,8 +39,6 @@ pub enum Seen<'a> {
     },
     /// A node has answered a call.
     Answered {
-        /// The node.
-        node: At,
         /// The call.
         call: &'a Call,
         /// How.
@@ -115,6 +112,8 @@ pub struct Rest {
 pub struct Broken {
     /// The invariant.
     pub invariant: &'static str,
+    /// Where it is promised.
+    pub source: &'static str,
     /// What it says.
     pub what: String,
     /// The key that it is about, where it is about one.
@@ -170,7 +169,8 @@ impl Watch {
         }
         for invariant in &mut self.invariants {
             if let Err(Complaint { what, key }) = invariant.see(&self.truth, now, seen) {
-                self.broken = Some(Broken { invariant: invariant.name(), what, key, at: now });
+                self.broken =
+                    Some(Broken { invariant: invariant.name(), source: invariant.source(), what, key, at: now });
                 return;
             }
         }
@@ -178,8 +178,7 @@ impl Watch {
 
     /// A client begins a call.
     pub fn invoked(&mut self, now: Instant, caller: Caller, node: At, request: &Request) {
-        let call = self.truth.call(now, caller, node, request);
-        self.see(now, &Seen::Invoked(&call));
+        let call = self.truth.call(now, node, request);
         self.truth.calls.insert(caller, call);
     }
 
@@ -190,10 +189,10 @@ impl Watch {
         }
     }
 
-    /// A node answers a call.
-    pub fn answered(&mut self, now: Instant, node: At, caller: Caller, outcome: &Outcome) {
+    /// A call is answered by the node that it went to.
+    pub fn answered(&mut self, now: Instant, caller: Caller, outcome: &Outcome) {
         let Some(call) = self.truth.calls.get(&caller).cloned() else { return };
-        self.see(now, &Seen::Answered { node, call: &call, outcome });
+        self.see(now, &Seen::Answered { call: &call, outcome });
     }
 
     /// A client hears how a call ended, or that it did.
@@ -207,11 +206,9 @@ impl Watch {
     pub fn appended(&mut self, now: Instant, node: At, append: &Append) {
         let mut is_minted = false;
         if let Change::Version(arrived) = &append.change {
-            let minted = &mut self.truth.key(&append.key).minted;
-            if !minted.contains_key(&arrived.dot) {
-                is_minted = true;
-                minted.insert(arrived.dot, Minted { node, at: now, update: arrived.update().cloned() });
-            }
+            let minted = self.truth.key(&append.key).minted.entry(arrived.dot);
+            is_minted = matches!(minted, Entry::Vacant(_));
+            minted.or_insert_with(|| Minted { update: arrived.update().cloned() });
         }
         self.see(now, &Seen::Appended { node, append, is_minted });
     }
@@ -258,6 +255,6 @@ impl Watch {
 
     /// A node did not start, and why; or something else that nothing may do was done.
     pub fn accuse(&mut self, now: Instant, invariant: &'static str, what: String) {
-        self.broken.get_or_insert(Broken { invariant, what, key: None, at: now });
+        self.broken.get_or_insert(Broken { invariant, source: "DESIGN 10", what, key: None, at: now });
     }
 }

@@ -9,8 +9,8 @@ use super::watch::Found;
 use super::world::{At, Caller};
 use crate::protocol::causality::{Siblings, Supersedes, Update, VersionVector};
 use crate::protocol::io::{Append, Change, Hint};
-use crate::protocol::message::{Outcome, Reply, Request, Terms, Written};
-use crate::protocol::ring::{Cores, LayoutStamp, Ring, Step, View, Wanted};
+use crate::protocol::message::{Outcome, Reply, Request, Written};
+use crate::protocol::ring::{Cores, LayoutStamp, Ring, Step, View};
 use crate::protocol::types::{Dot, Instant, Key, NodeId, OperationId, Value};
 
 /// Everything.
@@ -18,8 +18,6 @@ use crate::protocol::types::{Dot, Instant, Key, NodeId, OperationId, Value};
 pub struct Truth {
     /// The ring.
     pub ring: Ring,
-    /// Copies and quorums of the cluster.
-    pub wanted: Wanted,
     /// Calls that have no end yet.
     pub calls: BTreeMap<Caller, Call>,
     /// What happened to each key.
@@ -35,8 +33,6 @@ pub struct Truth {
 /// One call of one client.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Whose it is.
-    pub caller: Caller,
     /// The node that it went to.
     pub node: At,
     /// What was asked.
@@ -89,10 +85,6 @@ pub struct Replaced {
 /// A version when it was made.
 #[derive(Clone, Debug)]
 pub struct Minted {
-    /// By which node.
-    pub node: At,
-    /// When.
-    pub at: Instant,
     /// What.
     pub update: Update,
 }
@@ -102,12 +94,6 @@ pub struct Minted {
 pub struct Acknowledged {
     /// When the client heard it.
     pub at: Instant,
-    /// The W that was met.
-    pub quorum: u8,
-    /// By so many owners.
-    pub owners: u8,
-    /// And so many fallbacks.
-    pub fallbacks: u8,
 }
 
 /// What one node has.
@@ -138,7 +124,6 @@ impl Truth {
     pub fn new(shape: &Shape) -> Truth {
         Truth {
             ring: Ring::new(shape.partitions),
-            wanted: shape.wanted,
             calls: BTreeMap::new(),
             keys: BTreeMap::new(),
             nodes: Vec::new(),
@@ -161,7 +146,7 @@ impl Truth {
     }
 
     /// A call that begins now.
-    pub(super) fn call(&mut self, now: Instant, caller: Caller, node: At, request: &Request) -> Call {
+    pub(super) fn call(&mut self, now: Instant, node: At, request: &Request) -> Call {
         let key = request.key().expect("clients here ask for one key");
         let of_key = self.key(key);
         match request {
@@ -173,7 +158,7 @@ impl Truth {
         }
         let done = operation(request).and_then(|id| of_key.done.get(id)).copied();
         let known = Arc::clone(&of_key.known);
-        Call { caller, node, request: request.clone(), begun: now, deadline: None, known, done }
+        Call { node, request: request.clone(), begun: now, deadline: None, known, done }
     }
 
     /// What a client hears is known from then on.
@@ -182,9 +167,7 @@ impl Truth {
         let Written { dot, level, .. } = written;
         let key = call.request.key().expect("a write has a key");
         let of_key = self.key(key);
-        let acknowledged =
-            Acknowledged { at: now, quorum: level.quorum, owners: level.owners, fallbacks: level.fallbacks };
-        of_key.acknowledged.entry(*dot).or_insert(acknowledged);
+        of_key.acknowledged.entry(*dot).or_insert(Acknowledged { at: now });
         if level.quorum <= level.owners {
             let minted = of_key.minted.get(dot);
             let known = Arc::make_mut(&mut of_key.known).entry(level.quorum).or_default();
@@ -337,16 +320,6 @@ impl Replaced {
 /// The layouts that a view goes by, and how far a change is.
 fn layouts_of(view: &View) -> (LayoutStamp, LayoutStamp, Option<Step>) {
     (view.layout.stamp(), view.stamp(), view.change.as_ref().map(|change| change.step))
-}
-
-/// The quorum and time of a request.
-pub fn terms(request: &Request) -> Terms {
-    match request {
-        Request::Get(get) => get.terms,
-        Request::Put(put) => put.terms,
-        Request::Delete(delete) => delete.terms,
-        Request::Siblings(_) | Request::Keys(_) => Terms::default(),
-    }
 }
 
 /// The client's name for a write.

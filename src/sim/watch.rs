@@ -1,6 +1,7 @@
 //! Whoever sees everything: keeps what is true, and asks each invariant about all that happens.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::invariants::{self, Invariant};
@@ -20,8 +21,6 @@ use crate::store::Engine;
 /// Something that was seen to happen. [`Truth`] knows it already, but for [`Seen::Durable`], whose key it shows as it
 /// was before.
 pub enum Seen<'a> {
-    /// A client has begun a call.
-    Invoked(&'a Call),
     /// A node appends: for the first time under that dot, or what came from another.
     Appended {
         /// The node.
@@ -40,8 +39,6 @@ pub enum Seen<'a> {
     },
     /// A node has answered a call.
     Answered {
-        /// The node.
-        node: At,
         /// The call.
         call: &'a Call,
         /// How.
@@ -181,8 +178,7 @@ impl Watch {
 
     /// A client begins a call.
     pub fn invoked(&mut self, now: Instant, caller: Caller, node: At, request: &Request) {
-        let call = self.truth.call(now, caller, node, request);
-        self.see(now, &Seen::Invoked(&call));
+        let call = self.truth.call(now, node, request);
         self.truth.calls.insert(caller, call);
     }
 
@@ -193,10 +189,10 @@ impl Watch {
         }
     }
 
-    /// A node answers a call.
-    pub fn answered(&mut self, now: Instant, node: At, caller: Caller, outcome: &Outcome) {
+    /// A call is answered by the node that it went to.
+    pub fn answered(&mut self, now: Instant, caller: Caller, outcome: &Outcome) {
         let Some(call) = self.truth.calls.get(&caller).cloned() else { return };
-        self.see(now, &Seen::Answered { node, call: &call, outcome });
+        self.see(now, &Seen::Answered { call: &call, outcome });
     }
 
     /// A client hears how a call ended, or that it did.
@@ -210,11 +206,9 @@ impl Watch {
     pub fn appended(&mut self, now: Instant, node: At, append: &Append) {
         let mut is_minted = false;
         if let Change::Version(arrived) = &append.change {
-            let minted = &mut self.truth.key(&append.key).minted;
-            if !minted.contains_key(&arrived.dot) {
-                is_minted = true;
-                minted.insert(arrived.dot, Minted { node, at: now, update: arrived.update().cloned() });
-            }
+            let minted = self.truth.key(&append.key).minted.entry(arrived.dot);
+            is_minted = matches!(minted, Entry::Vacant(_));
+            minted.or_insert_with(|| Minted { update: arrived.update().cloned() });
         }
         self.see(now, &Seen::Appended { node, append, is_minted });
     }

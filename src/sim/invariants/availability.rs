@@ -9,7 +9,7 @@ use crate::sim::truth::{Call, Truth};
 use crate::sim::watch::{Seen, Verdict, about};
 
 /// Who was in trouble is known to be well again after so long.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Whoever has less time may not have enough for a detour.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ mod tests {
     fn judge(made: &MadeUp) -> bool {
         let call = Call { begun: BEGUN, ..made.call(get()) };
         let outcome = Err(Failure::QuorumNotMet { needed: 2, got: 1 });
-        Availability.see(&made.truth, BEGUN, &Seen::Answered { node: 0, call: &call, outcome: &outcome }).is_ok()
+        Availability.see(&made.truth, BEGUN, &Seen::Answered { call: &call, outcome: &outcome }).is_ok()
     }
 
     #[test]

@@ -105,13 +105,14 @@ mod tests {
     use super::super::made_up::{MadeUp, put};
     use super::*;
     use crate::protocol::message::Causality;
+    use crate::sim::world::Caller;
 
     #[test]
     fn only_who_was_asked_by_a_client_hands_on() {
         let mut made = MadeUp::new(2);
         let mut bounds = Bounds::new(&made.shape);
         let call = made.call(put("a", Causality::Blind, None));
-        made.truth.calls.insert(call.caller, call.clone());
+        made.truth.calls.insert(Caller { client: 0, number: 1 }, call.clone());
         let asks = |made: &MadeUp, bounds: &Bounds, node, value| {
             bounds.handed_on(&made.truth, node, &put(value, Causality::Blind, None)).is_ok()
         };

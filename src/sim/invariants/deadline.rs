@@ -59,7 +59,7 @@ mod tests {
         let call = Call { begun: Instant(1_000), deadline: Some(Instant(2_000)), ..made.call(get()) };
         let outcome = Err(Failure::QuorumNotMet { needed: 2, got: 1 });
         let is_fine = |made: &MadeUp, at: Instant| {
-            let answered = Seen::Answered { node: 0, call: &call, outcome: &outcome };
+            let answered = Seen::Answered { call: &call, outcome: &outcome };
             let heard = Seen::Heard { call: &call, outcome: None };
             [answered, heard].map(|seen| Deadline.see(&made.truth, at, &seen).is_ok())
         };

@@ -166,7 +166,7 @@ mod tests {
         for (fallbacks, is_so) in [(0, true), (1, true), (2, false)] {
             let level = Level { n: 3, quorum: 2, owners: 1, fallbacks, hedged: false };
             let outcome = Ok(Reply::Written(Written { level, ..written(dot(1, 1), &[], false) }));
-            let answered = Seen::Answered { node: 0, call: &call, outcome: &outcome };
+            let answered = Seen::Answered { call: &call, outcome: &outcome };
             assert_eq!(hints.see(&made.truth, LATER, &answered).is_ok(), is_so);
         }
     }

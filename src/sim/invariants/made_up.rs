@@ -15,7 +15,7 @@ use crate::protocol::types::{
 use crate::sim::Chance;
 use crate::sim::shape::{Scenario, Shape};
 use crate::sim::truth::{Call, Minted, NodeTruth, Truth};
-use crate::sim::world::{At, Caller};
+use crate::sim::world::At;
 use crate::store::wal::log::LogConfig;
 use crate::store::{Engine, EngineConfig};
 
@@ -55,7 +55,7 @@ impl MadeUp {
         let version = Version { dot, value, written_at: WallTime(0), expires_at: None, operation: None };
         let upon = upon.iter().map(|(actor, counter)| self::dot(*actor, *counter)).collect();
         let update = Update { version: version.clone(), upon, supersedes: Supersedes::Held };
-        self.truth.key(&key()).minted.insert(dot, Minted { node: 0, at: Instant(1), update });
+        self.truth.key(&key()).minted.insert(dot, Minted { update });
         version
     }
 
@@ -84,8 +84,7 @@ impl MadeUp {
     /// A call to the first node that begins now.
     pub(super) fn call(&self, request: Request) -> Call {
         let known = self.truth.keys.get(&key()).map(|of_key| Arc::clone(&of_key.known)).unwrap_or_default();
-        let caller = Caller { client: 0, number: 1 };
-        Call { caller, node: 0, request, begun: Instant(11), deadline: None, known, done: None }
+        Call { node: 0, request, begun: Instant(11), deadline: None, known, done: None }
     }
 
     /// A store that holds nothing.
@@ -135,7 +134,7 @@ pub(super) fn dot(actor: u64, counter: u64) -> Dot {
 
 pub(super) fn set(vector: &[(u64, u64)], versions: &[&Version]) -> Arc<Siblings> {
     let vector = vector.iter().map(|(actor, counter)| dot(*actor, *counter)).collect();
-    Arc::new(Siblings::new(vector, versions.iter().map(|version| Version::clone(version))).unwrap())
+    Arc::new(Siblings::new(vector, versions.iter().copied().cloned()).unwrap())
 }
 
 pub(super) fn append(change: Change) -> Append {
@@ -161,7 +160,7 @@ pub(super) fn get() -> Request {
 }
 
 pub(super) fn put(value: &'static str, causality: Causality, name: Option<&str>) -> Request {
-    let operation = name.map(|name| OperationId::new(name.to_owned()).unwrap());
+    let operation = name.map(|name| OperationId::new(name).unwrap());
     Request::Put(Put { key: key(), value: Value::new(value).unwrap(), causality, operation, terms: Terms::default() })
 }
 

@@ -7,7 +7,7 @@ use super::Invariant;
 use crate::protocol::ring::{Layout, LayoutStamp, Partition};
 use crate::protocol::types::{Instant, NodeId};
 use crate::sim::truth::Truth;
-use crate::sim::watch::{Seen, Verdict, complain};
+use crate::sim::watch::{Complaint, Seen, Verdict, complain};
 
 /// See the module.
 #[derive(Default)]
@@ -26,10 +26,12 @@ impl Invariant for Placement {
     }
 
     fn see(&mut self, truth: &Truth, _now: Instant, seen: &Seen<'_>) -> Verdict {
-        let Seen::Viewed { view, .. } = seen else { return Ok(()) };
+        let Seen::Viewed { node, view } = seen else { return Ok(()) };
         let known = &mut self.known;
         let all = view.change.iter().flat_map(|change| [&change.stored, &change.pending]).chain([&view.layout]);
-        all.filter(|layout| known.insert(layout.stamp())).try_for_each(|layout| lawful(truth, layout))
+        let mut new = all.filter(|layout| known.insert(layout.stamp()));
+        new.try_for_each(|layout| lawful(truth, layout))
+            .map_err(|complaint| Complaint { what: format!("n{node} goes by it: {}", complaint.what), ..complaint })
     }
 }
 

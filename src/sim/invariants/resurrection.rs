@@ -94,7 +94,7 @@ mod tests {
 
     fn reads(made: &MadeUp, shown: Dot, r: u8) -> Verdict {
         let outcome = Ok(Reply::Found(found(made.cluster, &[(shown, "a")], r)));
-        judge(made, &Seen::Answered { node: 0, call: &made.call(get()), outcome: &outcome })
+        judge(made, &Seen::Answered { call: &made.call(get()), outcome: &outcome })
     }
 
     #[test]

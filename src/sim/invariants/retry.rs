@@ -117,7 +117,7 @@ mod tests {
         (terms.retry, terms.strict) = (true, true);
         let call = Call { done: Some(dot(1, 1)), ..made.call(request) };
         let outcome = Ok(Reply::Written(reply));
-        let answered = Seen::Answered { node: 0, call: &call, outcome: &outcome };
+        let answered = Seen::Answered { call: &call, outcome: &outcome };
         Retry::default().see(&made.truth, Instant(20), &answered).is_ok()
     }
 
@@ -148,7 +148,7 @@ mod tests {
         let call = made.call(put("a", Causality::Blind, None));
         let outcome = Ok(Reply::Written(written(dot(1, 2), &[], false)));
         let mut answer =
-            || retry.see(&made.truth, Instant(20), &Seen::Answered { node: 0, call: &call, outcome: &outcome }).is_ok();
+            || retry.see(&made.truth, Instant(20), &Seen::Answered { call: &call, outcome: &outcome }).is_ok();
         assert!(answer() && !answer());
     }
 }

@@ -5,7 +5,7 @@ use super::Invariant;
 use crate::protocol::causality::{Context, Siblings, Version};
 use crate::protocol::io::{Append, Change};
 use crate::protocol::message::{Causality, Outcome, Reply, Request, Written};
-use crate::protocol::types::{ClusterId, Dot, Instant, Key};
+use crate::protocol::types::{ClusterId, Dot, Instant};
 use crate::sim::shape::Shape;
 use crate::sim::truth::{Call, KeyTruth, Truth, are_twins, replaces};
 use crate::sim::watch::{Seen, Verdict, about};
@@ -119,6 +119,7 @@ fn is_gone(of_key: &KeyTruth, gone: Dot, after: &Siblings) -> bool {
 mod tests {
     use super::super::made_up::{MadeUp, append_set, dot, key, put, set, written};
     use super::*;
+    use crate::protocol::types::Key;
 
     fn judge(made: &MadeUp, seen: &Seen<'_>) -> Verdict {
         Superseded { cluster: made.cluster }.see(&made.truth, Instant(1), seen)
@@ -150,7 +151,7 @@ mod tests {
         let of = |causality, superseded: &[Dot]| {
             let call = made.call(put("v", causality, None));
             let outcome = Ok(Reply::Written(written(dot(3, 1), superseded, false)));
-            judge(&made, &Seen::Answered { node: 0, call: &call, outcome: &outcome }).is_ok()
+            judge(&made, &Seen::Answered { call: &call, outcome: &outcome }).is_ok()
         };
         assert!(of(Causality::Context(token.clone()), &[dot(1, 1)]) && of(Causality::Sibling, &[]));
         assert!(!of(Causality::Context(token), &[dot(2, 1)]) && !of(Causality::Sibling, &[dot(1, 1)]));

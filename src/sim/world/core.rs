@@ -369,7 +369,7 @@ impl Core {
 
     fn reply(&mut self, id: RequestId, outcome: Outcome, stage: &mut Stage) {
         let caller = self.calls.remove(&id).expect("a request is answered once");
-        stage.watch.answered(stage.now, self.place.node, caller, &outcome);
+        stage.watch.answered(stage.now, caller, &outcome);
         let mut frame = BytesMut::new();
         encode_answer(&mut frame, CallId(caller.number), &Answer::One(outcome));
         let hop = stage.shape.hop;

@@ -1,5 +1,5 @@
-//! A node's start changes nothing that was durable: each core finds what it had stated to be durable, and of what it had
-//! appended since as much as a first part of it, in order.
+//! A node's start changes nothing that was durable: each core finds what it had stated to be durable, and of what it
+//! had appended since as much as a first part of it, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -72,8 +72,8 @@ fn is_its_own(of_key: &KeyTruth, key: &Key, call: &Call, written: &Written) -> V
     }
 }
 
-/// Who tries a write again that W owners had acknowledged is told of it, while owners stay the same. Of what was deleted
-/// and forgotten nobody can show the version, where tombstones go sooner than the memory of operations, as here.
+/// Who tries a write again that W owners had acknowledged is told of it, while owners stay the same. Of what was
+/// deleted and forgotten nobody can show the version, where tombstones go sooner than the memory of operations.
 fn is_remembered(truth: &Truth, now: Instant, of_key: &KeyTruth, call: &Call, written: &Written) -> Verdict {
     let terms = call.request.terms();
     let (Some(said), Some(done), true) = (said(&call.request), call.done, terms.retry && terms.strict) else {

@@ -2,7 +2,8 @@
 //!
 //! A [`workload`] says which operation on which key comes next: pure, and the same for the same seed. A
 //! [`dialect::Dialect`] spells it for one protocol, [`sloop`] for ours. The [`driver`] does it over many connections,
-//! the [`tally`] keeps latencies and errors, and the [`report`] tells them to people and machines.
+//! the [`tally`] keeps latencies and errors, and the [`report`] tells them to people and machines. The `torture` hurts
+//! a whole cluster of processes, and judges what its clients were told.
 
 pub mod workload;
 pub mod dialect;
@@ -10,3 +11,5 @@ pub mod sloop;
 pub mod driver;
 pub mod tally;
 pub mod report;
+#[cfg(feature = "daemon")]
+pub mod torture;

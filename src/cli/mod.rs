@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod wait;
 pub mod dev;
 pub mod bench;
+pub mod torture;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -47,6 +48,7 @@ enum Command {
     Wait(wait::Wait),
     Snapshot(snapshot::Command),
     Bench(Box<bench::Bench>),
+    Torture(torture::Torture),
 }
 
 impl Command {
@@ -71,6 +73,7 @@ impl Command {
             Command::Wait(wait) => wait.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Torture(torture) => torture.run(),
         }
     }
 }

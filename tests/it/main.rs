@@ -16,3 +16,4 @@ mod harness;
 mod http;
 mod start;
 mod torture;
+mod torture_command;

@@ -207,6 +207,22 @@ impl Fleet {
         Ok(None)
     }
 
+    /// What the threads of a node do, a line each: name, state, ticks of the processor, and where in the kernel.
+    pub(super) fn threads(&self, at: usize) -> Vec<String> {
+        let Some(id) = self.berths[at].process.as_ref().and_then(Child::id) else { return vec![] };
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+        // A thread that ends meanwhile tells nothing.
+        let part = |task: &Path, file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+        let words = |task: PathBuf| {
+            let (stat, name) = (part(&task, "stat"), part(&task, "comm"));
+            let behind_name: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+            let field = |at: usize| behind_name.get(at).copied().unwrap_or("?");
+            let (state, user, system) = (field(0), field(11), field(12));
+            format!("{} {state} {user}+{system} {}", name.trim(), part(&task, "wchan"))
+        };
+        tasks.map(|task| words(task.path())).collect()
+    }
+
     /// A command of ours, given to a node over HTTP.
     pub(super) fn sloop(&self, at: usize, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);

@@ -95,7 +95,11 @@ pub async fn run(plan: &Plan, tell: &dyn Fn(&str)) -> std::result::Result<Report
     };
     let broken = match trial.work(random).await {
         Ok(()) => None,
-        Err(Trouble::Broken(what)) => Some(what),
+        Err(Trouble::Broken(what)) => {
+            // Whatever hinders that is told already.
+            let _ = trial.bear_witness(&what).await;
+            Some(what)
+        }
         Err(Trouble::Machine(error)) => return Err(error.into()),
     };
     trial.judge(broken)
@@ -153,6 +157,19 @@ impl Trial<'_> {
                 age_at = now + AGE;
                 self.crowd.borrow().iter().for_each(|crowd| self.record.borrow_mut().grow_older(crowd));
             }
+        }
+        Ok(())
+    }
+
+    /// Something is broken: tells what each node says of itself, and what its threads do, while they still run.
+    async fn bear_witness(&self, what: &str) -> Result<()> {
+        self.log.line(what)?;
+        for at in self.which(|berth| berth.is_running()) {
+            let ready = self.sloop(at, &["wait", "--for", "ready", "--timeout", "1ms"]).await?;
+            let name = self.fleet.borrow().name(at);
+            self.log.line(&format!("{name}: {}", ready.err().unwrap_or_else(|| "ready".to_owned())))?;
+            let threads = self.fleet.borrow().threads(at);
+            threads.into_iter().try_for_each(|thread| self.log.line(&format!("{name}: {thread}")))?;
         }
         Ok(())
     }

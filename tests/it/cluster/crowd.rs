@@ -54,7 +54,7 @@ impl Record {
         self.0.take().unwrap();
         let broken = self.0.verdict();
         broken.iter().for_each(|violation| println!("{}", self.show(violation)));
-        assert!(broken.is_empty(), "{what}, seed {}: {} violations", seed(), broken.len());
+        assert!(broken.is_empty(), "{what}, seed {}: {}, {} violations", seed(), broken[0], broken.len());
         let tally = self.0.tally();
         assert!(tally.wrong.is_empty(), "{what}, seed {}: {:?}", seed(), tally.wrong);
         let (calls, written, failed) = (tally.calls(), tally.writes, tally.failed + tally.unknown);

@@ -29,8 +29,8 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("xxhash_rust", &["src/store/lsm"]),
     ("glommio", &["src/runtime/", "src/store/wal/writer.rs"]),
     // Its channels need no runtime: they are how the control thread and the cores answer each other.
-    ("tokio::sync", &["src/control/", "src/client/", "src/cli/", "src/runtime/"]),
-    ("tokio", &["src/control/", "src/client/", "src/cli/", "src/runtime/door.rs"]),
+    ("tokio::sync", &["src/control/", "src/client/", "src/cli/", "src/runtime/", "src/lab/torture/"]),
+    ("tokio", &["src/control/", "src/client/", "src/cli/", "src/runtime/door.rs", "src/lab/torture/"]),
     ("axum", &["src/control/"]),
     ("hyper", &["src/control/", "src/client/", "src/cli/"]),
     ("hyper_util", &["src/control/", "src/client/", "src/cli/"]),

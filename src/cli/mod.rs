@@ -17,6 +17,7 @@ pub mod dev;
 pub mod bench;
 pub mod check;
 pub mod sim;
+pub mod torture;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -51,6 +52,7 @@ enum Command {
     Bench(Box<bench::Bench>),
     Check(check::Check),
     Sim(sim::Sim),
+    Torture(torture::Torture),
 }
 
 impl Command {
@@ -77,6 +79,7 @@ impl Command {
             Command::Bench(bench) => bench.run(),
             Command::Check(check) => check.run(),
             Command::Sim(sim) => sim.run(),
+            Command::Torture(torture) => torture.run(),
         }
     }
 }

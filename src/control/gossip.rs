@@ -39,8 +39,8 @@ const HOLDINGS_PERIOD: Duration = Duration::from_secs(1);
 /// Makes what the membership knows durable. Blocks.
 pub type Writer = Arc<dyn Fn(&Durable) -> Result<(), String> + Send + Sync>;
 
-/// Whether the node holds nothing: neither keys nor hints. Blocks.
-pub type Emptiness = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Whether the node holds nothing: neither keys nor hints. None while its cores have not said so. Blocks.
+pub type Emptiness = Arc<dyn Fn() -> Option<bool> + Send + Sync>;
 
 /// What a membership works with.
 pub struct Parts {
@@ -256,8 +256,15 @@ impl Gossip {
         (self.counts, self.counted) = (true, now);
         let emptiness = Arc::clone(&self.parts.emptiness);
         self.tasks.spawn(async move {
-            let is_empty = spawn_blocking(move || emptiness()).await.expect("a panic has ended the process already");
-            Input::Holds(!is_empty)
+            loop {
+                let emptiness = Arc::clone(&emptiness);
+                let told = spawn_blocking(move || emptiness()).await.expect("a panic has ended the process already");
+                match told {
+                    Some(is_empty) => return Input::Holds(!is_empty),
+                    // A node that was once said to hold data is not said to be empty again.
+                    None => sleep(RETRY).await,
+                }
+            }
         });
     }
 

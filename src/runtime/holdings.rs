@@ -203,6 +203,11 @@ impl Holdings {
         self.0.iter().all(|shown| shown.is_shown.load(Ordering::Acquire))
     }
 
+    /// Whether all cores hold nothing; None before every one has shown what it holds.
+    pub fn are_empty(&self) -> Option<bool> {
+        self.are_shown().then(|| self.sum().is_empty())
+    }
+
     fn put(&self, core: CoreId, holding: &Holding) {
         for (shown, number) in self.0[core.index()].numbers.iter().zip(holding.numbers()) {
             shown.store(number, Ordering::Relaxed);
@@ -235,6 +240,17 @@ mod tests {
         show(1, Holding { keys: 2, bytes: 200, buried: 1, ..Holding::default() });
         show(0, Holding { keys: 3, bytes: 300, ..Holding::default() });
         assert_eq!(holdings.sum(), Holding { keys: 5, bytes: 500, buried: 1, ..Holding::default() });
+    }
+
+    #[test]
+    fn a_core_that_has_said_nothing_yet_is_neither_empty_nor_full() {
+        let holdings = Holdings::new(2);
+        holdings.show(Instant(1), CoreId(0), Holding::default());
+        assert_eq!(holdings.are_empty(), None);
+        holdings.show(Instant(1), CoreId(1), Holding::default());
+        assert_eq!(holdings.are_empty(), Some(true));
+        holdings.show(Instant(1), CoreId(1), Holding { keys: 1, ..Holding::default() });
+        assert_eq!(holdings.are_empty(), Some(false));
     }
 
     #[test]

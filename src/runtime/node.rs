@@ -229,10 +229,10 @@ impl Node {
     }
 
     /// Tells whether the node holds nothing at all: no key and no hint. What was dropped may be in the files of its
-    /// tree for long, until what memory holds is ingested; it counts no more.
-    pub fn emptiness(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+    /// tree for long, until what memory holds is ingested; it counts no more. None while a core has not said anything.
+    pub fn emptiness(&self) -> impl Fn() -> Option<bool> + Send + Sync + use<> {
         let holdings = Arc::clone(&self.holdings);
-        move || holdings.are_shown() && holdings.sum().is_empty()
+        move || holdings.are_empty()
     }
 
     /// The tree, for snapshots.

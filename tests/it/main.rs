@@ -17,3 +17,4 @@ mod http;
 mod sim;
 mod start;
 mod torture;
+mod torture_command;

@@ -26,6 +26,17 @@ impl Random {
         ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
     }
 
+    /// A place in something of this length, which is above 0.
+    pub fn index(&mut self, length: usize) -> usize {
+        self.below(length as u64) as usize
+    }
+
+    /// Chance of its own for a part of what is drawn.
+    #[must_use]
+    pub fn split(&mut self) -> Random {
+        Random::new(self.word())
+    }
+
     /// A number from 0 to below 1.
     pub fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 53) as f64

@@ -7,8 +7,11 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use sloop::lab::torture::links::Network;
+use sloop::lab::torture::place::Place;
+use sloop::lab::torture::proxy::{Carried, Delays, Proxy};
+use sloop::lab::workload::Random;
 
-use super::proxy::{Carried, Delays, Place, Proxy};
 use super::{flags, secret, seen};
 use crate::dice::{Dice, seed};
 use crate::harness::{Home, Metrics, Node, eventually};
@@ -34,6 +37,7 @@ pub(super) struct Fleet {
     kind: Kind,
     /// Settings of all of them.
     settings: Vec<String>,
+    network: Network,
     berths: Vec<Berth>,
     /// Whether proxies hold frames back now.
     holds_back: bool,
@@ -61,7 +65,14 @@ impl Fleet {
     /// As many.
     pub(super) fn of(nodes: usize, kind: Kind, settings: &[&str]) -> Fleet {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut fleet = Fleet { kind, settings, berths: vec![], holds_back: false, dice: Dice(seed()) };
+        let mut fleet = Fleet {
+            kind,
+            settings,
+            network: Network::default(),
+            berths: vec![],
+            holds_back: false,
+            dice: Dice(seed()),
+        };
         let nodes: Vec<usize> = (0..nodes).map(|_| fleet.add()).collect();
         eventually("all agree", || fleet.is_settled(&nodes));
         fleet
@@ -69,15 +80,16 @@ impl Fleet {
 
     /// Starts one more, which joins the others.
     pub(super) fn add(&mut self) -> usize {
-        let (at, place, dice) = (self.berths.len(), Place::new(), self.dice.split());
-        let proxy = |delays| Some(Proxy::begin(place, delays, dice));
+        let (at, place) = (self.berths.len(), Place::find().unwrap());
+        let (name, random) = (format!("n{at}"), Random::new(self.dice.next()));
+        let proxy = |delays| Some(Proxy::begin(place, &name, &self.network, delays, random).unwrap());
         let proxy = match self.kind {
             Kind::Plain => None,
             Kind::Counted => proxy(Delays::NONE),
             Kind::Delayed => proxy(Delays::SOME),
         };
         proxy.iter().for_each(|proxy: &Proxy| proxy.hold_back(self.holds_back));
-        self.berths.push(Berth { name: format!("n{at}"), place, home: Home::new(), proxy, node: None, starts: 0 });
+        self.berths.push(Berth { name, place, home: Home::new(), proxy, node: None, starts: 0 });
         self.start(at);
         at
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use sloop::client::{Causality, Client, Key, Put, Request, Terms, Value};
 
+use sloop::lab::torture::proxy::Carried;
+
 use super::crowd::{put_all, runtime};
 use super::fleet::{Fleet, Kind};
-use super::proxy::Carried;
 use super::{now, pass};
 use crate::dice::{Dice, seed, setting};
 use crate::harness::within;

@@ -314,19 +314,19 @@ impl Shard {
     }
 
     /// Changes how fast it fetches.
-    #[cfg(feature = "sim")]
+    #[cfg(all(test, feature = "sim"))]
     pub(crate) fn fetch_at(&mut self, transfer_rate: u64) {
         self.trees.fetch_at(transfer_rate);
     }
 
     /// Changes how often it compares what it holds with others.
-    #[cfg(feature = "sim")]
+    #[cfg(all(test, feature = "sim"))]
     pub(crate) fn compare_each(&mut self, compare_period: Duration) {
         self.trees.compare_each(compare_period);
     }
 
     /// As if a hint of this partition had been dropped for lack of room.
-    #[cfg(feature = "sim")]
+    #[cfg(all(test, feature = "sim"))]
     pub(crate) fn mark(&mut self, partition: Partition) {
         self.marked.insert(partition);
     }

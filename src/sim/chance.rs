@@ -28,7 +28,8 @@ impl Chance {
 
     /// Bytes decide, and behind them the chance of what they hash to.
     pub fn scripted(bytes: &[u8]) -> Chance {
-        Chance { script: bytes.to_vec().into_iter(), rng: Rng::new(seahash::hash(bytes)), is_prompt: false }
+        let (script, rng) = (Vec::from(bytes), Rng::new(seahash::hash(bytes)));
+        Chance { script: script.into_iter(), rng, is_prompt: false }
     }
 
     /// 64 bits.

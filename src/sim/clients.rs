@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::coverage::Reach;
 use super::world::{At, Caller, ClientEvent, CoreEvent, Event, Place, Stage};
 use crate::protocol::message::{Answer, Call, Causality, Delete, Get, Outcome, Put, Reply, Request, Terms};
-use crate::protocol::types::{Instant, Key, OperationId, Value};
+use crate::protocol::types::{Key, OperationId, Value};
 use crate::wire::frame::{CallId, Frame};
 use crate::wire::{decode_answer, encode_call};
 
@@ -22,7 +22,7 @@ const CONTEXTS: usize = 4;
 const NAMED: usize = 8;
 
 /// All clients of a world.
-pub struct Clients {
+pub(super) struct Clients {
     clients: Vec<Client>,
     /// Calls that may still begin.
     left: u64,
@@ -46,12 +46,12 @@ struct Waits {
 
 impl Clients {
     /// So many, who do nothing yet.
-    pub fn new(clients: usize) -> Clients {
+    pub(super) fn new(clients: usize) -> Clients {
         Clients { clients: (0..clients).map(|_| Client::default()).collect(), left: 0, values: 0, ended: 0 }
     }
 
     /// They begin so many calls from now on.
-    pub fn go(&mut self, calls: u64, stage: &mut Stage) {
+    pub(super) fn go(&mut self, calls: u64, stage: &mut Stage) {
         self.left = calls;
         for client in 0..self.clients.len() {
             if self.clients[client].waits.is_none() {
@@ -61,23 +61,23 @@ impl Clients {
     }
 
     /// Whether all that may begin has begun, and ended.
-    pub fn are_done(&self) -> bool {
+    pub(super) fn are_done(&self) -> bool {
         self.left == 0 && self.clients.iter().all(|client| client.waits.is_none())
     }
 
     /// They begin nothing more.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.left = 0;
     }
 
     /// The newest context that a client has of a key.
     #[cfg(test)]
-    pub fn context(&self, client: usize, key: &Key) -> Option<&Bytes> {
+    pub(super) fn context(&self, client: usize, key: &Key) -> Option<&Bytes> {
         self.clients[client].contexts.get(key)?.front()
     }
 
     /// Something comes to a client.
-    pub fn happen(&mut self, client: usize, event: ClientEvent, stage: &mut Stage) {
+    pub(super) fn happen(&mut self, client: usize, event: ClientEvent, stage: &mut Stage) {
         match event {
             ClientEvent::Go => self.begin(client, stage),
             ClientEvent::Answer(number, frame) => {
@@ -108,7 +108,7 @@ impl Clients {
     }
 
     /// A client calls a node.
-    pub fn send(&mut self, client: usize, node: At, request: Request, stage: &mut Stage) -> Caller {
+    pub(super) fn send(&mut self, client: usize, node: At, request: Request, stage: &mut Stage) -> Caller {
         let state = &mut self.clients[client];
         state.calls += 1;
         let number = state.calls;
@@ -218,8 +218,8 @@ impl Clients {
                 Causality::Context(contexts[stage.chance.index(contexts.len())].clone())
             }
             58..60 => {
-                let others = self.clients[client].contexts.iter().filter(|(other, _)| *other != key);
-                let other = others.last().and_then(|(_, contexts)| contexts.front());
+                let mut others = self.clients[client].contexts.iter().filter(|(other, _)| *other != key);
+                let other = others.next_back().and_then(|(_, contexts)| contexts.front());
                 other.map_or(Causality::Blind, |other| Causality::Context(other.clone()))
             }
             _ => Causality::Blind,
@@ -248,9 +248,4 @@ fn terms(stage: &mut Stage, is_write: bool) -> Terms {
         _ => 0,
     };
     Terms { quorum, strict: stage.chance.thousandth(300), retry: false, deadline_ms }
-}
-
-/// When a call that began then is over for its client.
-pub fn over(begun: Instant, request: &Request) -> Instant {
-    begun + request.patience() + GRACE
 }

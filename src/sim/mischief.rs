@@ -10,7 +10,7 @@ const AWAY_MAX: usize = 2;
 
 impl World {
     /// Faults begin now.
-    pub fn begin_mischief(&mut self) {
+    pub(super) fn begin_mischief(&mut self) {
         if self.stage.shape.mischief != Duration::ZERO && !std::mem::replace(&mut self.is_wild, true) {
             self.stage.after(Duration::from_millis(1), Event::World(WorldEvent::Mischief));
         }
@@ -93,8 +93,7 @@ impl World {
                 self.end(at, true);
             }
             6..9 => {
-                self.trouble(at, Reach::Stall);
-                self.nodes[at].stalled = Some(Vec::new());
+                self.stall(at);
                 return self.mend_after(5, 4_000, Mend::Resume(at));
             }
             _ => {
@@ -106,8 +105,14 @@ impl World {
         self.mend_after(5, 4_000, Mend::Start(at));
     }
 
+    /// A node stands still: what comes waits.
+    pub(super) fn stall(&mut self, at: At) {
+        self.trouble(at, Reach::Stall);
+        self.nodes[at].stalled = Some(Vec::new());
+    }
+
     /// The process of a node ends.
-    pub fn end(&mut self, at: At, loses_power: bool) {
+    pub(super) fn end(&mut self, at: At, loses_power: bool) {
         self.nodes[at].end(loses_power, &mut self.stage);
     }
 
@@ -313,7 +318,8 @@ impl World {
         }
     }
 
-    fn resume(&mut self, at: At) {
+    /// It goes on.
+    pub(super) fn resume(&mut self, at: At) {
         self.trouble_too(at);
         for event in self.nodes[at].stalled.take().unwrap_or_default() {
             self.stage.after(Duration::ZERO, event);
@@ -321,7 +327,7 @@ impl World {
     }
 
     /// Every fault ends.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.is_wild = false;
         self.nodes.iter_mut().for_each(super::world::Node::keep_log);
         self.stage.note(|_| "-- all faults end".to_owned());

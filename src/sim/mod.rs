@@ -35,8 +35,6 @@ mod scenes;
 mod shards;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_sweep;
 
 pub use chance::Chance;
 pub use coverage::Coverage;

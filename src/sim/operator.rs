@@ -21,7 +21,7 @@ const TRIES: u32 = 60;
 
 /// What an operator wants, and how far it is.
 #[derive(Debug, Default)]
-pub struct Operator {
+pub(super) struct Operator {
     wants: VecDeque<Want>,
     /// The order that has no answer yet.
     sent: Option<Sent>,
@@ -59,13 +59,13 @@ enum Want {
 
 impl Operator {
     /// A node is dead for good.
-    pub fn remove(&mut self, at: At) {
+    pub(super) fn remove(&mut self, at: At) {
         self.forget(at);
         self.wants.push_front(Want::Remove(at));
     }
 
     /// A node has lost its disk.
-    pub fn replace(&mut self, at: At) {
+    pub(super) fn replace(&mut self, at: At) {
         self.forget(at);
         self.wants.push_front(Want::Replace(at));
     }
@@ -80,17 +80,17 @@ impl Operator {
     }
 
     /// Whether a lost disk is being made good.
-    pub fn is_replacing(&self) -> bool {
+    pub(super) fn is_replacing(&self) -> bool {
         self.wants.iter().any(|want| matches!(want, Want::Remove(_) | Want::Replace(_) | Want::Rejoin(_)))
     }
 
     /// Whether it is at rest.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.wants.is_empty() && !self.owes_commit
     }
 
     /// Whether a node must not be started, for it is to be replaced or removed.
-    pub fn keeps_down(&self, at: At) -> bool {
+    pub(super) fn keeps_down(&self, at: At) -> bool {
         self.wants.iter().any(|want| [Want::Remove(at), Want::Replace(at), Want::Rejoin(at)].contains(want))
     }
 }
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// Nodes that run or may come back, and have a place.
-    pub fn members(&self) -> Vec<At> {
+    pub(super) fn members(&self) -> Vec<At> {
         let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
         let newest = placed.max_by_key(|view| view.stamp().number);
         let is_placed = |at: &At| newest.is_some_and(|view| view.layout.has(self.stage.posts[*at].id));
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// The operator looks after what it wants.
-    pub fn wake_operator(&mut self) {
+    pub(super) fn wake_operator(&mut self) {
         if !std::mem::replace(&mut self.operator.is_busy, true) {
             self.stage.after(Duration::from_millis(1), Event::World(WorldEvent::Operate));
         }

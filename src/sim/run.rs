@@ -24,6 +24,13 @@ const ROUND: Duration = Duration::from_secs(60);
 /// Once all faults have ended, a cluster is at rest within this.
 const RESTS: Duration = Duration::from_secs(240);
 
+/// Before a single node stands still, all is well for so long.
+const QUIET: Duration = Duration::from_millis(3_500);
+
+/// It stands still no longer, while so many calls are made.
+const SLEEP: Duration = Duration::from_secs(4);
+const CALLS_BESIDE: u64 = 60;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -103,10 +110,26 @@ fn play(world: &mut World) -> Result<(), Stuck> {
             rest(world)?;
         }
         if world.stage.watch.broken().is_some() {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+    if world.stage.shape.mix.processes == 0 {
+        return Ok(());
+    }
+    let slept = world.run(QUIET);
+    if slept { sleep(world) } else { Ok(()) }
+}
+
+/// All is well but for one node, which stands still: nobody may feel it but those who need just that one.
+fn sleep(world: &mut World) -> Result<(), Stuck> {
+    let members = world.members();
+    let at = members[world.stage.chance.index(members.len())];
+    world.stall(at);
+    world.clients.go(CALLS_BESIDE, &mut world.stage);
+    let _all = world.wait(SLEEP, |world| world.clients.are_done());
+    world.clients.stop();
+    world.resume(at);
+    rest(world)
 }
 
 /// A cluster of all nodes is founded.
@@ -150,7 +173,7 @@ fn rest(world: &mut World) -> Result<(), Stuck> {
     world.wake_operator();
     let done = world.wait(RESTS, |world| world.clients.are_done() && world.operator.is_done());
     stuck_unless(world, done, || format!("calls or orders have no end: {:?}", world.operator))?;
-    let agreed = world.wait(RESTS, |world| agree(world));
+    let agreed = world.wait(RESTS, agree);
     stuck_unless(world, agreed, || format!("changes do not end: {}", steps(world)))?;
     let converged = world.wait(RESTS, |world| unrest(world).is_none());
     stuck_unless(world, converged, || format!("no rest: {}", unrest(world).unwrap_or_default()))?;

@@ -12,7 +12,7 @@ use crate::protocol::ring::Liveness;
 use crate::protocol::types::{Dot, OperationId, Value};
 
 /// A request in a few words.
-pub fn request(request: &Request) -> String {
+pub(super) fn request(request: &Request) -> String {
     match request {
         Request::Get(get) => format!("get {}{}", get.key, terms(get.terms)),
         Request::Put(put) => {
@@ -29,7 +29,7 @@ pub fn request(request: &Request) -> String {
 }
 
 /// How a call ended, in a few words.
-pub fn outcome(outcome: &Outcome) -> String {
+pub(super) fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Ok(Reply::Found(found)) => {
             let siblings = found.siblings.iter().map(|sibling| value(Some(&sibling.value))).collect::<Vec<_>>();
@@ -136,7 +136,7 @@ impl Append {
 }
 
 /// Why nothing was heard, in a few words.
-pub fn unheard(unheard: Unheard) -> &'static str {
+pub(super) fn unheard(unheard: Unheard) -> &'static str {
     match unheard {
         Unheard::NotSent => "not sent",
         Unheard::NotTaken => "not taken",
@@ -145,7 +145,7 @@ pub fn unheard(unheard: Unheard) -> &'static str {
 }
 
 /// What a membership notes, in a few words.
-pub fn note(note: &Note) -> String {
+pub(super) fn note(note: &Note) -> String {
     match note {
         Note::Liveness { name, liveness } => {
             let seen = match liveness {
@@ -177,12 +177,12 @@ pub fn note(note: &Note) -> String {
 
 /// A version by its dot and its value; `!` stands for none.
 #[cfg(test)]
-pub fn version(version: &Version) -> String {
+pub(super) fn version(version: &Version) -> String {
     format!("{} {}", short(version.dot), value(version.value.as_ref()))
 }
 
 /// A dot by the end of its actor, and its counter.
-pub fn short(dot: Dot) -> String {
+pub(super) fn short(dot: Dot) -> String {
     format!("{:04x}:{}", dot.actor.0 & 0xffff, dot.counter)
 }
 

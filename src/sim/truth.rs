@@ -15,7 +15,7 @@ use crate::protocol::types::{Dot, Instant, Key, NodeId, OperationId, Value};
 
 /// Everything.
 #[derive(Debug)]
-pub struct Truth {
+pub(super) struct Truth {
     /// The ring.
     pub ring: Ring,
     /// Calls that have no end yet.
@@ -32,7 +32,7 @@ pub struct Truth {
 
 /// One call of one client.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(super) struct Call {
     /// The node that it went to.
     pub node: At,
     /// What was asked.
@@ -49,7 +49,7 @@ pub struct Call {
 
 /// What happened to one key.
 #[derive(Debug, Default)]
-pub struct KeyTruth {
+pub(super) struct KeyTruth {
     /// Every version that was ever minted, whether it was kept or not.
     pub minted: BTreeMap<Dot, Minted>,
     /// Values that clients asked to be written, and how often a delete was asked for.
@@ -68,7 +68,7 @@ pub struct KeyTruth {
 
 /// Acknowledged writes of one key, together.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub(super) struct Known {
     /// The newest of each actor.
     pub dots: VersionVector,
     /// What they replaced.
@@ -77,28 +77,28 @@ pub struct Known {
 
 /// What some writes replaced, wherever they meet it.
 #[derive(Clone, Debug, Default)]
-pub struct Replaced {
+pub(super) struct Replaced {
     vector: VersionVector,
     apart: BTreeSet<Dot>,
 }
 
 /// A version when it was made.
 #[derive(Clone, Debug)]
-pub struct Minted {
+pub(super) struct Minted {
     /// What.
     pub update: Update,
 }
 
 /// A version whose write was acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged {
+pub(super) struct Acknowledged {
     /// When the client heard it.
     pub at: Instant,
 }
 
 /// What one node has.
 #[derive(Debug)]
-pub struct NodeTruth {
+pub(super) struct NodeTruth {
     /// Its id.
     pub id: NodeId,
     /// Whether it runs.
@@ -121,7 +121,7 @@ pub struct NodeTruth {
 
 impl Truth {
     /// Nothing happened yet.
-    pub fn new(shape: &Shape) -> Truth {
+    pub(super) fn new(shape: &Shape) -> Truth {
         Truth {
             ring: Ring::new(shape.partitions),
             calls: BTreeMap::new(),
@@ -133,7 +133,7 @@ impl Truth {
     }
 
     /// A key's story.
-    pub fn key(&mut self, key: &Key) -> &mut KeyTruth {
+    pub(super) fn key(&mut self, key: &Key) -> &mut KeyTruth {
         if !self.keys.contains_key(key) {
             self.keys.insert(key.clone(), KeyTruth::default());
         }
@@ -141,7 +141,7 @@ impl Truth {
     }
 
     /// A node by its id.
-    pub fn at(&self, id: NodeId) -> Option<At> {
+    pub(super) fn at(&self, id: NodeId) -> Option<At> {
         self.nodes.iter().position(|node| node.id == id)
     }
 
@@ -234,7 +234,7 @@ impl Truth {
     }
 
     /// The disk of a node is lost.
-    pub fn lose_disk(&mut self, node: At) {
+    pub(super) fn lose_disk(&mut self, node: At) {
         let of_node = &mut self.nodes[node];
         let keys: Vec<Key> = of_node.sets.keys().cloned().collect();
         keys.iter().for_each(|key| of_node.lose(key));
@@ -243,30 +243,30 @@ impl Truth {
     }
 
     /// Something is wrong with a node now.
-    pub fn trouble(&mut self, now: Instant, node: At) {
+    pub(super) fn trouble(&mut self, now: Instant, node: At) {
         self.nodes[node].troubled_at = now;
     }
 
     /// Something is wrong with all of them.
-    pub fn trouble_all(&mut self, now: Instant) {
+    pub(super) fn trouble_all(&mut self, now: Instant) {
         self.nodes.iter_mut().for_each(|node| node.troubled_at = now);
     }
 
     /// Whether a change of owners is under way, as far as any node that runs knows.
-    pub fn is_changing(&self) -> bool {
+    pub(super) fn is_changing(&self) -> bool {
         let views = self.nodes.iter().filter(|node| node.is_alive).filter_map(|node| node.view.as_ref());
         views.into_iter().any(|view| view.change.is_some())
     }
 
     /// Nodes that hold what a dot names, or what was made of it; or did before their disk was lost.
-    pub fn holders(&self, key: &Key, dot: Dot) -> usize {
+    pub(super) fn holders(&self, key: &Key, dot: Dot) -> usize {
         self.nodes.iter().filter(|node| node.has_seen(key, dot)).count()
     }
 }
 
 impl NodeTruth {
     /// A node that was never started.
-    pub fn new(id: NodeId, cores: Cores) -> NodeTruth {
+    pub(super) fn new(id: NodeId, cores: Cores) -> NodeTruth {
         NodeTruth {
             id,
             is_alive: false,
@@ -287,12 +287,12 @@ impl NodeTruth {
     }
 
     /// Whether it runs, and nothing was wrong with it for so long before `begun` and since.
-    pub fn is_well_since(&self, begun: Instant, quiet: Duration) -> bool {
+    pub(super) fn is_well_since(&self, begun: Instant, quiet: Duration) -> bool {
         self.is_alive && self.troubled_at + quiet < begun
     }
 
     /// Whether it has, or had, seen a version.
-    pub fn has_seen(&self, key: &Key, dot: Dot) -> bool {
+    pub(super) fn has_seen(&self, key: &Key, dot: Dot) -> bool {
         self.sets.get(key).is_some_and(|set| set.vector().covers(dot))
             || self.gone.get(key).is_some_and(|gone| gone.covers(dot))
     }
@@ -312,7 +312,7 @@ impl Replaced {
     }
 
     /// Whether a version was replaced.
-    pub fn has(&self, dot: Dot) -> bool {
+    pub(super) fn has(&self, dot: Dot) -> bool {
         self.vector.covers(dot) || self.apart.contains(&dot)
     }
 }
@@ -323,7 +323,7 @@ fn layouts_of(view: &View) -> (LayoutStamp, LayoutStamp, Option<Step>) {
 }
 
 /// The client's name for a write.
-pub fn operation(request: &Request) -> Option<&OperationId> {
+pub(super) fn operation(request: &Request) -> Option<&OperationId> {
     match request {
         Request::Put(put) => put.operation.as_ref(),
         Request::Delete(delete) => delete.operation.as_ref(),
@@ -332,7 +332,7 @@ pub fn operation(request: &Request) -> Option<&OperationId> {
 }
 
 /// Whether a write replaces a version, wherever the two meet.
-pub fn replaces(update: &Update, dot: Dot) -> bool {
+pub(super) fn replaces(update: &Update, dot: Dot) -> bool {
     match &update.supersedes {
         Supersedes::Held => update.upon.covers(dot),
         Supersedes::Nothing => false,
@@ -343,6 +343,6 @@ pub fn replaces(update: &Update, dot: Dot) -> bool {
 }
 
 /// Whether one operation minted both.
-pub fn are_twins(one: &Update, other: &Update) -> bool {
+pub(super) fn are_twins(one: &Update, other: &Update) -> bool {
     one.version.operation.is_some() && one.version.operation == other.version.operation
 }

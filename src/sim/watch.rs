@@ -20,7 +20,7 @@ use crate::store::Engine;
 
 /// Something that was seen to happen. [`Truth`] knows it already, but for [`Seen::Durable`], whose key it shows as it
 /// was before.
-pub enum Seen<'a> {
+pub(super) enum Seen<'a> {
     /// A node appends: for the first time under that dot, or what came from another.
     Appended {
         /// The node.
@@ -89,7 +89,7 @@ pub enum Seen<'a> {
 
 /// What a start has found on the disk of a node.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
+pub(super) struct Found<'a> {
     /// All sets.
     pub sets: &'a BTreeMap<Key, Arc<Siblings>>,
     /// The trees of all partitions.
@@ -100,7 +100,7 @@ pub struct Found<'a> {
 
 /// A cluster at rest.
 #[derive(Clone, Debug, Default)]
-pub struct Rest {
+pub(super) struct Rest {
     /// Nodes that are members.
     pub members: Vec<At>,
     /// Owners of each key that was ever written.
@@ -123,11 +123,11 @@ pub struct Broken {
 }
 
 /// What an invariant says of something that was seen.
-pub type Verdict = Result<(), Complaint>;
+pub(super) type Verdict = Result<(), Complaint>;
 
 /// What is wrong, and with which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub(super) struct Complaint {
     /// What.
     pub what: String,
     /// With which key.
@@ -135,17 +135,17 @@ pub struct Complaint {
 }
 
 /// A complaint about a key.
-pub fn about<T>(key: &Key, what: impl Into<String>) -> Result<T, Complaint> {
+pub(super) fn about<T>(key: &Key, what: impl Into<String>) -> Result<T, Complaint> {
     Err(Complaint { what: what.into(), key: Some(key.clone()) })
 }
 
 /// A complaint about no key.
-pub fn complain<T>(what: impl Into<String>) -> Result<T, Complaint> {
+pub(super) fn complain<T>(what: impl Into<String>) -> Result<T, Complaint> {
     Err(Complaint { what: what.into(), key: None })
 }
 
 /// Keeps what is true, and lets all invariants judge.
-pub struct Watch {
+pub(super) struct Watch {
     /// What is true.
     pub truth: Truth,
     invariants: Vec<Box<dyn Invariant>>,
@@ -154,12 +154,12 @@ pub struct Watch {
 
 impl Watch {
     /// Nothing was seen yet.
-    pub fn new(shape: &Shape) -> Watch {
+    pub(super) fn new(shape: &Shape) -> Watch {
         Watch { truth: Truth::new(shape), invariants: invariants::all(shape), broken: None }
     }
 
     /// The first promise that was broken.
-    pub fn broken(&self) -> Option<&Broken> {
+    pub(super) fn broken(&self) -> Option<&Broken> {
         self.broken.as_ref()
     }
 
@@ -177,33 +177,33 @@ impl Watch {
     }
 
     /// A client begins a call.
-    pub fn invoked(&mut self, now: Instant, caller: Caller, node: At, request: &Request) {
+    pub(super) fn invoked(&mut self, now: Instant, caller: Caller, node: At, request: &Request) {
         let call = self.truth.call(now, node, request);
         self.truth.calls.insert(caller, call);
     }
 
     /// A call is read by the node that it went to, and must have ended by then.
-    pub fn arrived(&mut self, caller: Caller, node: At, deadline: Instant) {
+    pub(super) fn arrived(&mut self, caller: Caller, node: At, deadline: Instant) {
         if let Some(call) = self.truth.calls.get_mut(&caller) {
             (call.node, call.deadline) = (node, Some(deadline));
         }
     }
 
     /// A call is answered by the node that it went to.
-    pub fn answered(&mut self, now: Instant, caller: Caller, outcome: &Outcome) {
+    pub(super) fn answered(&mut self, now: Instant, caller: Caller, outcome: &Outcome) {
         let Some(call) = self.truth.calls.get(&caller).cloned() else { return };
         self.see(now, &Seen::Answered { call: &call, outcome });
     }
 
     /// A client hears how a call ended, or that it did.
-    pub fn heard(&mut self, now: Instant, caller: Caller, outcome: Option<&Outcome>) {
+    pub(super) fn heard(&mut self, now: Instant, caller: Caller, outcome: Option<&Outcome>) {
         let Some(call) = self.truth.calls.remove(&caller) else { return };
         self.see(now, &Seen::Heard { call: &call, outcome });
         self.truth.heard(now, &call, outcome);
     }
 
     /// A node appends to its log.
-    pub fn appended(&mut self, now: Instant, node: At, append: &Append) {
+    pub(super) fn appended(&mut self, now: Instant, node: At, append: &Append) {
         let mut is_minted = false;
         if let Change::Version(arrived) = &append.change {
             let minted = self.truth.key(&append.key).minted.entry(arrived.dot);
@@ -214,47 +214,47 @@ impl Watch {
     }
 
     /// What a node appended is durable.
-    pub fn durable(&mut self, now: Instant, node: At, append: &Append) {
+    pub(super) fn durable(&mut self, now: Instant, node: At, append: &Append) {
         self.see(now, &Seen::Durable { node, append });
         self.truth.keep(node, append);
     }
 
     /// A node asks another.
-    pub fn asks(&mut self, now: Instant, node: At, ask: &Ask) {
+    pub(super) fn asks(&mut self, now: Instant, node: At, ask: &Ask) {
         self.see(now, &Seen::Asks { node, ask });
     }
 
     /// A node goes by another view.
-    pub fn viewed(&mut self, now: Instant, node: At, view: &Arc<View>) {
+    pub(super) fn viewed(&mut self, now: Instant, node: At, view: &Arc<View>) {
         self.see(now, &Seen::Viewed { node, view });
         self.truth.view(node, now, view);
     }
 
     /// A node has started.
-    pub fn restarted(&mut self, now: Instant, node: At, found: Found<'_>) {
+    pub(super) fn restarted(&mut self, now: Instant, node: At, found: Found<'_>) {
         self.see(now, &Seen::Restarted { node, found });
         self.truth.restart(node, now, &found);
     }
 
     /// The process of a node has ended.
-    pub fn ended(&mut self, now: Instant, node: At) {
+    pub(super) fn ended(&mut self, now: Instant, node: At) {
         self.truth.trouble(now, node);
         self.truth.nodes[node].is_alive = false;
     }
 
     /// A core is looked at.
-    pub fn look_at_core(&mut self, now: Instant, (node, core): (At, CoreId), shard: &Shard, engine: &Engine) {
+    pub(super) fn look_at_core(&mut self, now: Instant, (node, core): (At, CoreId), shard: &Shard, engine: &Engine) {
         self.see(now, &Seen::Core { node, core, shard, engine });
     }
 
     /// The cluster is at rest.
-    pub fn rested(&mut self, now: Instant, rest: &Rest) {
+    pub(super) fn rested(&mut self, now: Instant, rest: &Rest) {
         self.see(now, &Seen::Rested(rest));
         self.truth.losses = 0;
     }
 
     /// A node did not start, and why; or something else that nothing may do was done.
-    pub fn accuse(&mut self, now: Instant, invariant: &'static str, what: String) {
+    pub(super) fn accuse(&mut self, now: Instant, invariant: &'static str, what: String) {
         let named = self.invariants.iter().find(|known| known.name() == invariant);
         let source = named.map_or("docs/SIMULATION.md", |known| known.source());
         self.broken.get_or_insert(Broken { invariant, source, what, key: None, at: now });

@@ -111,13 +111,13 @@ impl AntiEntropy {
     }
 
     /// Changes how fast it fetches.
-    #[cfg(feature = "sim")]
+    #[cfg(all(test, feature = "sim"))]
     pub(in crate::protocol) fn fetch_at(&mut self, transfer_rate: u64) {
         self.tuning.transfer_rate = transfer_rate;
     }
 
     /// Changes how often it compares.
-    #[cfg(feature = "sim")]
+    #[cfg(all(test, feature = "sim"))]
     pub(in crate::protocol) fn compare_each(&mut self, compare_period: Duration) {
         self.tuning.compare_period = compare_period;
     }

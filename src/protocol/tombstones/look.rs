@@ -74,6 +74,7 @@ impl Shard {
         }
         self.tombstones.next_look = now.instant + self.tombstones.period();
         self.tombstones.retired.retain(|_, retired| now.instant < retired.until);
+        self.tombstones.heard.values_mut().for_each(|heard| heard.forget_keys_after(now.instant));
         if !self.is_settled() {
             return;
         }

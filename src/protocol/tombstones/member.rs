@@ -12,7 +12,7 @@ use crate::protocol::peer::{Collect, CollectStep, Refused, Told};
 use crate::protocol::replica::{State, Task};
 use crate::protocol::ring::Partition;
 use crate::protocol::shard::{Asker, Load, Shard, Waiting, Whom};
-use crate::protocol::types::{AppendId, AskId, Key, LoadId, Now};
+use crate::protocol::types::{AppendId, AskId, Instant, Key, LoadId, Now};
 
 /// What a core knows of a partition's rounds.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Heard {
     mark: Option<Mark>,
     /// The keys of the last one, with their digests.
     keys: Vec<(Key, u64)>,
+    /// Until when they may be of use: whoever leads the round may have died.
+    until: Instant,
     work: Option<Work>,
 }
 
@@ -69,6 +71,12 @@ enum Kind {
 }
 
 impl Heard {
+    pub(super) fn forget_keys_after(&mut self, now: Instant) {
+        if self.until < now && self.work.is_none() {
+            self.keys.clear();
+        }
+    }
+
     pub(super) fn take_keys(&mut self) -> Vec<(Key, u64)> {
         std::mem::take(&mut self.keys)
     }
@@ -160,7 +168,7 @@ impl Shard {
         self.leave_round(partition, effects);
         let of = vec![false; keys.len()];
         let heard = self.tombstones.heard.entry(partition).or_default();
-        (heard.last, heard.keys) = (round, keys);
+        (heard.last, heard.keys, heard.until) = (round, keys, now.instant + RETIRED_FOR);
         if self.stopped {
             let refused = Told::Refused(Refused::WritesStopped);
             return self.collected(now, partition, round, asker, refused, effects);

@@ -42,7 +42,7 @@ use super::watch::{Seen, Verdict};
 use crate::protocol::types::Instant;
 
 /// A promise, and whoever holds it against what happens.
-pub trait Invariant {
+pub(super) trait Invariant {
     /// What it is called.
     fn name(&self) -> &'static str;
 
@@ -57,7 +57,7 @@ pub trait Invariant {
 }
 
 /// All of them.
-pub fn all(shape: &Shape) -> Vec<Box<dyn Invariant>> {
+pub(super) fn all(shape: &Shape) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(durability::Durability),
         Box::new(hints::Hints::default()),

@@ -45,7 +45,7 @@ struct Story {
 ///
 /// # Panics
 /// Where it goes otherwise than told, with the line; or where a line is not understood.
-pub fn tell(text: &str) {
+pub(super) fn tell(text: &str) {
     let mut story: Option<Story> = None;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (step, expected) = match line.split_once("->") {

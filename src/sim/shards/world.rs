@@ -34,7 +34,7 @@ const RING: Ring = Ring::new(PARTITIONS);
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Cluster {
+pub(super) struct Cluster {
     /// Its nodes.
     pub nodes: usize,
     /// So many of them, the first, are in the layout that it begins with.
@@ -48,7 +48,7 @@ pub struct Cluster {
 }
 
 /// A cluster at work.
-pub struct World {
+pub(super) struct World {
     now: Instant,
     seed: u64,
     tombstone_age: Duration,
@@ -116,7 +116,7 @@ enum Message {
 
 impl World {
     /// A cluster in which all is well.
-    pub fn new(cluster: Cluster) -> World {
+    pub(super) fn new(cluster: Cluster) -> World {
         let Cluster { nodes, members, wanted, seed, tombstone_age } = cluster;
         let mut world = World {
             now: Instant(0),
@@ -163,33 +163,33 @@ impl World {
     }
 
     /// How many nodes there are.
-    pub fn nodes(&self) -> usize {
+    pub(super) fn nodes(&self) -> usize {
         self.nodes.len()
     }
 
     /// The owners of a key, as indices of nodes, in the layout's order.
-    pub fn owners(&self, key: &Key) -> Vec<usize> {
+    pub(super) fn owners(&self, key: &Key) -> Vec<usize> {
         let partition = RING.partition(key);
         self.layout.owners(partition).map(|owner| self.index(owner)).collect()
     }
 
     /// Virtual time since the world began.
-    pub fn now(&self) -> Instant {
+    pub(super) fn now(&self) -> Instant {
         self.now
     }
 
     /// Of a thousand messages, so many are lost, so many come late, so many come twice.
-    pub fn trouble(&mut self, lost: u64, late: u64, doubled: u64) {
+    pub(super) fn trouble(&mut self, lost: u64, late: u64, doubled: u64) {
         (self.lost, self.late, self.doubled) = (lost, late, doubled);
     }
 
     /// Nothing goes from one node to the other any more; nobody is told.
-    pub fn cut(&mut self, from: usize, to: usize) {
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cut.insert((from, to));
     }
 
     /// There is a connection from one node to the other, and no room on it any more; or there is again.
-    pub fn clog(&mut self, from: usize, to: usize, is_clogged: bool) {
+    pub(super) fn clog(&mut self, from: usize, to: usize, is_clogged: bool) {
         if is_clogged {
             self.clogged.insert((from, to))
         } else {
@@ -198,12 +198,12 @@ impl World {
     }
 
     /// Messages that set out from one node to the other from now on take so much longer.
-    pub fn slow(&mut self, from: usize, to: usize, by: Duration) {
+    pub(super) fn slow(&mut self, from: usize, to: usize, by: Duration) {
         self.slowed.insert((from, to), by);
     }
 
     /// All cuts are mended, and every connection is made anew.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.cut.clear();
         let all = self.nodes.len();
         for (one, other) in (0..all).flat_map(|one| (0..all).map(move |other| (one, other))) {
@@ -214,7 +214,7 @@ impl World {
     }
 
     /// kill -9: what was not durable is gone, and every connection of the node ends.
-    pub fn crash(&mut self, node: usize) {
+    pub(super) fn crash(&mut self, node: usize) {
         let dead = &mut self.nodes[node];
         dead.shard = None;
         dead.log.clear();
@@ -238,13 +238,13 @@ impl World {
     }
 
     /// The hints of a node that is dead are lost: what it owed to others is known by the trees only.
-    pub fn lose_hints(&mut self, node: usize) {
+    pub(super) fn lose_hints(&mut self, node: usize) {
         assert!(!self.is_alive(node), "a node that lives knows its hints by heart");
         self.nodes[node].disk.hints.clear();
     }
 
     /// Starts a node that is dead, from what is durable on it.
-    pub fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         assert!(!self.nodes[node].is_gone, "a node that was removed does not come back");
         let nodes = self.nodes.len();
         let Node { disk, lives, down, epoch, known, .. } = &mut self.nodes[node];
@@ -282,20 +282,20 @@ impl World {
     }
 
     /// SIGSTOP: what comes waits, and nobody is told.
-    pub fn pause(&mut self, node: usize) {
+    pub(super) fn pause(&mut self, node: usize) {
         self.nodes[node].paused.get_or_insert_with(Vec::new);
         self.nodes[node].was_paused = true;
     }
 
     /// SIGCONT.
-    pub fn resume(&mut self, node: usize) {
+    pub(super) fn resume(&mut self, node: usize) {
         for event in self.nodes[node].paused.take().unwrap_or_default() {
             self.schedule(Duration::ZERO, event);
         }
     }
 
     /// The log of a node fails: what was not durable is lost, and it writes no more until it starts again.
-    pub fn break_log(&mut self, node: usize) {
+    pub(super) fn break_log(&mut self, node: usize) {
         let broken = &mut self.nodes[node];
         broken.broken = true;
         broken.log.clear();
@@ -304,17 +304,17 @@ impl World {
     }
 
     /// The wall clock of a node is that much ahead from now on.
-    pub fn set_clock(&mut self, node: usize, ahead: Duration) {
+    pub(super) fn set_clock(&mut self, node: usize, ahead: Duration) {
         self.nodes[node].ahead = ahead;
     }
 
     /// The disk of a node is full from now on, or is not.
-    pub fn fill(&mut self, node: usize, is_full: bool) {
+    pub(super) fn fill(&mut self, node: usize, is_full: bool) {
         self.nodes[node].full = is_full;
     }
 
     /// Membership on `observer` finds that `node` answers, or that it does not.
-    pub fn notice(&mut self, observer: usize, node: usize, is_up: bool) {
+    pub(super) fn notice(&mut self, observer: usize, node: usize, is_up: bool) {
         let down = &mut self.nodes[observer].down;
         if is_up {
             down.remove(&node)
@@ -333,7 +333,7 @@ impl World {
     }
 
     /// A client asks a node. The outcome comes with time.
-    pub fn ask(&mut self, node: usize, request: Request) -> RequestId {
+    pub(super) fn ask(&mut self, node: usize, request: Request) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
         let deadline = self.now + request.patience();
@@ -350,67 +350,67 @@ impl World {
     }
 
     /// How a request ended, if it has.
-    pub fn outcome(&mut self, id: RequestId) -> Option<Outcome> {
+    pub(super) fn outcome(&mut self, id: RequestId) -> Option<Outcome> {
         self.outcomes.remove(&id)
     }
 
     /// Lets time go by until the request has ended; `None` when it never does, as behind a node that died.
-    pub fn wait_for(&mut self, id: RequestId) -> Option<Outcome> {
+    pub(super) fn wait_for(&mut self, id: RequestId) -> Option<Outcome> {
         let until = self.now + 2 * DEADLINE_DEFAULT;
         while !self.outcomes.contains_key(&id) && self.now < until && self.step(until) {}
         self.outcome(id)
     }
 
     /// Lets time go by.
-    pub fn run(&mut self, time: Duration) {
+    pub(super) fn run(&mut self, time: Duration) {
         let until = self.now + time;
         while self.step(until) {}
         self.now = until;
     }
 
     /// What a node has durably of a key.
-    pub fn copy(&self, node: usize, key: &Key) -> Option<&Arc<Siblings>> {
+    pub(super) fn copy(&self, node: usize, key: &Key) -> Option<&Arc<Siblings>> {
         self.nodes[node].disk.sets.get(key)
     }
 
     /// All versions that were ever minted, by any node, whether they were kept or not.
-    pub fn minted(&self) -> &BTreeMap<Dot, (Key, Update)> {
+    pub(super) fn minted(&self) -> &BTreeMap<Dot, (Key, Update)> {
         &self.minted
     }
 
     /// What a node still has to do, as a count of whatever is in its tables.
     #[cfg(test)]
-    pub fn under_way(&self, node: usize) -> usize {
+    pub(super) fn under_way(&self, node: usize) -> usize {
         self.nodes[node].shard.as_ref().map_or(0, Shard::under_way)
     }
 
     /// Keys that a node keeps durably, with a value or without.
-    pub fn keys(&self, node: usize) -> usize {
+    pub(super) fn keys(&self, node: usize) -> usize {
         self.nodes[node].disk.sets.len()
     }
 
     /// Hints that a node keeps durably.
-    pub fn hints(&self, node: usize) -> usize {
+    pub(super) fn hints(&self, node: usize) -> usize {
         self.nodes[node].disk.hints.len()
     }
 
     /// Whether a node is alive.
-    pub fn is_alive(&self, node: usize) -> bool {
+    pub(super) fn is_alive(&self, node: usize) -> bool {
         self.nodes[node].shard.is_some()
     }
 
     /// Whether the log of a node has failed.
-    pub fn is_broken(&self, node: usize) -> bool {
+    pub(super) fn is_broken(&self, node: usize) -> bool {
         self.nodes[node].broken
     }
 
     /// What a node counts.
-    pub fn stats(&self, node: usize) -> Stats {
+    pub(super) fn stats(&self, node: usize) -> Stats {
         self.nodes[node].shard.as_ref().map_or_else(Stats::default, Shard::stats)
     }
 
     /// A number below `bound`, from the seed.
-    pub fn draw(&mut self, bound: u64) -> u64 {
+    pub(super) fn draw(&mut self, bound: u64) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         seahash::hash(&self.seed.to_le_bytes()) % bound
     }

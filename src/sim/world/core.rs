@@ -12,9 +12,9 @@ use crate::protocol::config::DEADLINE_MAX;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Input, Scan, Standing};
 use crate::protocol::message::{Answer, Call, Failure, Outcome, Page, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
-use crate::protocol::ring::{LayoutStamp, Partition, View};
+use crate::protocol::ring::{LayoutStamp, Partition};
 use crate::protocol::shard::Shard;
-use crate::protocol::types::{ActorId, AppendId, AskId, Instant, Key, LoadId, NodeId, RequestId, ScanId, TicketId};
+use crate::protocol::types::{ActorId, AskId, Instant, Key, LoadId, NodeId, RequestId, ScanId, TicketId};
 use crate::store::engine::{Engine, Lookup, Refusal};
 use crate::store::scan::newer_than_tree;
 use crate::store::wal::{Life as LogLife, LogWrite, SegmentId};
@@ -23,14 +23,14 @@ use crate::wire::frame::{CallId, Frame};
 use crate::wire::{decode_call, encode_answer, peer as spelt};
 
 /// Between two ticks of a core that has something to do, and of one that has not.
-pub const BEAT: Duration = Duration::from_millis(10);
+pub(crate) const BEAT: Duration = Duration::from_millis(10);
 const BEAT_IDLE: Duration = Duration::from_millis(100);
 
 /// Between two words to the membership about one layout.
 const COMPARED_AGAIN: Duration = Duration::from_millis(100);
 
 /// One core of one process.
-pub struct Core {
+pub(super) struct Core {
     place: Place,
     off_ms: i64,
     pub(super) shard: Shard,
@@ -60,7 +60,7 @@ pub struct Core {
 
 impl Core {
     /// A core that begins.
-    pub fn new(place: Place, off_ms: i64, shard: Shard, engine: Engine, stage: &mut Stage) -> Core {
+    pub(super) fn new(place: Place, off_ms: i64, shard: Shard, engine: Engine, stage: &mut Stage) -> Core {
         let minted = shard.actor();
         stage.after(BEAT, Event::Core(place, CoreEvent::Tick(0)));
         Core {
@@ -88,12 +88,12 @@ impl Core {
     }
 
     /// Another wall clock from now on.
-    pub fn set_clock(&mut self, off_ms: i64) {
+    pub(super) fn set_clock(&mut self, off_ms: i64) {
         self.off_ms = off_ms;
     }
 
     /// Something comes.
-    pub fn happen(&mut self, event: CoreEvent, store: &mut Store, stage: &mut Stage) {
+    pub(super) fn happen(&mut self, event: CoreEvent, store: &mut Store, stage: &mut Stage) {
         match event {
             CoreEvent::Tick(number) => self.on_tick(number, stage),
             CoreEvent::Written { is_durable } => self.on_written(is_durable, store, stage),
@@ -121,18 +121,13 @@ impl Core {
     }
 
     /// Whether anything is under way.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         !self.calls.is_empty() || !self.tickets.is_empty() || !self.unsynced.is_empty()
     }
 
     /// Clients whose calls it has not answered.
-    pub fn callers(&self) -> impl Iterator<Item = Caller> {
+    pub(super) fn callers(&self) -> impl Iterator<Item = Caller> {
         self.calls.values().copied()
-    }
-
-    /// Asks of others that it has not answered.
-    pub fn askers(&self) -> usize {
-        self.tickets.len()
     }
 
     fn on_tick(&mut self, number: u64, stage: &mut Stage) {
@@ -279,7 +274,7 @@ impl Core {
     }
 
     /// Hands inputs to the shard and carries its effects out until nothing more follows.
-    pub fn feed(&mut self, input: Input, stage: &mut Stage) {
+    pub(super) fn feed(&mut self, input: Input, stage: &mut Stage) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
             let now = stage.clocks(self.off_ms);
@@ -439,15 +434,5 @@ impl Core {
                 None => self.engine.on_segment_failed(stage.now, true),
             }
         }
-    }
-
-    /// What the core goes by.
-    pub fn view(&self) -> &View {
-        self.shard.view()
-    }
-
-    /// The last append that is durable.
-    pub fn synced(&self) -> AppendId {
-        self.engine.synced()
     }
 }

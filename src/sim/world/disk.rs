@@ -8,7 +8,7 @@ use crate::store::wal::{SegmentId, SpareSegment};
 
 /// The log's files and the tree of one node.
 #[derive(Clone, Debug, Default)]
-pub struct Store {
+pub(crate) struct Store {
     /// Segments.
     pub disk: Disk,
     /// What was ingested.
@@ -22,7 +22,7 @@ pub struct Store {
 
 impl Store {
     /// Begins to prepare a segment; `None` where there is no room.
-    pub fn prepare(&mut self, bytes: u64) -> Option<SpareSegment> {
+    pub(crate) fn prepare(&mut self, bytes: u64) -> Option<SpareSegment> {
         if self.is_full {
             return None;
         }
@@ -33,20 +33,20 @@ impl Store {
     }
 
     /// How long a sync takes.
-    pub fn sync_time(&self, stage: &mut Stage) -> Duration {
+    pub(crate) fn sync_time(&self, stage: &mut Stage) -> Duration {
         let sync = stage.shape.sync;
         let lag = self.lag;
         stage.chance.time(sync, 2 * sync) + stage.chance.time(lag / 2, lag)
     }
 
     /// The power fails.
-    pub fn crash(&mut self, stage: &mut Stage) {
+    pub(crate) fn crash(&mut self, stage: &mut Stage) {
         self.disk.crash(stage.chance.rng());
         self.tree.crash(stage.chance.rng());
     }
 
     /// The process ends, and the disk goes on: everything that was begun ends.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.disk.sync();
         self.tree.ingest();
     }

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const COUNT: Duration = Duration::from_secs(1);
 
 /// The membership of one process.
-pub struct Members {
+pub(super) struct Members {
     at: At,
     life: Life,
     membership: Membership,
@@ -39,7 +39,7 @@ pub struct Members {
 
 impl Members {
     /// Begins with what the node's disk knows.
-    pub fn begin(node: &Node, stage: &mut Stage) -> Members {
+    pub(super) fn begin(node: &Node, stage: &mut Stage) -> Members {
         let birth = node.member_birth(stage);
         let mut effects = Vec::new();
         let membership = Membership::begin(stage.now, birth, &mut effects);
@@ -63,17 +63,17 @@ impl Members {
     }
 
     /// What was on its way to the disk.
-    pub fn into_written(self) -> Option<Durable> {
+    pub(super) fn into_written(self) -> Option<Durable> {
         self.writing
     }
 
     /// What it would tell another.
-    pub fn knowledge(&self) -> Knowledge {
+    pub(super) fn knowledge(&self) -> Knowledge {
         self.membership.knowledge()
     }
 
     /// Something comes. True when the node must end.
-    pub fn happen(
+    pub(super) fn happen(
         &mut self,
         event: MembersEvent,
         (holds, is_full): (bool, bool),
@@ -112,7 +112,7 @@ impl Members {
     }
 
     /// Says good-bye to a few members. Nothing may come after it.
-    pub fn leave(&mut self, stage: &mut Stage) {
+    pub(super) fn leave(&mut self, stage: &mut Stage) {
         self.handle(Input::Leave, stage);
     }
 

@@ -17,9 +17,9 @@ mod core;
 mod members;
 mod node;
 
-pub use self::core::BEAT;
-pub use self::node::{Node, NotStarted};
-pub use self::stage::{At, Caller, ClientEvent, CoreEvent, Event, MembersEvent, Mend, Place, Stage, WorldEvent};
+pub(super) use self::core::BEAT;
+pub(super) use self::node::{Node, NotStarted};
+pub(super) use self::stage::{At, Caller, ClientEvent, CoreEvent, Event, MembersEvent, Mend, Place, Stage, WorldEvent};
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use crate::protocol::types::Instant;
 use stage::Post;
 
 /// A cluster at work, its clients, its operator, and whoever makes trouble for it.
-pub struct World {
+pub(super) struct World {
     /// What all share.
     pub stage: Stage,
     /// The nodes, those that are gone too.
@@ -52,14 +52,14 @@ pub struct World {
 
 impl World {
     /// A world in which nothing runs yet.
-    pub fn new(chance: Chance, shape: Shape, planted: Planted, trace: Trace) -> World {
+    pub(super) fn new(chance: Chance, shape: Shape, planted: Planted, trace: Trace) -> World {
         let clients = Clients::new(shape.clients);
         let stage = Stage::new(chance, shape, planted, trace);
         World { stage, nodes: Vec::new(), clients, operator: Operator::default(), is_wild: false, faults: 0 }
     }
 
     /// Another machine, on which nothing runs yet.
-    pub fn add(&mut self) -> At {
+    pub(super) fn add(&mut self) -> At {
         let at = self.nodes.len();
         let name = format!("n{at}");
         let most = self.stage.shape.cores;
@@ -73,7 +73,7 @@ impl World {
     }
 
     /// Starts a node that does not run. One whose disk is damaged says so, and is lost with its disk.
-    pub fn start(&mut self, at: At) {
+    pub(super) fn start(&mut self, at: At) {
         let World { stage, nodes, .. } = self;
         let node = &mut nodes[at];
         if node.is_alive() || node.is_gone {
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Lets time go by until then, or until something is wrong. False once something is.
-    pub fn run_until(&mut self, until: Instant) -> bool {
+    pub(super) fn run_until(&mut self, until: Instant) -> bool {
         while self.stage.watch.broken().is_none() {
             let Some(event) = self.stage.next(until) else {
                 self.stage.now = until;
@@ -99,14 +99,14 @@ impl World {
     }
 
     /// Lets so much time go by.
-    pub fn run(&mut self, time: Duration) -> bool {
+    pub(super) fn run(&mut self, time: Duration) -> bool {
         let until = self.stage.now + time;
         self.run_until(until)
     }
 
     /// Lets time go by, a little at a time, until it is so; `None` when it never is within `limit`, or something is
     /// wrong.
-    pub fn wait(&mut self, limit: Duration, is_so: impl Fn(&World) -> bool) -> Option<Duration> {
+    pub(super) fn wait(&mut self, limit: Duration, is_so: impl Fn(&World) -> bool) -> Option<Duration> {
         let begun = self.stage.now;
         while !is_so(self) {
             if limit < self.stage.now.since(begun) || !self.run(LOOK) {

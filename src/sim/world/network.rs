@@ -15,7 +15,7 @@ const FOUND_DEAD: (Duration, Duration) = (Duration::from_millis(200), Duration::
 
 /// The weather between nodes, and single ways that are bad.
 #[derive(Clone, Debug, Default)]
-pub struct Network {
+pub(crate) struct Network {
     /// Of a thousand messages, so many are lost, so many late, so many come twice.
     pub lost: u64,
     /// See [`Network::lost`].
@@ -34,14 +34,14 @@ pub struct Network {
 
 impl Network {
     /// Nothing is wrong with it.
-    pub fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         *self = Network::default();
     }
 }
 
 impl Stage {
     /// An ask sets out. One to a dead node, or on a way that takes no more, ends at once.
-    pub fn send_ask(
+    pub(crate) fn send_ask(
         &mut self,
         from: Place,
         to: (At, crate::protocol::types::CoreId),
@@ -78,7 +78,7 @@ impl Stage {
     }
 
     /// What a peer was asked is told. Nothing comes where nobody waits.
-    pub fn send_told(&mut self, from: At, asker: Asker, frame: Bytes) {
+    pub(crate) fn send_told(&mut self, from: At, asker: Asker, frame: Bytes) {
         let waits = self.under_way.get_mut(&from).and_then(|asks| asks.remove(&asker.ticket)).is_some();
         if !waits || self.posts[asker.place.node].life != Some(asker.place.life) {
             return;
@@ -91,7 +91,7 @@ impl Stage {
     }
 
     /// Every connection to a node ends: what it was asked may have been done or not.
-    pub fn break_connections(&mut self, to: At) {
+    pub(crate) fn break_connections(&mut self, to: At) {
         for asker in self.under_way.remove(&to).unwrap_or_default().into_values() {
             let way = self.way(to, asker.place.node);
             self.after(way, Event::Core(asker.place, CoreEvent::Told { ask: asker.ask, told: Err(Unheard::Lost) }));
@@ -99,7 +99,7 @@ impl Stage {
     }
 
     /// Both nodes find a line to each other.
-    pub fn link(&mut self, one: At, other: At) {
+    pub(crate) fn link(&mut self, one: At, other: At) {
         for (from, to) in [(one, other), (other, one)] {
             let (Some(life), id) = (self.posts[from].life, self.posts[to].id) else { continue };
             if self.serves(to) && !self.network.cut.contains(&(from, to)) {
@@ -117,7 +117,7 @@ impl Stage {
     }
 
     /// A datagram sets out. It may be lost, late or doubled.
-    pub fn send_packet(&mut self, from: At, to: At, bytes: Bytes) {
+    pub(crate) fn send_packet(&mut self, from: At, to: At, bytes: Bytes) {
         let Some(life) = self.posts[to].life else { return };
         if self.is_lost(from, to) {
             return;
@@ -132,7 +132,7 @@ impl Stage {
     }
 
     /// Something else sets out, on a connection of its own; `None` where it does not arrive.
-    pub fn sets_out(&mut self, from: At, to: At) -> Option<Duration> {
+    pub(crate) fn sets_out(&mut self, from: At, to: At) -> Option<Duration> {
         self.posts[to].life?;
         (!self.is_lost(from, to)).then(|| self.way(from, to))
     }

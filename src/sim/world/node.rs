@@ -27,7 +27,7 @@ use crate::store::wal::log::LogConfig;
 use crate::store::wal::{SpareSegment, replay};
 
 /// One node, whether it runs or not.
-pub struct Node {
+pub(crate) struct Node {
     pub(super) at: At,
     /// Its name.
     pub name: String,
@@ -53,21 +53,24 @@ pub struct Node {
 }
 
 /// A process of a node.
-pub struct Process {
+pub(super) struct Process {
     pub(super) cores: Vec<Core>,
     pub(super) members: Members,
 }
 
+/// What a store remembers beside sets: operations, and hints.
+type Kept = (Vec<(Key, Remembered)>, Vec<(Key, Hint)>);
+
 /// Why a node does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotStarted {
+pub(crate) enum NotStarted {
     /// What is on its disk is damaged, and it says so.
     Damaged(String),
 }
 
 impl Node {
     /// A node that was never started.
-    pub fn new(at: At, name: &str, cores: Cores, stage: &mut Stage) -> Node {
+    pub(crate) fn new(at: At, name: &str, cores: Cores, stage: &mut Stage) -> Node {
         Node {
             at,
             name: name.to_owned(),
@@ -88,34 +91,34 @@ impl Node {
     }
 
     /// Its id.
-    pub fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         NodeId::of(&self.name)
     }
 
     /// Where others reach it.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         address(self.at)
     }
 
     /// Whether it runs.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.process.is_some()
     }
 
     /// Whether its disk knows of a cluster.
-    pub fn has_joined(&self) -> bool {
+    pub(crate) fn has_joined(&self) -> bool {
         self.known.is_some()
     }
 
     /// Asks a member, whose knowledge this is, for a place in its cluster; `None` where its name is another's.
-    pub fn join(&mut self, known: crate::protocol::membership::Knowledge) -> Option<()> {
+    pub(crate) fn join(&mut self, known: crate::protocol::membership::Knowledge) -> Option<()> {
         let durable = may_join(&self.name, self.incarnation, self.row_start(0), known).ok()?;
         self.known = Some(durable);
         Some(())
     }
 
     /// Its disk is lost: what starts next is another data directory.
-    pub fn lose_disk(&mut self, stage: &mut Stage) {
+    pub(crate) fn lose_disk(&mut self, stage: &mut Stage) {
         self.store = Store::default();
         self.known = None;
         self.starts = 0;
@@ -135,7 +138,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NotStarted`]; nothing was changed.
-    pub fn start(&mut self, stage: &mut Stage) -> Result<(), NotStarted> {
+    pub(crate) fn start(&mut self, stage: &mut Stage) -> Result<(), NotStarted> {
         let damaged = |error: &dyn std::fmt::Display| NotStarted::Damaged(error.to_string());
         let (files, known) = (self.store.disk.files(), self.store.tree.known());
         let replayed = replay(&files, &known, stage.planted).map_err(|error| damaged(&error))?;
@@ -183,12 +186,7 @@ impl Node {
         self.process = Some(Process { cores, members });
     }
 
-    fn shard(
-        &self,
-        id: CoreId,
-        (remembered, hints): (Vec<(Key, Remembered)>, Vec<(Key, Hint)>),
-        stage: &mut Stage,
-    ) -> Shard {
+    fn shard(&self, id: CoreId, (remembered, hints): Kept, stage: &mut Stage) -> Shard {
         let kept = self.minted.get(id.index()).copied().filter(|_| stage.planted.is(Bug::ActorKept));
         let (actor, counter) = kept.unwrap_or_else(|| (ActorId(stage.chance.bits()), 0));
         let birth = Birth {
@@ -279,7 +277,7 @@ impl Node {
 
     /// Its process ends at once. With `power` everything that no disk had said to be durable is as chance will have
     /// it.
-    pub fn end(&mut self, loses_power: bool, stage: &mut Stage) {
+    pub(crate) fn end(&mut self, loses_power: bool, stage: &mut Stage) {
         let Some(process) = self.process.take() else { return };
         self.minted = process.cores.iter().map(|core| core.minted).collect();
         if loses_power {
@@ -302,7 +300,7 @@ impl Node {
     }
 
     /// Something comes to it.
-    pub fn happen(&mut self, event: Event, stage: &mut Stage) {
+    pub(crate) fn happen(&mut self, event: Event, stage: &mut Stage) {
         match event {
             Event::Core(place, event) if self.lives(place.life) => self.on_core(place.core, event, stage),
             Event::Members(_, life, event) if self.lives(life) => self.on_members(event, stage),
@@ -338,53 +336,53 @@ impl Node {
 }
 
 /// Where a node is reached.
-pub fn address(at: At) -> SocketAddr {
+pub(super) fn address(at: At) -> SocketAddr {
     let last = u8::try_from(at + 1).expect("fewer nodes than addresses");
     SocketAddr::from(([127, 0, 0, last], 7_600))
 }
 
 impl Node {
     /// How many cores it has.
-    pub fn cores(&self) -> usize {
+    pub(crate) fn cores(&self) -> usize {
         usize::from(self.cores.count)
     }
 
     /// Whether it runs and does not stand still.
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         self.process.is_some() && self.stalled.is_none()
     }
 
     /// What it would tell another node; `None` while it does not run.
-    pub fn knowledge(&self) -> Option<crate::protocol::membership::Knowledge> {
+    pub(crate) fn knowledge(&self) -> Option<crate::protocol::membership::Knowledge> {
         Some(self.process.as_ref()?.members.knowledge())
     }
 
     /// The log of a core fails with its next write.
-    pub fn break_log(&mut self, core: usize) {
+    pub(crate) fn break_log(&mut self, core: usize) {
         if let Some(process) = &mut self.process {
             process.cores[core].breaks = true;
         }
     }
 
     /// Its log does not fail.
-    pub fn keep_log(&mut self) {
+    pub(crate) fn keep_log(&mut self) {
         self.process.iter_mut().flat_map(|process| &mut process.cores).for_each(|core| core.breaks = false);
     }
 
     /// Whether a core has stopped writing.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.cores.iter().any(|core| core.engine.is_stopped()))
     }
 
     /// Says good-bye to the others, as before a clean stop.
-    pub fn leave(&mut self, stage: &mut Stage) {
+    pub(crate) fn leave(&mut self, stage: &mut Stage) {
         if let Some(process) = &mut self.process {
             process.members.leave(stage);
         }
     }
 
     /// Another wall clock.
-    pub fn set_clock(&mut self, off_ms: i64) {
+    pub(crate) fn set_clock(&mut self, off_ms: i64) {
         self.off_ms = off_ms;
         if let Some(process) = &mut self.process {
             process.cores.iter_mut().for_each(|core| core.set_clock(off_ms));
@@ -393,7 +391,7 @@ impl Node {
 
     /// Turns a bit of its log, where something is written. False where nothing is. What was written last is spared: no
     /// later write states it, so that it could not be told from a torn one.
-    pub fn rot(&mut self, stage: &mut Stage) -> bool {
+    pub(crate) fn rot(&mut self, stage: &mut Stage) -> bool {
         let Some(process) = &self.process else { return false };
         let newest: Vec<_> = process.cores.iter().filter_map(|core| core.segment).collect();
         let mut files = self.store.disk.files();
@@ -417,17 +415,17 @@ impl Node {
     }
 
     /// What is in its tables still.
-    pub fn under_way(&self) -> usize {
+    pub(crate) fn under_way(&self) -> usize {
         self.process.as_ref().map_or(0, |process| process.cores.iter().map(|core| core.shard.under_way()).sum())
     }
 
     /// What its cores count, one after the other.
-    pub fn stats(&self) -> impl Iterator<Item = crate::protocol::Stats> {
+    pub(crate) fn stats(&self) -> impl Iterator<Item = crate::protocol::Stats> {
         self.process.iter().flat_map(|process| process.cores.iter().map(|core| core.shard.stats()))
     }
 
     /// The root and the sums of a partition.
-    pub fn sum(&self, partition: crate::protocol::ring::Partition) -> crate::protocol::antientropy::Sum {
+    pub(crate) fn sum(&self, partition: crate::protocol::ring::Partition) -> crate::protocol::antientropy::Sum {
         let process = self.process.as_ref().expect("only nodes that run are looked at");
         let core = &process.cores[self.cores.of(partition).index()];
         match core.engine.survey(&crate::protocol::io::Survey::Sums([partition].into())) {
@@ -437,7 +435,7 @@ impl Node {
     }
 
     /// The view that it goes by; its cores may be a little behind.
-    pub fn view(&self) -> Option<&Arc<View>> {
+    pub(crate) fn view(&self) -> Option<&Arc<View>> {
         self.process.as_ref()?.members.view.as_ref()
     }
 }

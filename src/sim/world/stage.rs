@@ -1,7 +1,7 @@
 //! What all nodes of a world share: time, chance, what is due when, the network, and whoever watches.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use super::super::shape::Shape;
 use super::super::trace::Trace;
 use super::super::watch::Watch;
 use super::network::Network;
-use crate::protocol::antientropy::PartitionLeaf;
 use crate::protocol::io::Scan;
 use crate::protocol::membership::{ExchangeId, Order, OrderId, OrderRefused};
 use crate::protocol::peer::Unheard;
@@ -24,14 +23,14 @@ use crate::store::wal::SpareSegment;
 use std::sync::Arc;
 
 /// The index of a node in its world.
-pub type At = usize;
+pub(crate) type At = usize;
 
 /// A process of a node: what was meant for an earlier one is lost.
-pub type Life = u64;
+pub(super) type Life = u64;
 
 /// One core of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub(crate) struct Place {
     /// The node.
     pub node: At,
     /// Its process.
@@ -42,7 +41,7 @@ pub struct Place {
 
 /// Something that is due.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// At one core of a process.
     Core(Place, CoreEvent),
     /// At the membership of a process.
@@ -55,7 +54,7 @@ pub enum Event {
 
 /// What comes to a core.
 #[derive(Debug)]
-pub enum CoreEvent {
+pub(crate) enum CoreEvent {
     /// Time goes by; which tick it is.
     Tick(u64),
     /// The write to the log has ended, or failed.
@@ -100,7 +99,7 @@ pub enum CoreEvent {
 
 /// What comes to a membership.
 #[derive(Debug)]
-pub enum MembersEvent {
+pub(crate) enum MembersEvent {
     /// It wants to be woken now.
     Wake,
     /// It is time to say whether the node holds data.
@@ -132,7 +131,7 @@ pub enum MembersEvent {
 
 /// What comes to a client.
 #[derive(Debug)]
-pub enum ClientEvent {
+pub(crate) enum ClientEvent {
     /// It has thought enough.
     Go,
     /// The answer to a call; none where the connection ended.
@@ -143,7 +142,7 @@ pub enum ClientEvent {
 
 /// What comes to the world.
 #[derive(Debug)]
-pub enum WorldEvent {
+pub(crate) enum WorldEvent {
     /// It is time for another fault.
     Mischief,
     /// A fault ends.
@@ -156,7 +155,7 @@ pub enum WorldEvent {
 
 /// How a fault ends.
 #[derive(Clone, Debug)]
-pub enum Mend {
+pub(crate) enum Mend {
     /// The node starts again.
     Start(At),
     /// It goes on.
@@ -173,7 +172,7 @@ pub enum Mend {
 
 /// Who called, and which of his calls it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The client.
     pub client: usize,
     /// His call.
@@ -182,7 +181,7 @@ pub struct Caller {
 
 /// Who asked, and his name for the question.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub(crate) struct Asker {
     /// The core that asked.
     pub place: Place,
     /// Which of all asks it is.
@@ -193,7 +192,7 @@ pub struct Asker {
 
 /// What all nodes know of a node from outside: what the kernel and the network would say.
 #[derive(Clone, Debug)]
-pub struct Post {
+pub(crate) struct Post {
     /// Its id.
     pub id: NodeId,
     /// Its process; none while it is down.
@@ -207,7 +206,7 @@ pub struct Post {
 }
 
 /// What all nodes share.
-pub struct Stage {
+pub(crate) struct Stage {
     /// Virtual time.
     pub now: Instant,
     /// All chance there is.
@@ -263,7 +262,7 @@ impl Ord for Due {
 
 impl Stage {
     /// An empty stage.
-    pub fn new(chance: Chance, shape: Shape, planted: Planted, trace: Trace) -> Stage {
+    pub(crate) fn new(chance: Chance, shape: Shape, planted: Planted, trace: Trace) -> Stage {
         let watch = Watch::new(&shape);
         Stage {
             now: Instant(1_000_000),
@@ -284,18 +283,18 @@ impl Stage {
     }
 
     /// The ring of the cluster.
-    pub fn ring(&self) -> Ring {
+    pub(crate) fn ring(&self) -> Ring {
         Ring::new(self.shape.partitions)
     }
 
     /// Something comes after a while.
-    pub fn after(&mut self, wait: Duration, event: Event) {
+    pub(crate) fn after(&mut self, wait: Duration, event: Event) {
         self.scheduled += 1;
         self.queue.push(Reverse(Due { at: self.now + wait, number: self.scheduled, event }));
     }
 
     /// What is due next, if that is before `until`; time goes on to it.
-    pub fn next(&mut self, until: Instant) -> Option<Event> {
+    pub(crate) fn next(&mut self, until: Instant) -> Option<Event> {
         if self.queue.peek()?.0.at > until {
             return None;
         }
@@ -305,45 +304,40 @@ impl Stage {
     }
 
     /// The next name for an ask.
-    pub fn ticket(&mut self) -> TicketId {
+    pub(crate) fn ticket(&mut self) -> TicketId {
         self.tickets += 1;
         TicketId(self.tickets)
     }
 
     /// Both clocks of a node, whose wall clock is that much off.
-    pub fn clocks(&self, off_ms: i64) -> Now {
+    pub(crate) fn clocks(&self, off_ms: i64) -> Now {
         let wall = (WALL_MS + self.now.0 / 1_000).saturating_add_signed(off_ms);
         Now { instant: self.now, wall: WallTime(wall) }
     }
 
     /// A node by its id.
-    pub fn at(&self, id: NodeId) -> Option<At> {
+    pub(crate) fn at(&self, id: NodeId) -> Option<At> {
         self.posts.iter().position(|post| post.id == id)
     }
 
     /// Counts a fault that was injected.
-    pub fn injected(&mut self, fault: Reach) {
+    pub(crate) fn injected(&mut self, fault: Reach) {
         self.coverage.reach(fault);
     }
 
-    /// The leaf that a key stands in, for whoever looks at trees.
-    pub fn leaf(&self, key: &Key) -> PartitionLeaf {
-        PartitionLeaf::of(self.ring(), key)
-    }
-
     /// Whether a node takes connections of clients and peers.
-    pub fn serves(&self, at: At) -> bool {
+    pub(crate) fn serves(&self, at: At) -> bool {
         let post = &self.posts[at];
         post.life.is_some() && post.open == post.cores.count
     }
 
     /// Nodes that serve.
-    pub fn serving(&self) -> Vec<At> {
+    pub(crate) fn serving(&self) -> Vec<At> {
         (0..self.posts.len()).filter(|at| self.serves(*at)).collect()
     }
 
     /// A core has seen the cluster for the first time.
-    pub fn open(&mut self, at: At) {
+    pub(crate) fn open(&mut self, at: At) {
         self.posts[at].open += 1;
         if self.serves(at) {
             self.serving().into_iter().filter(|other| *other != at).for_each(|other| self.link(at, other));
@@ -351,13 +345,8 @@ impl Stage {
     }
 
     /// Nodes that run.
-    pub fn alive(&self) -> Vec<At> {
+    pub(crate) fn alive(&self) -> Vec<At> {
         (0..self.posts.len()).filter(|at| self.posts[*at].life.is_some()).collect()
-    }
-
-    /// Nodes that run, without these.
-    pub fn alive_but(&self, but: &BTreeSet<At>) -> Vec<At> {
-        self.alive().into_iter().filter(|at| !but.contains(at)).collect()
     }
 }
 
@@ -366,14 +355,14 @@ const WALL_MS: u64 = 1_767_225_600_000;
 
 impl Stage {
     /// The connection of a call has ended.
-    pub fn hang_up(&mut self, caller: Caller) {
+    pub(crate) fn hang_up(&mut self, caller: Caller) {
         let hop = self.shape.hop;
         let way = self.chance.time(hop, 2 * hop);
         self.after(way, Event::Client(caller.client, ClientEvent::Answer(caller.number, None)));
     }
 
     /// A line for the trace, where there is one.
-    pub fn note(&mut self, line: impl FnOnce(&Stage) -> String) {
+    pub(crate) fn note(&mut self, line: impl FnOnce(&Stage) -> String) {
         if self.trace.is_on() {
             let line = line(self);
             self.trace.put(self.now, &line);
@@ -381,12 +370,12 @@ impl Stage {
     }
 
     /// A node for people.
-    pub fn who(&self, at: At) -> String {
+    pub(crate) fn who(&self, at: At) -> String {
         format!("n{at}")
     }
 
     /// A core for people.
-    pub fn name(&self, place: Place) -> String {
+    pub(crate) fn name(&self, place: Place) -> String {
         format!("n{}/{}", place.node, place.core)
     }
 }

@@ -10,7 +10,7 @@ use crate::sim::shards::known::Known;
 impl World {
     /// A change to a layout of these nodes begins at one node, which knows of none that is under way; the others learn
     /// of it. False where it cannot begin there.
-    pub fn change(&mut self, told: usize, nodes: &[usize]) -> bool {
+    pub(crate) fn change(&mut self, told: usize, nodes: &[usize]) -> bool {
         let is_alive = self.is_alive(told);
         let known = &mut self.nodes[told].known;
         if !is_alive || known.pending.is_some() || known.layout.stamp() != self.layout.stamp() {
@@ -31,24 +31,24 @@ impl World {
     }
 
     /// Whether every node that is alive knows the newest layout, and no change is under way on it.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let newest = self.layout.stamp();
         let mut alive = self.nodes.iter().filter(|node| node.shard.is_some());
         alive.all(|node| node.known.pending.is_none() && node.known.layout.stamp() == newest)
     }
 
     /// What a node does about the change that it knows.
-    pub fn step_of(&self, node: usize) -> Option<Step> {
+    pub(crate) fn step_of(&self, node: usize) -> Option<Step> {
         self.nodes[node].known.step()
     }
 
     /// Whether a node has a row in the newest layout.
-    pub fn is_member(&self, node: usize) -> bool {
+    pub(crate) fn is_member(&self, node: usize) -> bool {
         self.layout.has(id(node))
     }
 
     /// A node is dead for good, and another one is told so: nobody waits for it any more.
-    pub fn remove(&mut self, node: usize, told: usize) {
+    pub(crate) fn remove(&mut self, node: usize, told: usize) {
         if self.is_alive(node) {
             self.crash(node);
         }
@@ -59,12 +59,12 @@ impl World {
     }
 
     /// Whether a node was removed.
-    pub fn is_gone(&self, node: usize) -> bool {
+    pub(crate) fn is_gone(&self, node: usize) -> bool {
         self.nodes[node].is_gone
     }
 
     /// A node loses its disk, and starts again on an empty one; what the cluster is it learns from another.
-    pub fn wipe(&mut self, node: usize, told: usize) {
+    pub(crate) fn wipe(&mut self, node: usize, told: usize) {
         if self.is_alive(node) {
             self.crash(node);
         }

@@ -104,6 +104,4 @@ bugs! {
     EarlyCleanup "early-cleanup",
     /// What a write does to a leaf of the tree is done twice.
     LeafTwice "leaf-twice",
-    /// Owners that go on with fewer others fetch nothing.
-    FewerFetchNothing "fewer-fetch-nothing",
 }

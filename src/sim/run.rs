@@ -25,7 +25,7 @@ const ROUND: Duration = Duration::from_secs(60);
 const RESTS: Duration = Duration::from_secs(240);
 
 /// Before a single node stands still, all is well for so long.
-const QUIET: Duration = Duration::from_millis(3_500);
+const QUIET: Duration = Duration::from_millis(5_500);
 
 /// It stands still no longer, while so many calls are made.
 const SLEEP: Duration = Duration::from_secs(4);

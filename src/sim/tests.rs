@@ -36,3 +36,27 @@ fn the_document_names_every_scenario_fault_and_mutant() {
     let missing: Vec<String> = scenarios.chain(faults).chain(mutants).filter(|row| !text.contains(row)).collect();
     assert!(missing.is_empty(), "docs/SIMULATION.md lacks {missing:#?}");
 }
+
+/// Those that the first seeds find: `.ci/run` looks for every one, in 500 seeds at most.
+#[test]
+fn planted_faults_are_found_within_a_few_seeds() {
+    const FEW: u64 = 4;
+    let plain = [
+        Bug::AckBeforeSync,
+        Bug::RepairMints,
+        Bug::LoneVersion,
+        Bug::FirstSegment,
+        Bug::HintForgotten,
+        Bug::CountedHintDropped,
+        Bug::FallbackTwice,
+        Bug::SiblingDropped,
+        Bug::EndlessForward,
+        Bug::ForeignContext,
+        Bug::LeafTwice,
+    ];
+    for bug in plain {
+        let sweep = Sweep { scenario: Scenario::Default, planted: Planted::bug(bug) };
+        let sums = sweep.run(0..FEW, |_| true);
+        assert!(sums.found.is_some(), "{} is not found within {FEW} seeds", bug.name());
+    }
+}

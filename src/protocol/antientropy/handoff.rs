@@ -145,7 +145,7 @@ fn sources(view: &View, change: &Change, partition: Partition, planted: Planted)
     let me = view.me;
     let has_it = stored.is_owner(me, partition) && view.is_whole(stored, me);
     let is_enough = stored.owners(partition).count() <= pending.owners(partition).count();
-    if (has_it && (is_enough || planted.is(Bug::FewerFetchNothing))) || !pending.is_owner(me, partition) {
+    if (has_it && is_enough) || !pending.is_owner(me, partition) {
         return Vec::new();
     }
     let is_source = |owner: &NodeId| {

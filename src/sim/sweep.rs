@@ -7,21 +7,22 @@ use super::coverage::Coverage;
 use super::run::{Options, Report, run};
 use super::shape::Scenario;
 use super::watch::Broken;
-use crate::protocol::planted::Planted;
+use crate::protocol::planted::{Bug, Planted};
 
 /// What is run with each seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Sweep {
     /// What kind of weather.
     pub scenario: Scenario,
-    /// A fault that is to be found.
-    pub planted: Planted,
+    /// A fault that is planted, and to be found.
+    pub bug: Option<Bug>,
 }
 
 impl Sweep {
     /// Runs one seed.
     pub fn one(self, seed: u64, traced: bool) -> Report {
-        let Sweep { scenario, planted } = self;
+        let Sweep { scenario, bug } = self;
+        let planted = bug.map_or(Planted::NONE, Planted::bug);
         run(Options { chance: Chance::new(seed), scenario, planted, traced })
     }
 

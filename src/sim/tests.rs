@@ -3,10 +3,10 @@
 use super::coverage::{Coverage, Kind};
 use super::shape::Scenario;
 use super::sweep::Sweep;
-use crate::protocol::planted::{Bug, Planted};
+use crate::protocol::planted::Bug;
 
 fn sweep(scenario: Scenario) -> Sweep {
-    Sweep { scenario, planted: Planted::NONE }
+    Sweep { scenario, bug: None }
 }
 
 #[test]

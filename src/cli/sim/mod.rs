@@ -63,8 +63,8 @@ impl Sim {
         match setup.mutants {
             Mutants::List => Ok(mutants::list()),
             Mutants::All => mutants::table(&setup, self.json),
-            Mutants::One(planted) => {
-                let work = setup.work(planted);
+            Mutants::One(bug) => {
+                let work = setup.work(bug);
                 if self.trace { trace(&work) } else { self.sweep(&setup, &work) }
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::options::Setup;
 use super::{Failed, Said, end, pool, say, words};
-use crate::protocol::planted::{Bug, Planted};
+use crate::protocol::planted::Bug;
 use crate::sim::Broken;
 
 /// All names, and what is wrong.
@@ -58,7 +58,7 @@ struct Row {
 impl Row {
     fn try_it(setup: &Setup, bug: Bug) -> Result<Row, Failed> {
         let mut row = Row { bug, seeds: 0, found: None };
-        pool::run(&setup.work(Planted::bug(bug)), |heard| {
+        pool::run(&setup.work(Some(bug)), |heard| {
             let Some((seed, report)) = heard else {
                 words::note(&format!("{}: not found in {} seeds so far", bug.name(), row.seeds));
                 return ControlFlow::Continue(());

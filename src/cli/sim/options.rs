@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::pool::{Limit, Work};
 use super::{Failed, Sim};
-use crate::protocol::planted::{Bug, Planted};
+use crate::protocol::planted::Bug;
 use crate::sim::{Scenario, Sweep};
 
 const SEEDS: u64 = 100;
@@ -20,7 +20,7 @@ const THREADS_MAX: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mutants {
     /// This fault, or none.
-    One(Planted),
+    One(Option<Bug>),
     /// Each in turn.
     All,
     /// They are to be listed.
@@ -42,15 +42,15 @@ pub(super) struct Setup {
 
 impl Setup {
     /// The work with this fault.
-    pub(super) fn work(&self, planted: Planted) -> Work {
-        let sweep = Sweep { scenario: self.scenario, planted };
+    pub(super) fn work(&self, bug: Option<Bug>) -> Work {
+        let sweep = Sweep { scenario: self.scenario, bug };
         Work { sweep, from: self.from, limit: self.limit, threads: self.threads, is_traced: self.is_traced }
     }
 }
 
 impl Sim {
     pub(super) fn setup(&self) -> Result<Setup, Failed> {
-        let mutants = self.mutant.as_deref().map_or(Ok(Mutants::One(Planted::NONE)), mutants)?;
+        let mutants = self.mutant.as_deref().map_or(Ok(Mutants::One(None)), mutants)?;
         self.check(mutants)?;
         let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(THREADS_MAX));
         let is_drawn = self.seed.is_none() && self.from.is_none();
@@ -126,7 +126,7 @@ fn mutants(name: &str) -> Result<Mutants, Failed> {
         "list" => Ok(Mutants::List),
         _ => {
             let known = Bug::ALL.iter().find(|bug| bug.name() == name);
-            known.map(|bug| Mutants::One(Planted::bug(*bug))).ok_or_else(|| {
+            known.map(|bug| Mutants::One(Some(*bug))).ok_or_else(|| {
                 let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
                 Failed::wrong_use(format!("--mutant {name}: there are list, all, {}", names.join(", ")))
             })
@@ -148,7 +148,7 @@ mod tests {
     fn without_options_a_hundred_seeds_are_drawn() {
         let setup = setup(&[]).unwrap();
         assert_eq!((setup.scenario, setup.limit, setup.is_drawn), (Scenario::Default, Limit::Seeds(100), true));
-        assert!(setup.from < DRAWN_BELOW && matches!(setup.mutants, Mutants::One(Planted::NONE)));
+        assert!(setup.from < DRAWN_BELOW && matches!(setup.mutants, Mutants::One(None)));
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         let setup = setup(&words).unwrap();
         assert_eq!((setup.from, setup.limit, setup.is_drawn), (7, Limit::Seeds(9), false));
         assert_eq!(setup.scenario, Scenario::Changes);
-        assert!(matches!(setup.mutants, Mutants::One(planted) if planted.is(Bug::StaleLayout)));
+        assert!(matches!(setup.mutants, Mutants::One(Some(Bug::StaleLayout))));
     }
 
     #[test]

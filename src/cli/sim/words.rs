@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Failed;
 use super::pool::{self, Work};
-use crate::protocol::planted::{Bug, Planted};
+use crate::protocol::planted::Bug;
 use crate::sim::coverage::{Kind, Reach};
 use crate::sim::{Broken, Coverage, Report, Scenario, Sums};
 
@@ -92,7 +92,7 @@ pub(super) fn json(work: &Work, sums: &Sums, taken: Taken, found: Option<&Found>
     let coverage = &sums.coverage;
     json!({
         "scenario": work.sweep.scenario.name(),
-        "mutant": mutant(work.sweep.planted).map(Bug::name),
+        "mutant": work.sweep.bug.map(Bug::name),
         "from": work.from,
         "seeds": sums.seeds,
         "seconds": taken.wall,
@@ -111,7 +111,7 @@ pub(super) fn json(work: &Work, sums: &Sums, taken: Taken, found: Option<&Found>
 }
 
 fn what(work: &Work) -> String {
-    let planted = mutant(work.sweep.planted).map_or(String::new(), |bug| format!(" with {}", bug.name()));
+    let planted = work.sweep.bug.map_or(String::new(), |bug| format!(" with {}", bug.name()));
     format!("{} from seed {}{planted}", work.sweep.scenario.name(), work.from)
 }
 
@@ -147,10 +147,6 @@ fn long(reach: Reach) -> String {
     format!("{}: {}", format!("{:?}", reach.kind()).to_lowercase(), reach.name())
 }
 
-fn mutant(planted: Planted) -> Option<Bug> {
-    Bug::ALL.iter().copied().find(|bug| planted.is(*bug))
-}
-
 /// A promise that was broken, and what led to it.
 pub(super) struct Found {
     seed: u64,
@@ -175,7 +171,7 @@ impl Found {
         if work.sweep.scenario != Scenario::Default {
             let _ = write!(repeat, " --scenario {}", work.sweep.scenario.name());
         }
-        if let Some(bug) = mutant(work.sweep.planted) {
+        if let Some(bug) = work.sweep.bug {
             let _ = write!(repeat, " --mutant {}", bug.name());
         }
         Some(Found { seed, broken, events, repeat: format!("{repeat} --trace") })

@@ -63,7 +63,7 @@ impl World {
         self.stage.note(|_| format!("-- n{at}: {}", fault.name()));
     }
 
-    fn mend_after(&mut self, least_ms: u64, most_ms: u64, mend: Mend) {
+    pub(super) fn mend_after(&mut self, least_ms: u64, most_ms: u64, mend: Mend) {
         let wait = self.stage.chance.time(Duration::from_millis(least_ms), Duration::from_millis(most_ms));
         self.faults += 1;
         self.stage.after(wait, Event::World(WorldEvent::Mend(mend)));
@@ -238,8 +238,13 @@ impl World {
                 self.lose_disk(at);
             }
             _ => {
-                self.trouble(at, Reach::Crash);
-                self.end(at, false);
+                // It may only stand still, and know nothing when it goes on.
+                if self.stage.chance.thousandth(500) {
+                    self.stall(at);
+                } else {
+                    self.trouble(at, Reach::Crash);
+                    self.end(at, false);
+                }
                 self.stage.watch.truth.losses += 1;
                 self.operator.remove(at);
             }
@@ -288,6 +293,11 @@ impl World {
                     self.start(at);
                 }
             }
+            Mend::Resume(at) if self.nodes[at].is_gone && self.removed().any(|removed| removed == at) => {
+                // Nobody lets a node go on that still has its place and is to lose it.
+                self.end(at, false);
+                self.lose_removed(at);
+            }
             Mend::Resume(at) => self.resume(at),
             Mend::Join(ways) => {
                 for (from, to) in ways {
@@ -335,7 +345,7 @@ impl World {
         for at in 0..self.nodes.len() {
             self.mend(Mend::Empty(at));
             self.mend(Mend::Hurry(at));
-            self.resume(at);
+            self.mend(Mend::Resume(at));
             self.mend(Mend::Start(at));
         }
         for (one, other) in (0..self.nodes.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::coverage::Reach;
-use super::world::{At, Event, MembersEvent, World, WorldEvent};
+use super::world::{At, Event, MembersEvent, Mend, World, WorldEvent};
 use crate::protocol::membership::{Order, OrderId, OrderRefused};
 
 /// Between two looks at what came of it.
@@ -188,7 +188,9 @@ impl World {
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
             (Want::Clear, Ok(())) => self.done(want),
             // It had no place yet.
-            (Want::Replace(_) | Want::Remove(_), Ok(()) | Err(OrderRefused::NoSuchNode)) => self.done(want),
+            (Want::Replace(_) | Want::Remove(_), Err(OrderRefused::NoSuchNode | OrderRefused::NotPlaced { .. })) => {
+                self.done(want);
+            }
             (_, Ok(())) => self.done(want),
             (_, Err(_)) => self.count_try(want),
         }
@@ -199,7 +201,14 @@ impl World {
         self.removed().next().is_some()
     }
 
-    fn removed(&self) -> impl Iterator<Item = At> {
+    /// What a removed node held is lost.
+    pub(super) fn lose_removed(&mut self, at: At) {
+        let truth = &mut self.stage.watch.truth;
+        truth.lose_disk(at);
+        truth.losses -= 1;
+    }
+
+    pub(super) fn removed(&self) -> impl Iterator<Item = At> {
         let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
         let newest = placed.max_by_key(|view| view.stamp().number);
         let is_placed = move |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
@@ -223,8 +232,11 @@ impl World {
         match want {
             Want::Remove(at) => {
                 self.nodes[at].is_gone = true;
-                self.stage.watch.truth.lose_disk(at);
-                self.stage.watch.truth.losses -= 1;
+                if self.nodes[at].stalled.is_some() {
+                    self.mend_after(200, 4_000, Mend::Resume(at));
+                } else {
+                    self.lose_removed(at);
+                }
                 self.stage.injected(Reach::Remove);
             }
             Want::Replace(at) => self.operator.wants.push_front(Want::Rejoin(at)),

@@ -201,7 +201,7 @@ impl Shape {
             },
             transfer_rate: chance.pick(&[64 * kib, 1_024 * kib]),
             compare_period: ms(chance.pick(&[1_000, 3_000, 5_000])),
-            keeps_hints: !chance.thousandth(100),
+            keeps_hints: !chance.thousandth(250),
             tombstone_age: ms(chance.pick(&[3_000, 3_000, 10_000, 3_600_000])),
             clients: 2 + chance.index(8),
             think: Duration::from_micros(chance.pick(&[500, 2_000, 8_000])),
@@ -231,6 +231,10 @@ impl Shape {
                 // Losses bind W, so many runs are without.
                 if self.wanted.w < 2 || chance.thousandth(500) {
                     self.mix.losses = 0;
+                }
+                // In some, owners change all the time.
+                if chance.thousandth(400) {
+                    (self.mix.members, self.spares) = (12, 3);
                 }
             }
             Scenario::Calm => (self.mix, self.weather, self.mischief) = (none, (0, 0, 0), Duration::ZERO),

@@ -55,7 +55,7 @@ fn planted_faults_are_found_within_a_few_seeds() {
         Bug::LeafTwice,
     ];
     for bug in plain {
-        let sweep = Sweep { scenario: Scenario::Default, planted: Planted::bug(bug) };
+        let sweep = Sweep { scenario: Scenario::Default, bug: Some(bug) };
         let sums = sweep.run(0..FEW, |_| true);
         assert!(sums.found.is_some(), "{} is not found within {FEW} seeds", bug.name());
     }

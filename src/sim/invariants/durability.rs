@@ -7,7 +7,7 @@ use super::Invariant;
 use crate::protocol::causality::Siblings;
 use crate::protocol::message::{Outcome, Reply};
 use crate::protocol::types::{Dot, Instant};
-use crate::sim::truth::{Call, KeyTruth, Truth, are_twins, replaces};
+use crate::sim::truth::{Call, KeyTruth, Minted, Truth, are_twins, replaces};
 use crate::sim::watch::{Rest, Seen, Verdict, about};
 
 /// See the module.
@@ -47,33 +47,28 @@ fn rested(truth: &Truth, rest: &Rest) -> Verdict {
         let Some(of_key) = truth.keys.get(key) else { continue };
         let Some(owner) = owners.first() else { continue };
         let set = truth.nodes[*owner].sets.get(key).map_or(&nothing, |set| set);
-        for dot in of_key.acknowledged.keys() {
-            if !is_there_or_replaced(*dot, set, of_key, &mut BTreeSet::new()) {
-                return about(key, format!("{dot} was acknowledged, and nothing that is there replaced it: {set:?}"));
-            }
+        let explained = explained(set, of_key);
+        if let Some(dot) = of_key.acknowledged.keys().find(|dot| !explained.contains(dot)) {
+            return about(key, format!("{dot} was acknowledged, and nothing that is there replaced it: {set:?}"));
         }
     }
     Ok(())
 }
 
-/// Whether a version is held, or one that replaced it is, or one that replaced that; or its twin. At the end may
-/// stand a delete whose tombstone was forgotten.
-fn is_there_or_replaced(dot: Dot, set: &Siblings, of_key: &KeyTruth, looked_at: &mut BTreeSet<Dot>) -> bool {
-    if set.holds(dot) {
-        return true;
+/// All that is held, and what was replaced by it, or by what was; and twins of these. At the end may also stand a delete
+/// whose tombstone was forgotten.
+fn explained(set: &Siblings, of_key: &KeyTruth) -> BTreeSet<Dot> {
+    let is_forgotten =
+        |dot: &Dot, minted: &Minted| of_key.forgotten.covers(*dot) && minted.update.version.is_tombstone();
+    let all = of_key.minted.iter();
+    let (mut next, mut left): (Vec<_>, Vec<_>) =
+        all.partition(|(dot, minted)| set.holds(**dot) || is_forgotten(dot, minted));
+    let mut explained = BTreeSet::new();
+    while let Some((dot, minted)) = next.pop() {
+        explained.insert(*dot);
+        let stands_for =
+            |other: &(&Dot, &Minted)| replaces(&minted.update, *other.0) || are_twins(&minted.update, &other.1.update);
+        next.extend(left.extract_if(.., |other| stands_for(other)));
     }
-    if !looked_at.insert(dot) {
-        return false;
-    }
-    let itself = of_key.minted.get(&dot);
-    let is_forgotten = of_key.forgotten.covers(dot);
-    if is_forgotten && itself.is_some_and(|itself| itself.update.version.is_tombstone()) {
-        return true;
-    }
-    let stands_for_it = |(other, minted): &(&Dot, &crate::sim::truth::Minted)| {
-        let is_twin = itself.is_some_and(|itself| are_twins(&itself.update, &minted.update));
-        **other != dot && (is_twin || replaces(&minted.update, dot))
-    };
-    let others: Vec<Dot> = of_key.minted.iter().filter(stands_for_it).map(|(other, _)| *other).collect();
-    others.into_iter().any(|other| is_there_or_replaced(other, set, of_key, looked_at))
+    explained
 }

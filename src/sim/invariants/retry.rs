@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Invariant;
 use crate::protocol::causality::Operation;
 use crate::protocol::config::OPERATION_MEMORY;
-use crate::protocol::message::{Outcome, Reply, Request, Written, operation};
+use crate::protocol::message::{Failure, Outcome, Reply, Request, Written, operation};
 use crate::protocol::types::{Dot, Instant, Key};
 use crate::sim::truth::{Call, KeyTruth, Truth, are_twins};
 use crate::sim::watch::{Seen, Verdict, about};
@@ -39,9 +39,20 @@ impl Invariant for Retry {
                 is_remembered(truth, now, of_key, call, written)?;
                 self.once(key, written)
             }
+            Seen::Answered { call, outcome: Outcome::Err(Failure::OperationReused), .. } => is_reused(truth, call),
             _ => Ok(()),
         }
     }
+}
+
+/// An id is refused only where it was used on this key for something else.
+fn is_reused(truth: &Truth, call: &Call) -> Verdict {
+    let key = call.request.key().expect("a write has a key");
+    let (Some(said), Some(of_key)) = (said(&call.request), truth.keys.get(key)) else { return Ok(()) };
+    if is_ambiguous(of_key, &said) {
+        return Ok(());
+    }
+    about(key, format!("{said:?} is refused as used before, and it was not, on this key"))
 }
 
 impl Retry {
@@ -83,7 +94,7 @@ fn is_remembered(truth: &Truth, now: Instant, of_key: &KeyTruth, call: &Call, wr
     let is_judged = truth.changed_at < acknowledged.at
         && now.since(acknowledged.at) < REMEMBERED
         && !truth.is_changing()
-        && !of_key.forgotten.covers(done)
+        && !is_forgotten(of_key, &said)
         && !is_ambiguous(of_key, &said);
     let is_it = written.dot == done || is_twin(of_key, written.dot, done);
     if !is_judged || (written.remembered && is_it) {
@@ -96,6 +107,13 @@ fn is_remembered(truth: &Truth, now: Instant, of_key: &KeyTruth, call: &Call, wr
 fn is_twin(of_key: &KeyTruth, one: Dot, other: Dot) -> bool {
     let update = |dot| of_key.minted.get(&dot).map(|minted| &minted.update);
     update(one).zip(update(other)).is_some_and(|(one, other)| are_twins(one, other))
+}
+
+/// Whether a version of it was deleted and forgotten.
+fn is_forgotten(of_key: &KeyTruth, said: &Operation) -> bool {
+    let is_it = |operation: Option<&Operation>| operation.is_some_and(|operation| operation.id == said.id);
+    let mut minted = of_key.minted.iter();
+    minted.any(|(dot, minted)| of_key.forgotten.covers(*dot) && is_it(minted.update.version.operation.as_deref()))
 }
 
 /// Whether the id was used for something else on this key.

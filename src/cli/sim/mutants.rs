@@ -42,7 +42,8 @@ pub(super) fn table(setup: &Setup, is_json: bool) -> Result<Said, Failed> {
 
 fn head(setup: &Setup) -> String {
     format!(
-        "Scenario {}, seeds from {}.\n\n| Mutant | What is wrong | Found by | Seeds | The last of them |\n|---|---|---|---|---|\n",
+        "Scenario {}, seeds from {}.\n\n\
+         | Mutant | What is wrong | Found by | Seeds | The last of them |\n|---|---|---|---|---|\n",
         setup.scenario.name(),
         setup.from
     )

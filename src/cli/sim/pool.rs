@@ -1,4 +1,5 @@
-//! Seeds on several threads, heard of in the order of seeds: what is told does not depend on how many threads there are.
+//! Seeds on several threads, heard of in the order of seeds: what is told does not depend on how many threads
+//! there are.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

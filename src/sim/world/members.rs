@@ -198,7 +198,7 @@ impl Members {
         stage.note(|stage| format!("{} notes: {}", stage.who(self.at), super::super::story::note(note)));
     }
 
-    fn send(&self, to: std::net::SocketAddr, packet: &Packet, stage: &mut Stage) {
+    fn send(&self, to: core::net::SocketAddr, packet: &Packet, stage: &mut Stage) {
         let Some(to) = (0..stage.posts.len()).find(|at| address(*at) == to) else { return };
         let bytes = encode_packet(stage.shape.cluster, packet, &stage.shape.secret);
         stage.send_packet(self.at, to, bytes);
@@ -208,7 +208,7 @@ impl Members {
         &self,
         id: ExchangeId,
         to: Option<NodeId>,
-        whither: std::net::SocketAddr,
+        whither: core::net::SocketAddr,
         bytes: Bytes,
         stage: &mut Stage,
     ) {

@@ -85,7 +85,6 @@ reaches! {
         Overloaded "overloaded",
         DiskFull "disk full",
         WritesStopped "writes stopped",
-        OtherFailure "another failure",
         HungUp "connection lost",
         GivenUp "no answer in time",
     }
@@ -145,7 +144,7 @@ reaches! {
         OrderDone "order done",
         OrderRefused "order refused",
         CameToRest "cluster came to rest",
-        TombstonesForgotten "all tombstones forgotten",
+        TombstonesForgotten "tombstones forgotten",
     }
 }
 
@@ -251,7 +250,7 @@ impl Coverage {
             Err(Failure::Overloaded { .. }) => Reach::Overloaded,
             Err(Failure::DiskFull) => Reach::DiskFull,
             Err(Failure::WritesStopped { .. }) => Reach::WritesStopped,
-            Err(_) => Reach::OtherFailure,
+            Err(_) => return,
         };
         self.reach(reach);
     }

@@ -188,6 +188,11 @@ impl World {
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
             (Want::Clear, Ok(())) => self.done(want),
             // It had no place yet.
+            // It was about to leave: nobody of its name is needed.
+            (Want::Replace(at), Err(OrderRefused::NotPlaced { .. })) if self.is_stored(at) => {
+                self.operator.wants.retain(|other| *other != want);
+                self.operator.wants.push_front(Want::Remove(at));
+            }
             (Want::Replace(_) | Want::Remove(_), Err(OrderRefused::NoSuchNode | OrderRefused::NotPlaced { .. })) => {
                 self.done(want);
             }
@@ -199,6 +204,13 @@ impl World {
     /// Whether a node that was removed has a place still.
     fn has_removed(&self) -> bool {
         self.removed().next().is_some()
+    }
+
+    /// Whether a node has a place in the layout that a change comes from, or in the only one.
+    fn is_stored(&self, at: At) -> bool {
+        let id = self.stage.posts[at].id;
+        let mut views = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
+        views.any(|view| view.layout.has(id) || view.change.as_ref().is_some_and(|change| change.stored.has(id)))
     }
 
     /// What a removed node held is lost.

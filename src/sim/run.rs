@@ -184,6 +184,9 @@ fn rest(world: &mut World) -> Result<(), Stuck> {
         return Ok(());
     }
     world.stage.coverage.reach(Reach::CameToRest);
+    if world.nodes.iter().flat_map(|node| node.stats()).any(|stats| 0 < stats.tombstones_forgotten) {
+        world.stage.coverage.reach(Reach::TombstonesForgotten);
+    }
     let rest = at_rest(world);
     let now = world.stage.now;
     world.stage.watch.rested(now, &rest);

@@ -186,6 +186,11 @@ impl World {
                 self.operator.wants.push_front(Want::Join(at));
             }
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
+            // That was staged with somebody who has lost it since.
+            (Want::Commit, Err(OrderRefused::Silent { .. })) if self.has_removed() => {
+                let removed: Vec<At> = self.removed().collect();
+                self.operator.wants.extend(removed.into_iter().map(Want::Again));
+            }
             (Want::Clear, Ok(())) => self.done(want),
             // It had no place yet.
             // It was about to leave: nobody of its name is needed.

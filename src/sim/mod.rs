@@ -1,4 +1,5 @@
-//! REHEARSES. Whole clusters in one thread, on virtual time, with every fault that a seed will have (docs/SIMULATION.md).
+//! REHEARSES. Whole clusters in one thread, on virtual time, with every fault that a seed will have
+//! (docs/SIMULATION.md).
 //!
 //! ```text
 //!   chance ─▶ shape        what a run is like: sizes, times, rates

@@ -174,6 +174,13 @@ impl World {
     fn on_ordered(&mut self, want: Want, outcome: Result<(), OrderRefused>) {
         match (want, outcome) {
             (Want::Commit, Ok(())) => self.operator.owes_commit = false,
+            // That was staged with somebody who has lost it since.
+            (Want::Commit, Err(OrderRefused::Silent { .. } | OrderRefused::NothingStaged))
+                if !self.is_wild && self.has_removed() =>
+            {
+                let removed: Vec<At> = self.removed().collect();
+                self.operator.wants.extend(removed.into_iter().map(Want::Again));
+            }
             // Or whoever was told has not heard of it yet.
             (Want::Commit, Err(OrderRefused::NothingStaged)) => {
                 self.operator.tries += 1;
@@ -186,11 +193,6 @@ impl World {
                 self.operator.wants.push_front(Want::Join(at));
             }
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
-            // That was staged with somebody who has lost it since.
-            (Want::Commit, Err(OrderRefused::Silent { .. })) if self.has_removed() => {
-                let removed: Vec<At> = self.removed().collect();
-                self.operator.wants.extend(removed.into_iter().map(Want::Again));
-            }
             (Want::Clear, Ok(())) => self.done(want),
             // It had no place yet.
             // It was about to leave: nobody of its name is needed.

@@ -65,7 +65,8 @@ pub(super) fn one(work: &Work, seed: u64) -> io::Result<Report> {
     })
 }
 
-/// Runs all seeds until `hear` breaks it off. It is told of each seed, in their order, and of nothing every few seconds.
+/// Runs all seeds until `hear` breaks it off. It is told of each seed, in their order, and of nothing every
+/// few seconds.
 ///
 /// # Errors
 /// When there are no threads for it.

@@ -55,7 +55,8 @@ fn rested(truth: &Truth, rest: &Rest) -> Verdict {
     Ok(())
 }
 
-/// All that is held, and what was replaced by it, or by what was; and twins of these. At the end may also stand a delete
+/// All that is held, and what was replaced by it, or by what was; and twins of these. At the end may also
+/// stand a delete
 /// whose tombstone was forgotten.
 fn explained(set: &Siblings, of_key: &KeyTruth) -> BTreeSet<Dot> {
     let is_forgotten =

@@ -11,6 +11,7 @@ pub mod data;
 pub mod snapshot;
 mod http;
 mod confirm;
+mod signals;
 pub mod cluster;
 pub mod wait;
 pub mod dev;

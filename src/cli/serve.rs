@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::config::Config;
+use super::signals::Stop;
 use super::{Failed, Said, logs, say};
 use crate::control::acceptor::Acceptor;
 use crate::control::dialer::Dialer;
@@ -67,10 +67,10 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
     // The wait for a cluster to join may be long: it ends by the same signals, also for a first process, for which the
     // system would do nothing.
     let settled = runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut signals = Stop::here()?;
         tokio::select! {
             settled = settle::settle(&wants) => Ok::<_, Failed>(Some(settled?)),
-            () = either(&mut terminate, &mut interrupt) => Ok(None),
+            () = signals.comes() => Ok(None),
         }
     })?;
     let Some(settled) = settled else {
@@ -116,7 +116,7 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
     );
     let notify = Notify::here();
     runtime.block_on(async move {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut signals = Stop::here()?;
         let mut membership = Gossip::begin(parts, birth)?;
         let mut begun = shown.members.clone();
         let serving = async {
@@ -141,14 +141,14 @@ pub fn run(mut config: Config) -> Result<Said, Failed> {
                 None
             }
             refusal = membership.work() => Some(refusal),
-            () = either(&mut terminate, &mut interrupt) => None,
+            () = signals.comes() => None,
         };
         membership.leave();
         notify.stopping();
         tracing::info!("stopping: ending what is under way; a second signal ends at once");
         tokio::select! {
             stopped = stop(node) => stopped,
-            () = either(&mut terminate, &mut interrupt) => Err(Failed::refused("ended at once by a second signal")),
+            () = signals.insists() => Err(Failed::refused("ended at once by a second signal")),
         }?;
         match refusal {
             // That is what was wanted: nothing has failed.
@@ -269,13 +269,6 @@ async fn stop(node: Node) -> Result<(), Failed> {
         let _ = done.send(node.stop());
     })?;
     Ok(stopped.await??)
-}
-
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
 }
 
 /// A panic ends one thread and leaves the others running with half a node. The log makes ending all of it safe.

@@ -3,10 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Failed;
+use crate::cli::signals::Stop;
 use crate::lab::driver::{Progress, Running};
 use crate::lab::tally::Tally;
 
@@ -32,16 +32,14 @@ pub(super) fn watch(running: Running, what: &str) -> Result<Watched, Failed> {
 }
 
 async fn wait(running: &Running, what: &str) -> io::Result<bool> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = Stop::here()?;
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut line = Line::new(what);
     let mut is_stopped = false;
     while !running.is_finished() {
         tokio::select! {
-            _ = interrupt.recv() => is_stopped = true,
-            _ = terminate.recv() => is_stopped = true,
+            () = stop.comes() => is_stopped = true,
             now = look.tick() => line.show(now, running.progress()),
         }
         if is_stopped {

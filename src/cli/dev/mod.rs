@@ -14,13 +14,13 @@ use std::time::Duration;
 use argh::FromArgs;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use self::nodes::{Ended, Nodes};
 use self::plan::{Plan, Planned};
 use super::cluster::Cluster;
 use super::http::{PATIENCE, Site};
+use super::signals::Stop;
 use super::{Failed, Said, say};
 
 /// Time between two looks at nodes that start.
@@ -95,18 +95,6 @@ struct Supervisor {
     plan: Plan,
 }
 
-/// Signals that mean stop.
-struct Stop(Signals, Signals);
-
-impl Stop {
-    async fn comes(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
-}
-
 impl Supervisor {
     fn begin(plan: Plan) -> Result<Supervisor, Failed> {
         std::fs::create_dir_all(&plan.data_dir)
@@ -115,7 +103,7 @@ impl Supervisor {
     }
 
     async fn work(self) -> Result<Said, Failed> {
-        let mut stop = Stop(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut stop = Stop::here()?;
         let mut nodes = Nodes::start(&self.plan)?;
         let start = tokio::select! {
             ready = self.ready() => Start::Ready(Box::new(ready?)),

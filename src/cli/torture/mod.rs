@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use argh::FromArgs;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::folder::Folder;
+use super::signals::Stop;
 use super::{Failed, Said, say};
 use crate::lab::torture::{self, NODES_MAX, NODES_MIN, Plan, Report};
 use crate::runtime::entropy;
@@ -96,12 +96,10 @@ impl Torture {
 
 /// Tortures until it is over, or until Ctrl-C or SIGTERM: the processes end either way.
 async fn until_stopped(plan: &Plan) -> Result<Report, Failed> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = Stop::here()?;
     tokio::select! {
         report = torture::run(plan, &note) => Ok(report?),
-        _ = interrupt.recv() => Err(Failed::refused("stopped early: nothing was judged")),
-        _ = terminate.recv() => Err(Failed::refused("stopped early: nothing was judged")),
+        () = stop.comes() => Err(Failed::refused("stopped early: nothing was judged")),
     }
 }
 

@@ -434,7 +434,7 @@ impl Core {
         if request.is_write()
             && let Err(refusal) = self.parts.engine.admit()
         {
-            let failure = self.refused(refusal);
+            let failure = refusal.failure(self.parts.id);
             return match refusal {
                 Refusal::Overloaded { .. } => self.on_outcome(id, Err(failure)),
                 // Another owner's disk may take it.
@@ -443,14 +443,6 @@ impl Core {
         }
         let held = request.key().map_or(Held::Unknown, |key| self.parts.engine.held(key));
         self.feed(Input::Request { id, request, held, deadline });
-    }
-
-    fn refused(&self, refusal: Refusal) -> Failure {
-        match refusal {
-            Refusal::Overloaded { .. } => Failure::overloaded(),
-            Refusal::DiskFull => Failure::DiskFull,
-            Refusal::Stopped => Failure::WritesStopped { core: self.parts.id },
-        }
     }
 
     fn enter(&mut self, origin: Origin, request: &Request, given_up: Option<Instant>) -> RequestId {

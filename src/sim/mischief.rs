@@ -226,7 +226,7 @@ impl World {
             return;
         }
         match self.stage.chance.below(3) {
-            0 if self.flip(at) => {
+            0 if self.nodes[at].rot(&mut self.stage) => {
                 self.trouble(at, Reach::BitFlip);
                 self.stage.watch.truth.losses += 1;
                 self.end(at, false);
@@ -235,6 +235,7 @@ impl World {
             0 => {}
             1 => {
                 self.trouble(at, Reach::DiskLost);
+                self.stage.watch.truth.losses += 1;
                 self.lose_disk(at);
             }
             _ => {
@@ -266,13 +267,7 @@ impl World {
             return self.stage.watch.accuse(now, "restart", format!("n{at} finds damage where there is none: {what}"));
         }
         self.stage.coverage.reach(Reach::Damage);
-        self.stage.watch.truth.losses -= 1;
         self.lose_disk(at);
-    }
-
-    fn flip(&mut self, at: At) -> bool {
-        let World { stage, nodes, .. } = self;
-        nodes[at].rot(stage)
     }
 
     fn trouble_a_clock(&mut self) {
@@ -296,7 +291,7 @@ impl World {
             Mend::Resume(at) if self.nodes[at].is_gone && self.removed().any(|removed| removed == at) => {
                 // Nobody lets a node go on that still has its place and is to lose it.
                 self.end(at, false);
-                self.lose_removed(at);
+                self.stage.watch.truth.lose_disk(at);
             }
             Mend::Resume(at) => self.resume(at),
             Mend::Join(ways) => {

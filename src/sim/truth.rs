@@ -239,7 +239,6 @@ impl Truth {
         let keys: Vec<Key> = of_node.sets.keys().cloned().collect();
         keys.iter().for_each(|key| of_node.lose(key));
         of_node.hints.clear();
-        self.losses += 1;
     }
 
     /// Something is wrong with a node now.

@@ -25,10 +25,12 @@ use super::wal::{Life, Log, LogWrite, SegmentWish, SpareSegment};
 use crate::protocol::antientropy::{BRANCHES, Forest, PartitionTree, Sum};
 use crate::protocol::causality::Siblings;
 use crate::protocol::io::{Append, Arrived, Change, Held, Survey, Surveyed};
+use crate::protocol::message::Failure;
+use crate::protocol::peer::Refused;
 use crate::protocol::planted::{Bug, Planted};
 use crate::protocol::replica::Remembered;
 use crate::protocol::ring::{Partition, Ring};
-use crate::protocol::types::{AppendId, Instant, Key, OperationId};
+use crate::protocol::types::{AppendId, CoreId, Instant, Key, OperationId};
 
 /// Writes are refused while so many times `log_bytes_max` wait to be in the tree. One or two do while it keeps up;
 /// where it refuses, a few keys that are often overwritten would else fill the disk with log and never the overlay.
@@ -97,6 +99,28 @@ pub enum Refusal {
     /// Reads go on; a restart may help, another disk will.
     #[error("the log cannot be written: this core takes no writes")]
     Stopped,
+}
+
+impl Refusal {
+    /// What a client is told by this core.
+    pub fn failure(self, core: CoreId) -> Failure {
+        match self {
+            Refusal::Overloaded { .. } => Failure::overloaded(),
+            Refusal::DiskFull => Failure::DiskFull,
+            Refusal::Stopped => Failure::WritesStopped { core },
+        }
+    }
+}
+
+/// What a peer is told.
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        match refusal {
+            Refusal::Overloaded { .. } => Refused::Overloaded,
+            Refusal::DiskFull => Refused::DiskFull,
+            Refusal::Stopped => Refused::WritesStopped,
+        }
+    }
 }
 
 /// Numbers for the metrics.

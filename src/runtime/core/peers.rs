@@ -15,7 +15,6 @@ use crate::runtime::connection::Connection;
 use crate::runtime::gather;
 use crate::runtime::link::{End, Heard, Link, Question};
 use crate::runtime::mail::Notice;
-use crate::store::Refusal;
 use crate::wire::frame::CallId;
 use crate::wire::peer as spelt;
 
@@ -49,11 +48,7 @@ impl Core {
         if !ask.is_write() {
             return Ok(());
         }
-        self.parts.engine.admit().map_err(|refusal| match refusal {
-            Refusal::Overloaded { .. } => Refused::Overloaded,
-            Refusal::DiskFull => Refused::DiskFull,
-            Refusal::Stopped => Refused::WritesStopped,
-        })
+        self.parts.engine.admit().map_err(Refused::from)
     }
 
     /// Tells a peer what it asked. Where unread answers fill the memory, large values are refused; what was written is

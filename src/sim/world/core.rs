@@ -10,7 +10,7 @@ use super::disk::Store;
 use super::stage::{Asker, Caller, ClientEvent, CoreEvent, Event, MembersEvent, Place, Stage};
 use crate::protocol::config::DEADLINE_MAX;
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Input, Scan, Standing};
-use crate::protocol::message::{Answer, Call, Failure, Outcome, Page, Request};
+use crate::protocol::message::{Answer, Call, Outcome, Page, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
 use crate::protocol::ring::{LayoutStamp, Partition};
 use crate::protocol::shard::Shard;
@@ -162,15 +162,12 @@ impl Core {
         if request.is_write()
             && let Err(refusal) = self.engine.admit()
         {
-            let core = self.place.core;
-            let (failure, is_final) = match refusal {
-                Refusal::Overloaded { .. } => (Failure::overloaded(), true),
-                Refusal::DiskFull => (Failure::DiskFull, false),
-                Refusal::Stopped => (Failure::WritesStopped { core }, false),
-            };
-            return match is_final {
-                true => self.reply(id, Err(failure), stage),
-                false => self.feed(Input::Elsewhere { id, request, failure, deadline }, stage),
+            let failure = refusal.failure(self.place.core);
+            return match refusal {
+                Refusal::Overloaded { .. } => self.reply(id, Err(failure), stage),
+                Refusal::DiskFull | Refusal::Stopped => {
+                    self.feed(Input::Elsewhere { id, request, failure, deadline }, stage);
+                }
             };
         }
         let held = self.held(&request);
@@ -190,12 +187,7 @@ impl Core {
         if ask.is_write()
             && let Err(refusal) = self.engine.admit()
         {
-            let refused = match refusal {
-                Refusal::Overloaded { .. } => Refused::Overloaded,
-                Refusal::DiskFull => Refused::DiskFull,
-                Refusal::Stopped => Refused::WritesStopped,
-            };
-            return self.tell(asker.ticket, &Told::Refused(refused), stage);
+            return self.tell(asker.ticket, &Told::Refused(Refused::from(refusal)), stage);
         }
         let held = ask.key().map_or(Held::Unknown, |key| self.engine.held(key));
         let deadline = stage.now + Duration::from_millis(deadline_ms.into()).min(DEADLINE_MAX);

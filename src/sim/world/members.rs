@@ -76,7 +76,8 @@ impl Members {
     pub(super) fn happen(
         &mut self,
         event: MembersEvent,
-        (holds, is_full): (bool, bool),
+        holds: impl Fn() -> bool,
+        is_full: bool,
         known: &mut Option<Durable>,
         stage: &mut Stage,
     ) -> bool {
@@ -87,7 +88,7 @@ impl Members {
             }
             MembersEvent::Count => {
                 stage.after(COUNT, Event::Members(self.at, self.life, MembersEvent::Count));
-                self.membership.asks_holdings().then_some(Input::Holds(holds))
+                self.membership.asks_holdings().then(|| Input::Holds(holds()))
             }
             MembersEvent::Packet(from, bytes) => self.packet(from, &bytes, stage),
             MembersEvent::Letter { from, exchange, to, bytes } => self.letter(from, exchange, to, &bytes, stage),

@@ -162,7 +162,7 @@ impl Node {
         let (life, at) = (self.life, self.at);
         let post = &mut stage.posts[at];
         (post.life, post.open, post.cores) = (Some(life), 0, self.cores);
-        let (sets, forest, hints) = (self.sets(stage), self.store.tree.forest(), self.hints());
+        let (sets, forest, hints) = (self.sets(), self.store.tree.forest(), self.hints());
         stage.watch.restarted(stage.now, at, Found { sets: &sets, forest: &forest, hints: &hints });
         let mut of_core: Vec<Vec<SpareSegment>> = vec![Vec::new(); usize::from(self.cores.count)];
         for (n, spare) in spares.enumerate() {
@@ -233,12 +233,11 @@ impl Node {
     }
 
     /// Every set on its disk that is in the tree.
-    fn sets(&self, stage: &Stage) -> BTreeMap<Key, Arc<Siblings>> {
+    fn sets(&self) -> BTreeMap<Key, Arc<Siblings>> {
         let read = |spot: Spot| {
             let set = self.store.tree.get(&spot).expect("what was ingested can be read");
             (spot.key, set.expect("it stands there"))
         };
-        let _ring = stage.ring();
         self.store.tree.places().into_iter().map(read).collect()
     }
 
@@ -275,8 +274,8 @@ impl Node {
         }
     }
 
-    /// Its process ends at once. With `power` everything that no disk had said to be durable is as chance will have
-    /// it.
+    /// Its process ends at once. Where it `loses_power` everything that no disk had said to be durable is as chance will
+    /// have it.
     pub(crate) fn end(&mut self, loses_power: bool, stage: &mut Stage) {
         let Some(process) = self.process.take() else { return };
         self.minted = process.cores.iter().map(|core| core.minted).collect();
@@ -304,10 +303,7 @@ impl Node {
         match event {
             Event::Core(place, event) if self.lives(place.life) => self.on_core(place.core, event, stage),
             Event::Members(_, life, event) if self.lives(life) => self.on_members(event, stage),
-            Event::Core(place, CoreEvent::Called { caller, .. }) => {
-                let _ = place;
-                stage.hang_up(caller);
-            }
+            Event::Core(_, CoreEvent::Called { caller, .. }) => stage.hang_up(caller),
             _ => {}
         }
     }
@@ -323,11 +319,9 @@ impl Node {
 
     fn on_members(&mut self, event: MembersEvent, stage: &mut Stage) {
         let process = self.process.as_mut().expect("looked at before");
-        let holds = process.cores.iter().any(|core| {
-            let stats = core.shard.stats();
-            0 < core.engine.sum().keys || 0 < stats.hints_waiting
-        });
-        let is_refused = process.members.happen(event, (holds, self.store.is_full), &mut self.known, stage);
+        let Process { cores, members } = process;
+        let holds = || cores.iter().any(|core| 0 < core.engine.sum().keys || 0 < core.shard.stats().hints_waiting);
+        let is_refused = members.happen(event, holds, self.store.is_full, &mut self.known, stage);
         if is_refused {
             self.is_gone = true;
             self.end(false, stage);

@@ -12,6 +12,7 @@ use crate::protocol::message::{Causality, Delete, Get, Outcome, Put, Reply, Requ
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{ClusterId, Dot, Key, OperationId, RequestId, Value};
 use crate::sim::shards::{Cluster, World};
+use crate::sim::truth::{are_twins, replaces};
 
 const KEYS: u64 = 6;
 
@@ -348,22 +349,6 @@ fn is_there_or_replaced(dot: Dot, set: &Siblings, minted: &[&Update], looked_at:
     };
     let mut others = minted.iter().filter(stands_for_it).map(|update| update.version.dot);
     others.any(|other| is_there_or_replaced(other, set, minted, looked_at))
-}
-
-/// Whether a write replaces a version, wherever the two meet.
-pub(super) fn replaces(update: &Update, dot: Dot) -> bool {
-    match &update.supersedes {
-        Supersedes::Held => update.upon.covers(dot),
-        Supersedes::Nothing => false,
-        Supersedes::Seen(context) => {
-            context.vector().covers(dot) || (context.dots().contains(&dot) && update.upon.covers(dot))
-        }
-    }
-}
-
-/// Whether one operation minted both.
-pub(super) fn are_twins(one: &Update, other: &Update) -> bool {
-    one.version.operation.is_some() && one.version.operation == other.version.operation
 }
 
 fn name(request: &Request) -> Option<OperationId> {

@@ -14,8 +14,8 @@ use crate::protocol::causality::Update;
 use crate::protocol::message::{Causality, Delete, Get, Outcome, Put, Reply, Request, Terms};
 use crate::protocol::ring::Wanted;
 use crate::protocol::types::{Dot, Key, RequestId, Value};
-use crate::sim::shards::tests::storms::{are_twins, replaces};
 use crate::sim::shards::{Cluster, World};
+use crate::sim::truth::{are_twins, replaces};
 
 const KEYS: u64 = 5;
 const AGE: Duration = Duration::from_millis(300);

@@ -94,8 +94,14 @@ impl Stage {
     pub(crate) fn break_connections(&mut self, to: At) {
         for asker in self.under_way.remove(&to).unwrap_or_default().into_values() {
             let way = self.way(to, asker.place.node);
-            self.after(way, Event::Core(asker.place, CoreEvent::Told { ask: asker.ask, told: Err(Unheard::Lost) }));
+            self.lose(asker.place, to, asker.ask, way);
         }
+    }
+
+    /// It is found out that a connection has died. Another one takes its place only then.
+    fn lose(&mut self, asker: Place, peer: At, ask: AskId, found: Duration) {
+        self.after(found, Event::Core(asker, CoreEvent::Told { ask, told: Err(Unheard::Lost) }));
+        self.after(found + Duration::from_millis(1), Event::World(WorldEvent::Relink(asker.node, peer)));
     }
 
     /// Both nodes find a line to each other.
@@ -152,9 +158,7 @@ impl Stage {
     fn find_lost(&mut self, asker: Place, peer: At, ask: AskId) {
         self.note(|_| ".. lost".to_owned());
         let wait = self.chance.time(FOUND_DEAD.0, FOUND_DEAD.1);
-        let again = wait + Duration::from_millis(1);
-        self.after(again, Event::World(WorldEvent::Relink(asker.node, peer)));
-        self.after(wait, Event::Core(asker, CoreEvent::Told { ask, told: Err(Unheard::Lost) }));
+        self.lose(asker, peer, ask, wait);
     }
 
     fn way(&mut self, from: At, to: At) -> Duration {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::coverage::Reach;
 use super::world::{At, Event, MembersEvent, Mend, World, WorldEvent};
 use crate::protocol::membership::{Order, OrderId, OrderRefused};
+use crate::protocol::ring::View;
 
 /// Between two looks at what came of it.
 const LOOK: Duration = Duration::from_millis(200);
@@ -126,10 +127,9 @@ impl World {
 
     /// Nodes that run or may come back, and have a place.
     pub(super) fn members(&self) -> Vec<At> {
-        let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
-        let newest = placed.max_by_key(|view| view.stamp().number);
-        let is_placed = |at: &At| newest.is_some_and(|view| view.layout.has(self.stage.posts[*at].id));
-        (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_gone && is_placed(at)).collect()
+        let Some(newest) = self.newest() else { return vec![] };
+        let is_member = |at: &At| !self.nodes[*at].is_gone && newest.layout.has(self.stage.posts[*at].id);
+        (0..self.nodes.len()).filter(is_member).collect()
     }
 
     /// The operator looks after what it wants.
@@ -193,14 +193,19 @@ impl World {
                 self.operator.wants.push_front(Want::Join(at));
             }
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
-            (Want::Clear, Ok(())) => self.done(want),
-            // It had no place yet.
             // It was about to leave: nobody of its name is needed.
-            (Want::Replace(at), Err(OrderRefused::NotPlaced { .. })) if self.is_stored(at) => {
+            (Want::Replace(at), Err(OrderRefused::NotPlaced { .. })) if self.is_placed(at) => {
                 self.operator.wants.retain(|other| *other != want);
                 self.operator.wants.push_front(Want::Remove(at));
             }
-            (Want::Replace(_) | Want::Remove(_), Err(OrderRefused::NoSuchNode | OrderRefused::NotPlaced { .. })) => {
+            // It only stood still, and goes on.
+            (Want::Remove(at), Err(OrderRefused::StillUp { .. })) if self.nodes[at].is_well() => {
+                self.operator.wants.retain(|other| *other != want);
+            }
+            // It had no place yet. Whoever was told may only not have heard of it.
+            (Want::Replace(at) | Want::Remove(at), Err(OrderRefused::NoSuchNode | OrderRefused::NotPlaced { .. }))
+                if !self.is_placed(at) =>
+            {
                 self.done(want);
             }
             (_, Ok(())) => self.done(want),
@@ -213,25 +218,21 @@ impl World {
         self.removed().next().is_some()
     }
 
-    /// Whether a node has a place in the layout that a change comes from, or in the only one.
-    fn is_stored(&self, at: At) -> bool {
-        let id = self.stage.posts[at].id;
-        let mut views = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
-        views.any(|view| view.layout.has(id) || view.change.as_ref().is_some_and(|change| change.stored.has(id)))
-    }
-
-    /// What a removed node held is lost.
-    pub(super) fn lose_removed(&mut self, at: At) {
-        let truth = &mut self.stage.watch.truth;
-        truth.lose_disk(at);
-        truth.losses -= 1;
-    }
-
+    /// Nodes that are gone for good and have a place still: in a change that is under way too.
     pub(super) fn removed(&self) -> impl Iterator<Item = At> {
-        let placed = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_ref());
-        let newest = placed.max_by_key(|view| view.stamp().number);
-        let is_placed = move |at: At| newest.is_some_and(|view| view.layout.has(self.stage.posts[at].id));
-        (0..self.nodes.len()).filter(move |at| self.nodes[*at].is_gone && is_placed(*at))
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_gone && self.is_placed(*at))
+    }
+
+    /// Whether a node has a place, comes to one, or is about to leave it.
+    fn is_placed(&self, at: At) -> bool {
+        self.newest().is_some_and(|view| view.written().any(|layout| layout.has(self.stage.posts[at].id)))
+    }
+
+    /// What whoever knows most knows of the cluster.
+    fn newest(&self) -> Option<&View> {
+        let views = self.stage.watch.truth.nodes.iter().filter_map(|node| node.view.as_deref());
+        // Whoever was lost in the middle of a change knows of it still, and never hears how it ended.
+        views.max_by_key(|view| (view.stamp().number, view.layout.stamp().number, view.change.is_none()))
     }
 
     fn count_try(&mut self, want: Want) {
@@ -246,15 +247,17 @@ impl World {
 
     fn done(&mut self, want: Want) {
         self.operator.tries = 0;
-        self.operator.owes_commit = want != Want::Clear;
+        // What came back on an empty disk is staged still when the rest was cleared.
+        self.operator.owes_commit = true;
         self.operator.wants.retain(|other| *other != want);
         match want {
             Want::Remove(at) => {
                 self.nodes[at].is_gone = true;
+                self.stage.watch.truth.nodes[at].is_removed = true;
                 if self.nodes[at].stalled.is_some() {
                     self.mend_after(200, 4_000, Mend::Resume(at));
                 } else {
-                    self.lose_removed(at);
+                    self.stage.watch.truth.lose_disk(at);
                 }
                 self.stage.injected(Reach::Remove);
             }
@@ -310,7 +313,14 @@ impl World {
         let Some(known) = seed.and_then(|seed| self.nodes[seed].knowledge()) else {
             return self.count_try(want);
         };
-        if self.nodes[at].is_alive() || self.nodes[at].join(known).is_none() {
+        if self.nodes[at].is_alive() {
+            return self.count_try(want);
+        }
+        if self.nodes[at].join(known).is_none() {
+            // Its name was given free when it had no place, and it has come to one since.
+            if want == Want::Rejoin(at) && self.is_placed(at) {
+                self.operator.wants.push_front(Want::Replace(at));
+            }
             return self.count_try(want);
         }
         self.done(want);

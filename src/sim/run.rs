@@ -227,13 +227,16 @@ pub(super) fn unrest(world: &World) -> Option<String> {
         if !node.is_alive() {
             return Some(format!("n{at} does not run"));
         }
-        let hints: u64 = node.stats().map(|stats| stats.hints_waiting).sum();
-        if 0 < hints {
-            return Some(format!("n{at} owes {hints} hints"));
-        }
         let leftovers: u64 = node.stats().map(|stats| stats.leftover_partitions).sum();
         if 0 < leftovers {
             return Some(format!("n{at} has leftovers in {leftovers} partitions"));
+        }
+    }
+    // Whoever has left still owes what it took in for others.
+    for (at, node) in world.nodes.iter().enumerate() {
+        let hints: u64 = node.stats().map(|stats| stats.hints_waiting).sum();
+        if 0 < hints {
+            return Some(format!("n{at} owes {hints} hints"));
         }
     }
     let view = world.nodes[*members.first()?].view()?.clone();

@@ -103,6 +103,9 @@ pub(super) struct NodeTruth {
     pub id: NodeId,
     /// Whether it runs.
     pub is_alive: bool,
+    /// Whether it was removed. One that only stood still may answer its clients before it hears of that, as the
+    /// administrator was told: nobody is promised anything by it.
+    pub is_removed: bool,
     /// When something was last wrong with it.
     pub troubled_at: Instant,
     /// What is durable on it.
@@ -189,7 +192,7 @@ impl Truth {
                 let state = append.state().expect("both have one");
                 of_node.sets.insert(append.key.clone(), Arc::clone(state));
             }
-            Change::Drop { .. } => self.drop_set(node, &append.key),
+            Change::Drop { .. } => of_node.lose(&append.key),
             Change::Hint(hint) => {
                 of_node.hints.insert((append.key.clone(), hint.target), *hint);
             }
@@ -199,13 +202,13 @@ impl Truth {
         }
     }
 
-    /// A former owner drops what the others have, or an owner forgets what was deleted.
-    fn drop_set(&mut self, node: At, key: &Key) {
+    /// A node is about to drop a set. A former owner drops what the others have; an owner forgets what was deleted, and
+    /// from then on nobody may bring it back.
+    pub(super) fn drops(&mut self, node: At, key: &Key) {
         let partition = self.ring.partition(key);
-        let of_node = &mut self.nodes[node];
+        let of_node = &self.nodes[node];
         let is_owner = of_node.view.as_ref().is_some_and(|view| view.is_written(of_node.id, partition));
         let buried = of_node.sets.get(key).filter(|set| is_owner && set.live().next().is_none()).cloned();
-        of_node.lose(key);
         if let Some(set) = buried {
             self.key(key).forgotten.join(set.vector());
         }
@@ -217,8 +220,7 @@ impl Truth {
         let of_node = &mut self.nodes[node];
         of_node.is_alive = true;
         let dropped: Vec<Key> = of_node.sets.keys().filter(|key| !found.sets.contains_key(*key)).cloned().collect();
-        dropped.iter().for_each(|key| self.drop_set(node, key));
-        let of_node = &mut self.nodes[node];
+        dropped.iter().for_each(|key| of_node.lose(key));
         of_node.sets.clone_from(found.sets);
         of_node.hints = found.hints.iter().map(|(key, hint)| ((key.clone(), hint.target), *hint)).collect();
     }
@@ -269,6 +271,7 @@ impl NodeTruth {
         NodeTruth {
             id,
             is_alive: false,
+            is_removed: false,
             troubled_at: Instant(0),
             sets: BTreeMap::new(),
             gone: BTreeMap::new(),

@@ -192,12 +192,16 @@ impl Watch {
     /// A call is answered by the node that it went to.
     pub(super) fn answered(&mut self, now: Instant, caller: Caller, outcome: &Outcome) {
         let Some(call) = self.truth.calls.get(&caller).cloned() else { return };
+        if self.truth.nodes[call.node].is_removed {
+            return;
+        }
         self.see(now, &Seen::Answered { call: &call, outcome });
     }
 
     /// A client hears how a call ended, or that it did.
     pub(super) fn heard(&mut self, now: Instant, caller: Caller, outcome: Option<&Outcome>) {
         let Some(call) = self.truth.calls.remove(&caller) else { return };
+        let outcome = outcome.filter(|_| !self.truth.nodes[call.node].is_removed);
         self.see(now, &Seen::Heard { call: &call, outcome });
         self.truth.heard(now, &call, outcome);
     }
@@ -209,6 +213,9 @@ impl Watch {
             let minted = self.truth.key(&append.key).minted.entry(arrived.dot);
             is_minted = matches!(minted, Entry::Vacant(_));
             minted.or_insert_with(|| Minted { update: arrived.update().cloned() });
+        }
+        if let Change::Drop { .. } = &append.change {
+            self.truth.drops(node, &append.key);
         }
         self.see(now, &Seen::Appended { node, append, is_minted });
     }

@@ -73,3 +73,67 @@ fn explained(set: &Siblings, of_key: &KeyTruth) -> BTreeSet<Dot> {
     }
     explained
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{MadeUp, dot, key, put, set, written};
+    use super::*;
+    use crate::protocol::message::{Causality, Level, Written};
+
+    fn judge(made: &MadeUp, seen: &Seen<'_>) -> Verdict {
+        Durability.see(&made.truth, Instant(1), seen)
+    }
+
+    /// It is said that so many owners have the first version.
+    fn says(made: &MadeUp, quorum: u8) -> Verdict {
+        let level = Level { n: 3, quorum, owners: quorum, fallbacks: 0, hedged: false };
+        let outcome = Ok(Reply::Written(Written { level, ..written(dot(1, 1), &[], false) }));
+        judge(made, &Seen::Answered { call: &made.call(put("a", Causality::Blind, None)), outcome: &outcome })
+    }
+
+    fn rests(made: &MadeUp) -> Verdict {
+        let rest = Rest { members: vec![0], owners: [(key(), vec![0])].into() };
+        judge(made, &Seen::Rested(&rest))
+    }
+
+    #[test]
+    fn as_many_nodes_hold_it_as_the_reply_says() {
+        let mut made = MadeUp::new(3);
+        let version = made.mint(dot(1, 1), &[], Some("a"));
+        assert!(says(&made, 1).is_err());
+        made.hold(0, &set(&[(1, 1)], &[&version]));
+        assert_eq!(says(&made, 1), Ok(()));
+        assert!(says(&made, 2).is_err());
+        made.hold(2, &set(&[(1, 1)], &[&version]));
+        assert_eq!(says(&made, 2), Ok(()));
+    }
+
+    #[test]
+    fn in_the_end_it_is_there_or_what_replaced_it_is() {
+        let mut made = MadeUp::new(1);
+        let first = made.mint(dot(1, 1), &[], Some("a"));
+        let second = made.mint(dot(1, 2), &[(1, 1)], Some("b"));
+        let beside = made.mint(dot(2, 1), &[], Some("c"));
+        assert_eq!(rests(&made), Ok(()), "nobody was told of any");
+        made.acknowledge(dot(1, 1), 1);
+        assert!(rests(&made).is_err());
+        made.hold(0, &set(&[(1, 1)], &[&first]));
+        assert_eq!(rests(&made), Ok(()));
+        made.hold(0, &set(&[(1, 2)], &[&second]));
+        assert_eq!(rests(&made), Ok(()), "it was replaced");
+        made.hold(0, &set(&[(1, 2), (2, 1)], &[&beside]));
+        assert!(rests(&made).is_err(), "what is there did not replace it");
+    }
+
+    #[test]
+    fn a_delete_that_was_forgotten_stands_for_what_it_replaced() {
+        let mut made = MadeUp::new(1);
+        made.mint(dot(1, 1), &[], Some("a"));
+        made.mint(dot(1, 2), &[(1, 1)], None);
+        made.acknowledge(dot(1, 1), 1);
+        made.acknowledge(dot(1, 2), 1);
+        assert!(rests(&made).is_err());
+        made.truth.key(&key()).forgotten.see(dot(1, 2));
+        assert_eq!(rests(&made), Ok(()));
+    }
+}

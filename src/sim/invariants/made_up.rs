@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::antientropy::{Forest, Shift};
-use crate::protocol::causality::{Context, Siblings, Supersedes, Update, Version};
-use crate::protocol::io::{Append, Change};
+use crate::protocol::causality::{Context, Siblings, Supersedes, Update, Version, VersionVector};
+use crate::protocol::io::{Append, Arrived, Change};
 use crate::protocol::message::{Causality, Found, Get, Level, Put, Reply, Request, Sibling, Terms, Written, operation};
 use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Unruly, View, Wanted};
@@ -139,6 +139,14 @@ pub(super) fn set(vector: &[(u64, u64)], versions: &[&Version]) -> Arc<Siblings>
 
 pub(super) fn append(change: Change) -> Append {
     Append { id: AppendId(1), key: key(), change }
+}
+
+/// A version comes in, and replaces all that was there.
+pub(super) fn append_version(version: &Version) -> Append {
+    let dot = version.dot;
+    let state = set(&[(dot.actor.0, dot.counter)], &[version]);
+    let (upon, supersedes) = (VersionVector::default(), Supersedes::Held);
+    append(Change::Version(Arrived { state, dot, upon, supersedes, remember: None, shift: Shift::default() }))
 }
 
 /// A set comes in, and this is what is held then.

@@ -106,3 +106,78 @@ fn answered(truth: &Truth, call: &Call, outcome: &Outcome) -> Verdict {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{MadeUp, append_set, append_version, dot, found, get, key, set, written};
+    use super::*;
+
+    /// Values that clients asked for.
+    fn asked(made: &mut MadeUp, values: &[&'static str]) {
+        let of_key = made.truth.key(&key());
+        of_key.asked.extend(values.iter().map(|value| Value::new(*value).unwrap()));
+    }
+
+    fn mints(made: &MadeUp, judge: &mut OneDot, version: &Version) -> Verdict {
+        let append = append_version(version);
+        judge.see(&made.truth, Instant(1), &Seen::Appended { node: 0, append: &append, is_minted: true })
+    }
+
+    fn comes(made: &MadeUp, version: &Version) -> Verdict {
+        let came = set(&[(version.dot.actor.0, version.dot.counter)], &[version]);
+        let append = append_set(&came, &came);
+        OneDot::default().see(&made.truth, Instant(1), &Seen::Appended { node: 1, append: &append, is_minted: false })
+    }
+
+    #[test]
+    fn what_is_minted_was_asked_for_and_only_once() {
+        let (mut made, mut judge) = (MadeUp::new(1), OneDot::default());
+        asked(&mut made, &["a"]);
+        let first = made.mint(dot(1, 1), &[], Some("a"));
+        assert_eq!(mints(&made, &mut judge, &first), Ok(()));
+        let again = made.mint(dot(1, 2), &[], Some("a"));
+        assert!(mints(&made, &mut judge, &again).is_err(), "one write became two");
+        let other = made.mint(dot(1, 3), &[], Some("b"));
+        assert!(mints(&made, &mut judge, &other).is_err(), "nobody asked for it");
+        let delete = made.mint(dot(1, 4), &[], None);
+        assert!(mints(&made, &mut judge, &delete).is_err(), "nobody asked for that either");
+        made.truth.key(&key()).deletes = 1;
+        assert_eq!(mints(&made, &mut OneDot::default(), &delete), Ok(()));
+    }
+
+    #[test]
+    fn a_dot_is_minted_once() {
+        let (mut made, mut judge) = (MadeUp::new(1), OneDot::default());
+        asked(&mut made, &["a", "b"]);
+        let version = made.mint(dot(1, 1), &[], Some("a"));
+        assert_eq!(mints(&made, &mut judge, &version), Ok(()));
+        let other = made.mint(dot(1, 1), &[], Some("b"));
+        assert!(mints(&made, &mut judge, &other).is_err());
+    }
+
+    #[test]
+    fn what_comes_from_another_node_is_what_was_minted() {
+        let mut made = MadeUp::new(2);
+        let version = made.mint(dot(1, 1), &[], Some("a"));
+        assert_eq!(comes(&made, &version), Ok(()));
+        assert!(comes(&made, &Version { value: None, ..version.clone() }).is_err());
+        assert!(comes(&made, &Version { dot: dot(2, 1), ..version }).is_err(), "nobody minted that");
+    }
+
+    #[test]
+    fn a_reply_names_what_was_minted() {
+        let mut made = MadeUp::new(1);
+        made.mint(dot(1, 1), &[], Some("a"));
+        let answers = |reply| {
+            let outcome = Ok(reply);
+            let seen = Seen::Answered { call: &made.call(get()), outcome: &outcome };
+            OneDot::default().see(&made.truth, Instant(1), &seen)
+        };
+        let shows = |dot, value| Reply::Found(found(made.cluster, &[(dot, value)], 1));
+        assert_eq!(answers(shows(dot(1, 1), "a")), Ok(()));
+        assert!(answers(shows(dot(1, 1), "b")).is_err());
+        assert!(answers(shows(dot(1, 2), "a")).is_err());
+        assert_eq!(answers(Reply::Written(written(dot(1, 1), &[], false))), Ok(()));
+        assert!(answers(Reply::Written(written(dot(1, 2), &[], false))).is_err());
+    }
+}

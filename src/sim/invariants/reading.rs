@@ -62,3 +62,60 @@ impl Reading {
 fn missed(known: &VersionVector, forgotten: &VersionVector, seen: &Context) -> Option<crate::protocol::types::Dot> {
     known.dots().find(|dot| !seen.covers(*dot) && !forgotten.covers(*dot))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{MadeUp, dot, found, get, key};
+    use super::*;
+    use crate::protocol::types::Dot;
+
+    fn reads(made: &MadeUp, shown: &[(Dot, &'static str)], r: u8) -> Verdict {
+        let outcome = Ok(Reply::Found(found(made.cluster, shown, r)));
+        Reading::new(&made.shape).see(
+            &made.truth,
+            Instant(1),
+            &Seen::Answered { call: &made.call(get()), outcome: &outcome },
+        )
+    }
+
+    #[test]
+    fn a_read_sees_what_owners_acknowledged_that_it_must_have_met() {
+        let mut made = MadeUp::new(3);
+        made.mint(dot(1, 1), &[], Some("a"));
+        made.acknowledge(dot(1, 1), 2);
+        assert!(reads(&made, &[], 2).is_err());
+        assert_eq!(reads(&made, &[], 1), Ok(()), "one of three need not have met it");
+        assert_eq!(reads(&made, &[(dot(1, 1), "a")], 2), Ok(()));
+        assert_eq!(reads(&made, &[(dot(1, 2), "b")], 2), Ok(()), "its context covers what came before");
+    }
+
+    #[test]
+    fn what_fewer_owners_acknowledged_must_be_seen_by_more() {
+        let mut made = MadeUp::new(3);
+        made.mint(dot(1, 1), &[], Some("a"));
+        made.acknowledge(dot(1, 1), 1);
+        assert_eq!(reads(&made, &[], 2), Ok(()));
+        assert!(reads(&made, &[], 3).is_err());
+    }
+
+    #[test]
+    fn nobody_must_see_what_was_forgotten() {
+        let mut made = MadeUp::new(3);
+        made.mint(dot(1, 1), &[], Some("a"));
+        made.acknowledge(dot(1, 1), 3);
+        made.truth.key(&key()).forgotten.see(dot(1, 1));
+        assert_eq!(reads(&made, &[], 3), Ok(()));
+    }
+
+    #[test]
+    fn a_context_must_be_of_the_key_and_the_cluster() {
+        let made = MadeUp::new(3);
+        let mut reply = found(made.cluster, &[], 1);
+        reply.context =
+            Context::of(VersionVector::default()).seal(made.cluster, &crate::protocol::types::Key::new("b").unwrap());
+        let outcome = Ok(Reply::Found(reply));
+        let seen = Seen::Answered { call: &made.call(get()), outcome: &outcome };
+        assert!(Reading::new(&made.shape).see(&made.truth, Instant(1), &seen).is_err());
+        assert_ne!(key().as_bytes(), b"b");
+    }
+}

@@ -96,14 +96,19 @@ fn durable(truth: &Truth, node: At, append: &Append) -> Verdict {
     }
 }
 
-/// Whether a version that went was replaced by what came in, or by anything else that the set has seen.
+/// Whether a version that went was replaced by what came in, or by anything else that the set has seen. A tombstone that
+/// another owner has forgotten already need not have been.
 fn is_replaced(of_key: &KeyTruth, append: &Append, gone: &Version, after: &Siblings) -> bool {
     let replaced_by = |dot: &Dot| of_key.minted.get(dot).is_some_and(|minted| replaces(&minted.update, gone.dot));
     let by_what_came = match &append.change {
         Change::Version(arrived) => replaced_by(&arrived.dot),
         _ => false,
     };
-    by_what_came || after.versions().iter().any(|version| replaced_by(&version.dot)) || is_gone(of_key, gone.dot, after)
+    let is_forgotten = gone.is_tombstone() && of_key.forgotten.covers(gone.dot);
+    is_forgotten
+        || by_what_came
+        || after.versions().iter().any(|version| replaced_by(&version.dot))
+        || is_gone(of_key, gone.dot, after)
 }
 
 /// The same, of all that was ever minted.
@@ -141,6 +146,17 @@ mod tests {
         assert_eq!(judge(&made, &Seen::Durable { node: 0, append: &replaced }), Ok(()));
         let forgetful = append_set(&set(&[(2, 2)], &[&last]), &set(&[(2, 2)], &[&last]));
         assert!(judge(&made, &Seen::Durable { node: 0, append: &forgetful }).is_err());
+    }
+
+    #[test]
+    fn a_tombstone_that_another_owner_has_forgotten_may_go() {
+        let mut made = MadeUp::new(1);
+        let (tombstone, other) = (made.mint(dot(1, 1), &[], None), made.mint(dot(1, 2), &[], Some("a")));
+        made.hold(0, &set(&[(1, 1)], &[&tombstone]));
+        let append = append_set(&set(&[(1, 2)], &[&other]), &set(&[(1, 2)], &[&other]));
+        assert!(judge(&made, &Seen::Durable { node: 0, append: &append }).is_err());
+        made.truth.key(&key()).forgotten.see(dot(1, 1));
+        assert_eq!(judge(&made, &Seen::Durable { node: 0, append: &append }), Ok(()));
     }
 
     #[test]

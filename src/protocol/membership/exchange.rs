@@ -13,7 +13,7 @@ use crate::protocol::types::{Instant, NodeId};
 /// Two nodes compare what they know no more often than this, on the word of packets.
 const COMPARE_PERIOD: Duration = Duration::from_millis(200);
 
-/// Members that are asked when a core has heard of another layout.
+/// Members that are asked when a core has heard of another layout, and that are told at a time that this node has left.
 const ASKED_MAX: usize = 3;
 
 /// Members that are told of news at once; the others hear of it by gossip.
@@ -24,7 +24,7 @@ const TOLD_MAX: usize = 16;
 pub(super) struct Sent {
     to: Option<NodeId>,
     address: SocketAddr,
-    /// Whether it tells that this node has left.
+    /// Whether it tells a member that stays that this node has left.
     is_last: bool,
 }
 
@@ -89,7 +89,9 @@ impl Membership {
         let start = (mine.start.count, mine.start.stamp);
         // Of two that claim the same, one goes on: the one that all rows join to.
         let is_behind = (mine.life(), start) < (row.life(), (row.start.count, row.start.stamp));
-        let is_removed = mine.life() == row.life() && row.state == RowState::Removed;
+        // One that has left knows it first, and ends when it has been heard.
+        let has_left = mine.state == RowState::Removed;
+        let is_removed = !has_left && mine.life() == row.life() && row.state == RowState::Removed;
         if !is_behind && !is_removed {
             return None;
         }
@@ -115,6 +117,17 @@ impl Membership {
         }
     }
 
+    /// A node that has left says so until a member that stays has heard it.
+    pub(super) fn part(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.own().state == RowState::Removed {
+            let staying = self.others().filter(|(node, _)| self.layouts.has_place(*node));
+            let told: Vec<_> = staying.take(ASKED_MAX).collect();
+            for (node, address) in told {
+                self.compare_soon(now, node, address, effects);
+            }
+        }
+    }
+
     pub(super) fn compare_soon(&mut self, now: Instant, to: NodeId, address: SocketAddr, effects: &mut Vec<Effect>) {
         let is_recent = self.compared.get(&to).is_some_and(|last| now < *last + COMPARE_PERIOD);
         let is_under_way = self.exchanges.values().any(|sent| sent.to == Some(to));
@@ -129,7 +142,9 @@ impl Membership {
         let id = ExchangeId(self.exchanges_begun);
         let says = Letter::Compare(Box::new(self.knowledge()));
         effects.push(Effect::Exchange { id, to, address, says });
-        let is_last = self.own().state == RowState::Removed && !self.is_dirty && self.writing.is_none();
+        // Another one that leaves may take the word with it.
+        let stays = to.is_some_and(|node| self.layouts.has_place(node));
+        let is_last = stays && self.own().state == RowState::Removed && !self.is_dirty && self.writing.is_none();
         self.exchanges.insert(id, Sent { to, address, is_last });
     }
 }

@@ -116,7 +116,10 @@ pub enum OrderRefused {
     #[error("there is no such node: `sloop cluster status` names them")]
     NoSuchNode,
     /// The node is no member of the layout.
-    #[error("node \"{name}\" has no place in the layout yet: stop it to withdraw it")]
+    #[error(
+        "node \"{name}\" has no place in the layout: it waits for one, or is leaving. Stop it to withdraw it; \
+         `sloop cluster remove {name}` then gives its name free"
+    )]
     NotPlaced {
         /// Its name.
         name: Arc<str>,

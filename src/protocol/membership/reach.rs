@@ -42,6 +42,7 @@ impl Membership {
     /// Announces this node to members that do not answer, a few at a time; where nobody answers, it also asks one of
     /// them, and one of the seeds, for all that it knows.
     pub(super) fn on_reach(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.part(now, effects);
         // A renewed session looks at once; the alarm that was set before then comes too early, and is not followed.
         let is_next = self.reach.due <= now;
         // A renewed session has to be heard of by somebody before it is probed, and probes.

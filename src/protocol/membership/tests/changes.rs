@@ -103,6 +103,30 @@ fn a_node_that_leaves_ends_when_it_holds_nothing_any_more() {
 }
 
 #[test]
+fn nodes_that_leave_together_end_only_when_one_that_stays_knows_it() {
+    for seed in SEEDS {
+        let mut world = cluster(seed, 6);
+        for at in 3..6 {
+            world.order(1, Order::Leave(world.id(at))).unwrap();
+        }
+        world.order(1, Order::Commit).unwrap();
+        world.until("the change ends", 10, |world| world.rest(3));
+        for at in 3..6 {
+            world.nodes[at].holds_data = false;
+        }
+        world.silent = (0..3).collect();
+        world.run(seconds(5));
+        assert!((3..6).all(|at| world.nodes[at].refused.is_none()), "only others that leave have heard of it");
+        world.silent.clear();
+        world.until("they end", 20, |world| (3..6).all(|at| world.nodes[at].refused.is_some()));
+        let leavers: Vec<NodeId> = (3..6).map(|at| world.id(at)).collect();
+        world.until("they are seen no more", 10, |world| {
+            (0..3).all(|at| leavers.iter().all(|leaver| view(world, at).member(*leaver).is_none()))
+        });
+    }
+}
+
+#[test]
 fn a_dead_node_is_removed_and_one_that_answers_is_not() {
     for seed in SEEDS {
         let mut world = cluster(seed, 4);

@@ -109,6 +109,7 @@ impl World {
     pub(super) fn stall(&mut self, at: At) {
         self.trouble(at, Reach::Stall);
         self.nodes[at].stalled = Some(Vec::new());
+        self.stage.watch.truth.nodes[at].is_still = true;
     }
 
     /// The process of a node ends.
@@ -326,6 +327,7 @@ impl World {
     /// It goes on.
     pub(super) fn resume(&mut self, at: At) {
         self.trouble_too(at);
+        self.stage.watch.truth.nodes[at].is_still = false;
         for event in self.nodes[at].stalled.take().unwrap_or_default() {
             self.stage.after(Duration::ZERO, event);
         }
@@ -342,6 +344,8 @@ impl World {
             self.mend(Mend::Hurry(at));
             self.mend(Mend::Resume(at));
             self.mend(Mend::Start(at));
+            // A write that is under way may fail yet.
+            self.mend_after(1_000, 3_000, Mend::Start(at));
         }
         for (one, other) in (0..self.nodes.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {
             self.stage.link(one, other);

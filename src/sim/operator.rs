@@ -204,7 +204,7 @@ impl World {
             }
             // It had no place yet. Whoever was told may only not have heard of it.
             (Want::Replace(at) | Want::Remove(at), Err(OrderRefused::NoSuchNode | OrderRefused::NotPlaced { .. }))
-                if !self.is_placed(at) =>
+                if !self.is_placed(at) && HEARD_AFTER < self.operator.tries =>
             {
                 self.done(want);
             }
@@ -257,6 +257,8 @@ impl World {
                 if self.nodes[at].stalled.is_some() {
                     self.mend_after(200, 4_000, Mend::Resume(at));
                 } else {
+                    // It may have gone on since: whoever removes it switches it off.
+                    self.end(at, false);
                     self.stage.watch.truth.lose_disk(at);
                 }
                 self.stage.injected(Reach::Remove);
@@ -317,9 +319,13 @@ impl World {
             return self.count_try(want);
         }
         if self.nodes[at].join(known).is_none() {
-            // Its name was given free when it had no place, and it has come to one since.
             if want == Want::Rejoin(at) && self.is_placed(at) {
+                // Its name was given free when it had no place, and it has come to one since.
                 self.operator.wants.push_front(Want::Replace(at));
+            } else if want == Want::Rejoin(at) && HEARD_AFTER < self.operator.tries {
+                // It was leaving, and nobody of its name is needed.
+                self.operator.wants.retain(|other| *other != want);
+                return self.operator.wants.push_front(Want::Remove(at));
             }
             return self.count_try(want);
         }

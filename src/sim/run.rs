@@ -242,6 +242,9 @@ pub(super) fn unrest(world: &World) -> Option<String> {
     let view = world.nodes[*members.first()?].view()?.clone();
     for partition in (0..world.stage.shape.partitions).map(Partition) {
         let owners: Vec<At> = view.layout.owners(partition).filter_map(|owner| world.stage.at(owner)).collect();
+        if let Some(at) = owners.iter().find(|at| !world.nodes[**at].is_alive()) {
+            return Some(format!("n{at} owns {partition:?}, and does not run"));
+        }
         let sums: Vec<_> = owners.iter().map(|at| world.nodes[*at].sum(partition)).collect();
         if sums.windows(2).any(|pair| pair[0].root != pair[1].root) {
             return Some(format!("the owners {owners:?} of {partition:?} differ: {sums:?}"));

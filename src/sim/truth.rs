@@ -103,6 +103,8 @@ pub(super) struct NodeTruth {
     pub id: NodeId,
     /// Whether it runs.
     pub is_alive: bool,
+    /// Whether it stands still.
+    pub is_still: bool,
     /// Whether it was removed. One that only stood still may answer its clients before it hears of that, as the
     /// administrator was told: nobody is promised anything by it.
     pub is_removed: bool,
@@ -271,6 +273,7 @@ impl NodeTruth {
         NodeTruth {
             id,
             is_alive: false,
+            is_still: false,
             is_removed: false,
             troubled_at: Instant(0),
             sets: BTreeMap::new(),
@@ -290,7 +293,7 @@ impl NodeTruth {
 
     /// Whether it runs, and nothing was wrong with it for so long before `begun` and since.
     pub(super) fn is_well_since(&self, begun: Instant, quiet: Duration) -> bool {
-        self.is_alive && self.troubled_at + quiet < begun
+        self.is_alive && !self.is_still && self.troubled_at + quiet < begun
     }
 
     /// Whether it has, or had, seen a version.

@@ -246,7 +246,8 @@ impl Watch {
     /// The process of a node has ended.
     pub(super) fn ended(&mut self, now: Instant, node: At) {
         self.truth.trouble(now, node);
-        self.truth.nodes[node].is_alive = false;
+        let of_node = &mut self.truth.nodes[node];
+        (of_node.is_alive, of_node.is_still) = (false, false);
     }
 
     /// A core is looked at.

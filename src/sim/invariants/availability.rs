@@ -78,8 +78,12 @@ mod tests {
         assert!(!judge(&made));
         made.truth.trouble(BEGUN, 2);
         assert!(!judge(&made), "one of three is not needed");
-        made.truth.nodes[1].is_alive = false;
+        made.truth.nodes[1].is_still = true;
         assert!(judge(&made), "two are");
+        made.truth.nodes[1].is_still = false;
+        assert!(!judge(&made));
+        made.truth.nodes[1].is_alive = false;
+        assert!(judge(&made), "whether it stands still or is dead");
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl Hints {
     }
 }
 
-/// The target has it, or does not own the key any more and its owners have it or are owed it.
+/// The target has it, and hands it over where it owns the key no more; or it does not own it, and the owners have it or
+/// are owed it.
 fn delivered(truth: &Truth, now: Instant, (node, key, target): (At, &Key, NodeId), owed: &VersionVector) -> Verdict {
     let Some(view) = &truth.nodes[node].view else { return Ok(()) };
     let lacks = |at: At| owed.dots().find(|dot| !truth.nodes[at].has_seen(key, *dot));
@@ -109,12 +110,9 @@ fn delivered(truth: &Truth, now: Instant, (node, key, target): (At, &Key, NodeId
     if now.since(truth.nodes[node].viewed_at) < SETTLED {
         return Ok(());
     }
+    let Some(lacked) = truth.at(target).and_then(lacks) else { return Ok(()) };
     if view.is_written(target, partition) {
-        let lacked = truth.at(target).and_then(lacks);
-        return match lacked {
-            Some(dot) => about(key, format!("n{node} owes {target} nothing any more, which has not seen {dot}")),
-            None => Ok(()),
-        };
+        return about(key, format!("n{node} owes {target} nothing any more, which has not seen {lacked}"));
     }
     let others = view.layout.owners(partition).filter(|owner| *owner != view.me);
     let is_owed = |owner: NodeId| truth.nodes[node].hints.contains_key(&(key.clone(), owner));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::io::{Answer, Effect, ExchangeId, Knowledge, Letter, Note, Unanswered};
 use super::past::{self, Refusal};
-use super::row::RowState;
+use super::row::{Row, RowState};
 use super::{LayoutStamp, Membership};
 use crate::protocol::types::{Instant, NodeId};
 
@@ -24,7 +24,7 @@ const TOLD_MAX: usize = 16;
 pub(super) struct Sent {
     to: Option<NodeId>,
     address: SocketAddr,
-    /// Whether it tells a member that stays that this node has left.
+    /// Whether it tells a member that stays that this node has left. Whoever knows it durably shows it in the answer.
     is_last: bool,
 }
 
@@ -50,7 +50,7 @@ impl Membership {
             return;
         };
         match answer {
-            Ok(Answer::Knowledge(_)) if is_last => {
+            Ok(Answer::Knowledge(theirs)) if is_last && theirs.rows.get(self.me).is_some_and(Row::is_removed) => {
                 let name = self.own().name.to_string();
                 self.refuse(Refusal::Left { name }, effects);
             }

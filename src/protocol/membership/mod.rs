@@ -200,8 +200,13 @@ impl Membership {
         }
         match input {
             Input::Packet { from, packet } => self.on_packet(now, from, &packet, effects),
-            Input::Letter { letter, from: _, says: Letter::Compare(theirs) } => {
-                let answer = Answer::Knowledge(Box::new(self.knowledge()));
+            Input::Letter { letter, from, says: Letter::Compare(theirs) } => {
+                let mut knowledge = self.knowledge();
+                if self.is_dirty || self.writing.is_some() {
+                    // A node that has left ends when it hears that this is known: a crash must not forget it then.
+                    knowledge.rows.leave_out_removed(from);
+                }
+                let answer = Answer::Knowledge(Box::new(knowledge));
                 effects.push(Effect::Answer { letter, answer });
                 self.learn(&theirs, effects);
             }

@@ -162,6 +162,11 @@ impl Row {
         (self.generation, self.incarnation)
     }
 
+    /// Whether it is a member no more.
+    pub fn is_removed(&self) -> bool {
+        self.state == RowState::Removed
+    }
+
     /// Joins what another row says of the same node.
     pub fn join(&mut self, other: Row) {
         if (self.life(), &self.name) < (other.life(), &other.name) {

@@ -22,6 +22,11 @@ impl Rows {
         self.0.get_mut(&node)
     }
 
+    /// Says nothing of a node that was removed.
+    pub(super) fn leave_out_removed(&mut self, node: NodeId) {
+        self.0.retain(|other, row| *other != node || !row.is_removed());
+    }
+
     /// All rows, by node.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Row> {
         self.0.values()

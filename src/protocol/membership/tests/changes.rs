@@ -127,6 +127,24 @@ fn nodes_that_leave_together_end_only_when_one_that_stays_knows_it() {
 }
 
 #[test]
+fn a_node_that_has_left_ends_when_a_crash_cannot_make_the_others_forget_it() {
+    for seed in SEEDS {
+        let mut world = cluster(seed, 4);
+        let leaver = world.id(3);
+        world.order(1, Order::Leave(leaver)).unwrap();
+        world.order(1, Order::Commit).unwrap();
+        world.until("the change ends", 10, |world| world.rest(3));
+        world.nodes[3].holds_data = false;
+        world.until("it ends", 10, |world| world.nodes[3].refused.is_some());
+        (0..3).for_each(|at| world.kill(at));
+        (0..3).for_each(|at| world.start(at));
+        world.until("it is seen no more", 10, |world| {
+            (0..3).all(|at| world.nodes[at].view.is_some() && view(world, at).member(leaver).is_none())
+        });
+    }
+}
+
+#[test]
 fn a_dead_node_is_removed_and_one_that_answers_is_not() {
     for seed in SEEDS {
         let mut world = cluster(seed, 4);

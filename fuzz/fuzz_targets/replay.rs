@@ -184,7 +184,7 @@ fn written_here(key: &Key, number: u8, set: &mut Siblings) -> Change {
 /// A set that was written elsewhere, with an operation.
 fn received(key: &Key, number: u8, set: &mut Siblings) -> Change {
     let Minted { set: came, dot, superseded, context, .. } = mint(2, number, &Siblings::default());
-    let before = std::mem::replace(set, set.merge(&came));
+    let before = std::mem::replace(set, set.join(&came));
     let shift = shift(key, &before, set);
     let operation = Operation { id: OperationId::new(vec![number]).expect("one byte is an id"), digest: 7 };
     let remember = vec![Remembered { operation, dot, written_at: WallTime(1), superseded, context }];

@@ -88,7 +88,7 @@ where
         match record {
             Record::Set { key, set, remember, shift } => {
                 self.grow(&key, shift)?;
-                let merged = self.before(&key)?.merge(&set);
+                let merged = self.before(&key)?.join(&set);
                 remember.into_iter().for_each(|remembered| self.sets.remember(&key, remembered));
                 self.sets.put(key, Some(Arc::new(merged)));
             }
@@ -187,7 +187,7 @@ mod tests {
         let mut shard = Shard::new();
         let stored = state(&shard.put("a", b"1", &Siblings::default()));
         let came = state(&shard.put("a", b"2", &Siblings::default()));
-        let merged = Arc::new(stored.merge(&came));
+        let merged = Arc::new(stored.join(&came));
         let (state, remember, shift) = (merged.clone(), vec![], Shift::default());
         let record = replayed(&shard.append("a", Change::Set { state, came, remember, shift }));
         assert_eq!(recovered(vec![record], Some(&stored)), Ok((Some(merged), 1)));

@@ -16,15 +16,12 @@ use crate::protocol::types::{ActorId, Dot, OperationId, Value, WallTime};
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct History {
     writes: BTreeMap<Dot, Known>,
-    /// Twins that gave way to a version of the same operation.
-    given_way: BTreeSet<Dot>,
 }
 
 /// One write with its whole past.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     value: Option<Value>,
-    operation: Option<Box<Operation>>,
     past: BTreeSet<Dot>,
 }
 
@@ -39,35 +36,17 @@ impl History {
     /// Every dot that was ever heard of here, superseded or not.
     pub fn seen(&self) -> BTreeSet<Dot> {
         let pasts = self.writes.values().flat_map(|known| &known.past);
-        self.writes.keys().chain(pasts).chain(&self.given_way).copied().collect()
+        self.writes.keys().chain(pasts).copied().collect()
     }
 
     /// The versions that nothing known has superseded.
     pub fn versions(&self) -> BTreeSet<Dot> {
         let superseded: BTreeSet<&Dot> = self.writes.values().flat_map(|known| &known.past).collect();
-        let is_there = |dot: &&Dot| !superseded.contains(dot) && !self.given_way.contains(dot);
-        self.writes.keys().filter(is_there).copied().collect()
+        self.writes.keys().filter(|dot| !superseded.contains(dot)).copied().collect()
     }
 
     fn join(&mut self, other: &History) {
         self.writes.extend(other.writes.clone());
-        self.given_way.extend(&other.given_way);
-    }
-
-    fn merge(&mut self, other: &History) {
-        self.join(other);
-        let mut stays: Vec<&Known> = vec![];
-        let mut gives_way = vec![];
-        for dot in self.versions() {
-            let known = &self.writes[&dot];
-            let is_twin = |other: &&Known| other.operation == known.operation && other.value == known.value;
-            if known.operation.is_some() && stays.iter().any(is_twin) {
-                gives_way.push(dot);
-            } else {
-                stays.push(known);
-            }
-        }
-        self.given_way.extend(gives_way);
     }
 }
 
@@ -161,8 +140,7 @@ pub struct World {
 }
 
 impl World {
-    /// Empty replicas and clients that know nothing. With `operations`, some writes are tries of the same operation and
-    /// whole sets are merged rather than joined.
+    /// Empty replicas and clients that know nothing. With `operations`, some writes are tries of the same operation.
     pub fn new(replicas: u8, clients: u8, operations: bool) -> World {
         let replica =
             |n: u8| Replica { set: Siblings::default(), history: History::default(), actor: ActorId(u64::from(n)) };
@@ -235,7 +213,7 @@ impl World {
             Supersedes::Nothing => BTreeSet::new(),
         };
         let replaced: Vec<Dot> = at.history.versions().intersection(&past).copied().collect();
-        let write = Known { value: value.clone(), operation: operation.clone(), past };
+        let write = Known { value: value.clone(), past };
         at.history.writes.insert(dot, write);
         let alone = at.history.versions().len() == 1;
         let blank = Knowledge::default();
@@ -271,13 +249,8 @@ impl World {
     fn join(&mut self, from: usize, to: usize) {
         let (set, history) = (self.replicas[from].set.clone(), self.replicas[from].history.clone());
         let at = &mut self.replicas[to];
-        if self.operations {
-            at.set = at.set.merge(&set);
-            at.history.merge(&history);
-        } else {
-            at.set = at.set.join(&set);
-            at.history.join(&history);
-        }
+        at.set = at.set.join(&set);
+        at.history.join(&history);
         self.compare(to);
     }
 
@@ -288,9 +261,7 @@ impl World {
         let taken = at.set.apply(&sent.update);
         assert_eq!(taken.is_ok(), known || sent.upon.is_subset(&seen), "who is behind asks");
         let Ok(set) = taken else { return };
-        // A version whose twin has given way elsewhere may stay here until the next merge, so there the lone version
-        // tells less than the set.
-        if !known && !self.operations {
+        if !known {
             assert_eq!(set, at.set.join(&sent.set), "a lone version does what its coordinator's set does");
         }
         if let Some(whole) = sent.update.whole() {

@@ -61,6 +61,15 @@ impl Siblings {
         self.versions.iter().filter_map(|version| Some((version, version.value.as_ref()?)))
     }
 
+    /// What readers are shown: of the twins that one operation minted through several coordinators, that of the lowest
+    /// dot. All of them are kept until a write replaces them: were one taken for replaced by another, it could be the only
+    /// one that nothing else replaces elsewhere (docs/ARCHITECTURE.md, differences).
+    pub fn shown(&self) -> impl Iterator<Item = (&Version, &Value)> {
+        let is_first = |at: usize| !self.versions[..at].iter().any(|earlier| are_twins(earlier, &self.versions[at]));
+        let shown = self.versions.iter().enumerate().filter(move |(at, _)| is_first(*at));
+        shown.filter_map(|(_, version)| Some((version, version.value.as_ref()?)))
+    }
+
     /// What a reader of this whole set has seen.
     pub fn context(&self) -> Context {
         Context::of(self.vector.clone())
@@ -108,21 +117,6 @@ impl Siblings {
         Siblings { vector, versions: self.surviving(other) }
     }
 
-    /// Joins, then lets the twins of one operation become one: of two versions that the same operation minted through
-    /// two coordinators, the higher dot goes, and stays seen.
-    #[must_use]
-    pub fn merge(&self, other: &Siblings) -> Siblings {
-        let mut merged = self.join(other);
-        merged.settle_twins();
-        merged
-    }
-
-    /// Whether another version came of the operation that wrote the version of this dot.
-    pub fn has_twin_of(&self, dot: Dot) -> bool {
-        let of = self.version(dot);
-        of.is_some_and(|of| self.versions.iter().any(|version| version.dot != dot && are_twins(version, of)))
-    }
-
     /// Versions of both sides by dot, without those that the side which lacks them has already seen.
     fn surviving(&self, other: &Siblings) -> SmallVec<[Version; 1]> {
         let (mut ours, mut theirs) = (self.versions.iter().peekable(), other.versions.iter().peekable());
@@ -139,18 +133,6 @@ impl Siblings {
                 Ordering::Greater => kept.extend(theirs.next().filter(|their| !self.vector.covers(their.dot)).cloned()),
                 // One dot, one version. Were they ever to differ, both sides must still keep the same one.
                 Ordering::Equal => kept.extend(ours.next().max(theirs.next()).cloned()),
-            }
-        }
-    }
-
-    fn settle_twins(&mut self) {
-        let mut at = 1;
-        while at < self.versions.len() {
-            let (earlier, rest) = self.versions.split_at(at);
-            if earlier.iter().any(|version| are_twins(version, &rest[0])) {
-                self.versions.remove(at);
-            } else {
-                at += 1;
             }
         }
     }

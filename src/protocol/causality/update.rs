@@ -152,7 +152,7 @@ impl Siblings {
         Siblings { vector, versions }
     }
 
-    /// A write that makes a set smaller is let through even where the set stays beyond a limit: merges may have
+    /// A write that makes a set smaller is let through even where the set stays beyond a limit: joins may have
     /// taken it there, and only writes can bring it back.
     fn within_limits(&self, after: &Siblings) -> Result<(), SetLimit> {
         let beyond = |before: usize, after: usize, max: usize| after > max && after > before;

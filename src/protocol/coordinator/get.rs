@@ -103,7 +103,7 @@ impl Reading {
         Some(sets.fold(
             first,
             |joined, set| {
-                if joined.digest() == set.digest() { joined } else { Arc::new(joined.merge(set)) }
+                if joined.digest() == set.digest() { joined } else { Arc::new(joined.join(set)) }
             },
         ))
     }
@@ -333,8 +333,7 @@ impl Shard {
         if let Then::Recall(mut minting, _) | Then::Mint(mut minting) = reading.then
             && !minting.is_strict()
         {
-            // Too few are left to read from; it stays writable. Were it done before, the twins become one where they
-            // meet.
+            // Too few are left to read from; it stays writable. Were it done before, readers are shown one of the twins.
             minting.set_seen(joined);
             return self.mint_upon(now, Asker { whom, deadline }, *minting, effects);
         }
@@ -391,7 +390,7 @@ impl Shard {
         let empty = Siblings::default();
         let set = set.unwrap_or(&empty);
         let context = set.token(self.cluster, &reading.key);
-        let siblings = set.live().map(|(version, value)| Sibling {
+        let siblings = set.shown().map(|(version, value)| Sibling {
             dot: version.dot,
             value: value.clone(),
             written_at: version.written_at,

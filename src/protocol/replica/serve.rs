@@ -201,16 +201,13 @@ impl Shard {
         }
         let (upon, supersedes) = (update.upon, update.supersedes);
         let came = Arc::new(after);
-        // A twin of what is held: one of them goes, and the log keeps the whole set.
-        let settled = (came.has_twin_of(dot) || is_lone).then(|| Arc::new(came.merge(&came)));
-        let state = settled.clone().unwrap_or_else(|| Arc::clone(&came));
+        let state = Arc::clone(&came);
         let shift = Shift::between(&key, newest.as_deref(), Some(&state));
-        let change = match settled {
-            Some(state) => {
-                let remember = remember.into_iter().map(|known| *known).collect();
-                Change::Set { state, came, remember, shift }
-            }
-            None => Change::Version(Arrived { state: came, dot, upon, supersedes, remember, shift }),
+        let change = if is_lone {
+            let remember = remember.into_iter().map(|known| *known).collect();
+            Change::Set { state: Arc::clone(&state), came, remember, shift }
+        } else {
+            Change::Version(Arrived { state: came, dot, upon, supersedes, remember, shift })
         };
         let append = self.append_state(key.clone(), Some(Arc::clone(&state)), change, effects);
         self.kept(asker, key, stands_for, append, effects);

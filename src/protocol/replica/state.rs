@@ -180,7 +180,7 @@ impl Shard {
 
     /// What holds all of both.
     fn joined(&self, newest: &Siblings, came: &Siblings) -> Siblings {
-        let merged = newest.merge(came);
+        let merged = newest.join(came);
         if !self.planted.is(Bug::SiblingDropped) || merged.versions().len() < 2 {
             return merged;
         }

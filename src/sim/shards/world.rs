@@ -625,7 +625,7 @@ impl World {
 /// Notes that a set was held.
 fn lose(lost: &mut BTreeMap<Key, Arc<Siblings>>, key: &Key, set: &Arc<Siblings>) {
     let held = lost.entry(key.clone()).or_insert_with(|| Arc::clone(set));
-    *held = Arc::new(held.merge(set));
+    *held = Arc::new(held.join(set));
 }
 
 /// The id of a node by its index.

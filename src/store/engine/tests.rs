@@ -294,7 +294,7 @@ fn a_whole_set_is_read_and_its_operations_are_remembered_once_it_is_durable() {
     let before = elsewhere.put("a", b"1", &Siblings::default());
     let came = elsewhere.put_as("a", b"2", &state(&before), "op");
     let (came, remember) = (state(&came), vec![remembered(&came)]);
-    let joined = Arc::new(state(&held).merge(&came));
+    let joined = Arc::new(state(&held).join(&came));
     engine.append(shard.append("a", Change::Set { state: joined.clone(), came, remember, shift: Shift::default() }));
     assert_eq!(engine.lookup(&key("a")), Lookup::Found(state(&held)), "it is not durable");
 

@@ -448,7 +448,7 @@ mod tests {
         let held = state(&shard.put("k", b"2", &Siblings::default()));
         let mut remembered = |name| remembered(&shard.put_as("k", b"3", &came, name));
         for remember in [vec![], vec![remembered("one")], vec![remembered("one"), remembered("two")]] {
-            let state = Arc::new(held.merge(&came));
+            let state = Arc::new(held.join(&came));
             let set = Siblings::clone(&came);
             let shift = Shift { digest: 7, ..Shift::default() };
             let expected = Record::Set { key: key("k"), set, remember: remember.clone(), shift };

@@ -269,7 +269,7 @@ impl World {
         let held = self.shards.get(key).cloned().unwrap_or_default();
         let mut came = self.elsewhere.get(key).cloned().unwrap_or_default();
         if self.rng.percent(30) {
-            came = Arc::new(came.merge(&held));
+            came = Arc::new(came.join(&held));
         }
         let mut remember = Vec::new();
         for _ in 0..=self.rng.below(2) {
@@ -278,7 +278,7 @@ impl World {
             remember.extend(remembered);
         }
         self.elsewhere.insert(key.clone(), came.clone());
-        let state = Arc::new(held.merge(&came));
+        let state = Arc::new(held.join(&came));
         Change::Set { shift: self.shift(key, Some(&state)), state, came, remember }
     }
 

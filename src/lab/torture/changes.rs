@@ -136,6 +136,7 @@ impl Trial<'_> {
         self.fleet.borrow().wipe(whom)?;
         if change == Change::Wipe {
             self.order(&["replace", &name, "--yes"]).await?;
+            self.spread(whom, &name).await?;
             self.fleet.borrow_mut().start(whom)?;
             self.fleet.borrow_mut().claim(whom, false);
             return Ok(());
@@ -164,6 +165,27 @@ impl Trial<'_> {
         let what = arguments.join(" ");
         let words = [&["cluster"], arguments].concat();
         self.until(&what, async |via| Ok(self.sloop(via, &words).await?.err())).await
+    }
+
+    /// Waits until all others know that a node is to be replaced: whoever does not refuses the new one its name.
+    async fn spread(&self, whom: usize, name: &str) -> Result<()> {
+        self.until(&format!("all hear that {name} is replaced"), async |_| {
+            for at in self.which(|berth| berth.standing == Standing::Present).into_iter().filter(|at| *at != whom) {
+                if !self.fleet.borrow().berth(at).is_free() {
+                    return Ok(Some(format!("{} is away", self.fleet.borrow().name(at))));
+                }
+                let plan = match self.staged(at).await? {
+                    Ok(plan) => plan,
+                    Err(why) => return Ok(Some(why)),
+                };
+                let is_it = |staged: &serde_json::Value| staged["change"] == "replace" && staged["node"] == name;
+                if !plan["staged"].as_array().is_some_and(|staged| staged.iter().any(is_it)) {
+                    return Ok(Some(format!("{} has not heard of it", self.fleet.borrow().name(at))));
+                }
+            }
+            Ok(None)
+        })
+        .await
     }
 
     /// Commits what is staged, until the nodes that are there are the layout and nothing is left to change.

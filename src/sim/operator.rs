@@ -193,6 +193,10 @@ impl World {
                 self.operator.wants.push_front(Want::Join(at));
             }
             (Want::Commit, Err(OrderRefused::TooFewCopies { .. })) => self.operator.wants.push_front(Want::Clear),
+            // Whoever was told to remove it did so and died, and it only stood still.
+            (Want::Commit, Err(OrderRefused::StillUp { .. })) if HEARD_AFTER < self.operator.tries => {
+                self.operator.wants.push_front(Want::Clear);
+            }
             // It was about to leave: nobody of its name is needed.
             (Want::Replace(at), Err(OrderRefused::NotPlaced { .. })) if self.is_placed(at) => {
                 self.operator.wants.retain(|other| *other != want);

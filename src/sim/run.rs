@@ -13,7 +13,7 @@ use super::watch::{Broken, Rest};
 use super::world::{At, World};
 use crate::protocol::message::{Get, Request, Terms};
 use crate::protocol::planted::Planted;
-use crate::protocol::ring::Partition;
+use crate::protocol::ring::{Liveness, Partition};
 
 /// A cluster is founded within this.
 const FOUNDED: Duration = Duration::from_secs(60);
@@ -226,6 +226,14 @@ pub(super) fn unrest(world: &World) -> Option<String> {
         let node = &world.nodes[*at];
         if !node.is_alive() {
             return Some(format!("n{at} does not run"));
+        }
+        let sees = |other: &At| {
+            let view = node.view();
+            let seen = view.and_then(|view| view.member(world.stage.posts[*other].id));
+            seen.is_some_and(|member| member.liveness == Liveness::Up)
+        };
+        if let Some(other) = members.iter().find(|other| !sees(other)) {
+            return Some(format!("n{at} does not see n{other}"));
         }
         let leftovers: u64 = node.stats().map(|stats| stats.leftover_partitions).sum();
         if 0 < leftovers {

@@ -4,7 +4,7 @@
 use super::Invariant;
 use crate::protocol::causality::{Context, VersionVector};
 use crate::protocol::message::{Found, Outcome, Reply};
-use crate::protocol::types::{ClusterId, Instant};
+use crate::protocol::types::{ClusterId, Dot, Instant, Key};
 use crate::sim::shape::Shape;
 use crate::sim::truth::{Call, Truth};
 use crate::sim::watch::{Seen, Verdict, about};
@@ -51,7 +51,8 @@ impl Reading {
             }
             // What was deleted and forgotten is seen by nobody any more.
             let forgotten = &truth.keys[key].forgotten;
-            if let Some(missed) = missed(&known.dots, forgotten, &seen) {
+            let is_over = |dot: &Dot| found.siblings.is_empty() && is_buried(truth, key, *dot);
+            if let Some(missed) = missed(&known.dots, forgotten, &seen).filter(|dot| !is_over(dot)) {
                 return about(key, format!("a read of R {r} misses {missed}, which {w} owners had acknowledged"));
             }
         }
@@ -59,15 +60,20 @@ impl Reading {
     }
 }
 
-fn missed(known: &VersionVector, forgotten: &VersionVector, seen: &Context) -> Option<crate::protocol::types::Dot> {
+/// Whether a node keeps no more of it than tombstones: in the last step of a round nobody is shown them any more.
+fn is_buried(truth: &Truth, key: &Key, dot: Dot) -> bool {
+    let mut sets = truth.nodes.iter().filter_map(|node| node.sets.get(key));
+    sets.any(|set| set.vector().covers(dot) && set.live().next().is_none())
+}
+
+fn missed(known: &VersionVector, forgotten: &VersionVector, seen: &Context) -> Option<Dot> {
     known.dots().find(|dot| !seen.covers(*dot) && !forgotten.covers(*dot))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::made_up::{MadeUp, dot, found, get, key};
+    use super::super::made_up::{MadeUp, dot, found, get, key, set};
     use super::*;
-    use crate::protocol::types::Dot;
 
     fn reads(made: &MadeUp, shown: &[(Dot, &'static str)], r: u8) -> Verdict {
         let outcome = Ok(Reply::Found(found(made.cluster, shown, r)));
@@ -96,6 +102,18 @@ mod tests {
         made.acknowledge(dot(1, 1), 1);
         assert_eq!(reads(&made, &[], 2), Ok(()));
         assert!(reads(&made, &[], 3).is_err());
+    }
+
+    #[test]
+    fn nobody_must_see_what_is_about_to_be_forgotten() {
+        let mut made = MadeUp::new(3);
+        let version = made.mint(dot(1, 1), &[], Some("a"));
+        let tombstone = made.mint(dot(1, 2), &[(1, 1)], None);
+        made.acknowledge(dot(1, 1), 3);
+        made.hold(0, &set(&[(1, 1)], &[&version]));
+        assert!(reads(&made, &[], 3).is_err());
+        made.hold(0, &set(&[(1, 2)], &[&tombstone]));
+        assert_eq!(reads(&made, &[], 3), Ok(()));
     }
 
     #[test]

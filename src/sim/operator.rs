@@ -1,6 +1,7 @@
 //! Whoever runs a cluster: stages what is to change, commits it, and tries again until it is done.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::coverage::Reach;
@@ -222,9 +223,16 @@ impl World {
         self.removed().next().is_some()
     }
 
-    /// Nodes that are gone for good and have a place still: in a change that is under way too.
+    /// Nodes that are gone for good and have a place still, in a change that is under way too, or wait for one.
     pub(super) fn removed(&self) -> impl Iterator<Item = At> {
-        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_gone && self.is_placed(*at))
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_gone && (self.is_placed(*at) || self.is_known(*at)))
+    }
+
+    /// Whether somebody takes a node for a member.
+    fn is_known(&self, at: At) -> bool {
+        let views = self.nodes.iter().filter(|node| node.is_alive()).filter_map(|node| node.view());
+        let member = |view: &Arc<View>| view.member(self.stage.posts[at].id).is_some_and(|member| !member.is_removed);
+        views.into_iter().any(member)
     }
 
     /// Whether a node has a place, comes to one, or is about to leave it.

@@ -21,6 +21,9 @@ const FOUNDED: Duration = Duration::from_secs(60);
 /// A round of faults lasts no longer.
 const ROUND: Duration = Duration::from_secs(60);
 
+/// Nodes that go on have links to each other again after so long.
+const LINKS: Duration = Duration::from_millis(100);
+
 /// Once all faults have ended, a cluster is at rest within this.
 const RESTS: Duration = Duration::from_secs(240);
 
@@ -171,6 +174,7 @@ pub(super) fn agree(world: &World) -> bool {
 /// Faults have ended: what is under way ends, everything comes to rest, and every request is done.
 fn rest(world: &mut World) -> Result<(), Stuck> {
     world.wake_operator();
+    let _found_each_other = world.wait(LINKS, |_| false);
     let done = world.wait(RESTS, |world| world.clients.are_done() && world.operator.is_done());
     stuck_unless(world, done, || format!("calls or orders have no end: {:?}", world.operator))?;
     let agreed = world.wait(RESTS, agree);

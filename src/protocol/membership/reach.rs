@@ -57,6 +57,7 @@ impl Membership {
             self.reach.last = *last;
         }
         let mut wants = SwimWants::default();
+        self.swim.bury_inherited(now, &mut wants);
         for (at, node) in missing.iter().enumerate() {
             let address = self.rows.get(*node).expect("it is one of the rows").start.address;
             self.swim.announce(*node, address, &mut wants);

@@ -23,7 +23,7 @@ use rand_xoshiro::rand_core::SeedableRng;
 
 use super::PAYLOAD_BYTES_MAX;
 use crate::protocol::ring::Liveness;
-use crate::protocol::types::NodeId;
+use crate::protocol::types::{Instant, NodeId};
 
 /// A node is probed by each other one once in as many periods as there are nodes. Three nodes find a silent one within
 /// two periods, one more until the probe has failed, and [`SUSPICION`]: 1.5 s; many nodes find it sooner.
@@ -132,13 +132,22 @@ pub(super) struct Swim {
     foca: Foca<Identity, Spelling, Xoshiro256PlusPlus, NoCustomBroadcast>,
     liveness: BTreeMap<NodeId, Liveness>,
     is_probing: bool,
+    /// Suspects of sessions that have ended, and until when they have time; not set before it is looked at.
+    inherited: Vec<Identity>,
+    inherited_until: Option<Instant>,
 }
 
 impl Swim {
     /// A detector that knows nobody.
     pub(super) fn new(identity: Identity, seed: u64) -> Swim {
         let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        Swim { foca: Foca::new(identity, config(), rng, Spelling), liveness: BTreeMap::new(), is_probing: false }
+        Swim {
+            foca: Foca::new(identity, config(), rng, Spelling),
+            liveness: BTreeMap::new(),
+            is_probing: false,
+            inherited: Vec::new(),
+            inherited_until: None,
+        }
     }
 
     /// Takes a payload in. One that is not understood changes nothing; says whether it was understood.
@@ -147,6 +156,7 @@ impl Swim {
             Ok(()) | Err(foca::Error::DataFromOurselves | foca::Error::IndirectForOurselves) => true,
             Err(_) => false,
         };
+        self.inherit_suspects(wanted);
         self.look(wanted);
         understood
     }
@@ -156,6 +166,7 @@ impl Swim {
         // A timer of a session that has ended is none any more. Nothing else is lost with an error: the probe cycle
         // begins again by itself.
         let _ = self.foca.handle_timer(timer, &mut *wanted);
+        self.inherit_suspects(wanted);
         self.look(wanted);
     }
 
@@ -180,6 +191,32 @@ impl Swim {
     /// Whether it probes others. Until it has heard of one it does not.
     pub(super) fn is_probing(&self) -> bool {
         self.is_probing
+    }
+
+    /// A new session forgets the timers of the last one, those of its suspects among them.
+    fn inherit_suspects(&mut self, wanted: &Wanted) {
+        if wanted.has_renewed {
+            self.inherited = self.suspects().collect();
+            self.inherited_until = None;
+        }
+    }
+
+    /// Suspects of an ended session that have not said that they are there get as much time again. Then they are taken
+    /// for down, hear of it and come back: otherwise nobody would ever find out.
+    pub(super) fn bury_inherited(&mut self, now: Instant, wanted: &mut Wanted) {
+        if self.inherited.is_empty() || now < *self.inherited_until.get_or_insert(now + SUSPICION) {
+            return;
+        }
+        let inherited = std::mem::take(&mut self.inherited);
+        let down: Vec<_> = self.suspects().filter(|suspect| inherited.contains(suspect)).map(Member::down).collect();
+        // Spelling one identity never fails.
+        let _ = self.foca.apply_many(down.into_iter(), true, &mut *wanted);
+        self.look(wanted);
+    }
+
+    fn suspects(&self) -> impl Iterator<Item = Identity> {
+        let all = self.foca.iter_membership_state();
+        all.filter(|member| member.state() == State::Suspect).map(|member| *member.id())
     }
 
     fn look(&mut self, wanted: &Wanted) {
@@ -360,6 +397,27 @@ mod tests {
     fn identity(node: u64, address: &str) -> Identity {
         let session = Session { epoch: 1, renewals: 2, stamp: 3 };
         Identity { node: NodeId(node), session, address: address.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_new_session_suspects_nobody_for_ever() {
+        let (me, other) = (identity(1, "127.0.0.1:7600"), identity(2, "127.0.0.1:7700"));
+        let mut swim = Swim::new(me, 1);
+        let mut wanted = Wanted::default();
+        swim.foca.apply_many([Member::new(other, 0, State::Suspect)].into_iter(), false, &mut wanted).unwrap();
+        swim.inherit_suspects(&wanted);
+        let later = |millis: u64| Instant::default() + Duration::from_millis(millis);
+        swim.bury_inherited(later(60_000), &mut wanted);
+        assert_eq!(swim.suspects().count(), 1, "its timer runs");
+
+        swim.foca.apply_many([Member::down(me)].into_iter(), false, &mut wanted).unwrap();
+        assert!(wanted.has_renewed);
+        swim.inherit_suspects(&wanted);
+        swim.bury_inherited(later(61_000), &mut wanted);
+        swim.bury_inherited(later(61_001), &mut wanted);
+        assert_eq!(swim.suspects().count(), 1);
+        swim.bury_inherited(later(61_000) + SUSPICION, &mut wanted);
+        assert_eq!(swim.liveness(other.node), Liveness::Down);
     }
 
     fn headers() -> Vec<Header<Identity>> {

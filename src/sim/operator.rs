@@ -264,6 +264,8 @@ impl World {
         self.operator.wants.retain(|other| *other != want);
         match want {
             Want::Remove(at) => {
+                // Nobody takes its name.
+                self.operator.wants.retain(|other| ![Want::Replace(at), Want::Rejoin(at)].contains(other));
                 self.nodes[at].is_gone = true;
                 self.stage.watch.truth.nodes[at].is_removed = true;
                 if self.nodes[at].stalled.is_some() {

@@ -294,7 +294,7 @@ fn a_node_whose_disk_is_full_lets_another_owner_write() {
 }
 
 #[test]
-fn twins_of_one_operation_become_one_where_they_meet() {
+fn twins_of_one_operation_are_read_as_one_and_replaced_together() {
     // c is heard and hears nothing: it mints what a has minted already, and the others take that in as it comes.
     tell(
         "cluster 3
@@ -306,7 +306,9 @@ fn twins_of_one_operation_become_one_where_they_meet() {
          heal
          wait 3s
          get k at c q=3 -> 1
-         copy k at b -> 1",
+         copy k at b -> 1|1
+         put k 2 at a q=3 -> ok
+         copy k at b -> 2",
     );
 }
 

@@ -10,11 +10,11 @@ use crate::samples::{dot, siblings, write};
 /// An actor that has written none of the siblings.
 const OTHER: usize = 1_000;
 
-/// What does it cost to merge two sets of so many siblings, half of them in both?
+/// What does it cost to join two sets of so many siblings, half of them in both?
 #[divan::bench(args = [1, 2, 8, 64])]
-fn merge(bencher: Bencher<'_, '_>, count: usize) {
+fn join(bencher: Bencher<'_, '_>, count: usize) {
     let (mine, other) = (siblings(0..count, 16), siblings(count / 2..count + count / 2, 16));
-    bencher.bench_local(|| black_box(&mine).merge(black_box(&other)));
+    bencher.bench_local(|| black_box(&mine).join(black_box(&other)));
 }
 
 /// What does it cost to mint a write that replaces so many siblings, with the next set and its context?

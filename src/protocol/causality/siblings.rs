@@ -62,8 +62,8 @@ impl Siblings {
     }
 
     /// What readers are shown: of the twins that one operation minted through several coordinators, that of the lowest
-    /// dot. All of them are kept until a write replaces them: were one taken for replaced by another, it could be the only
-    /// one that nothing else replaces elsewhere (docs/ARCHITECTURE.md, differences).
+    /// dot. All of them are kept until a write replaces them: were one taken for replaced by another, it could be the
+    /// only one that nothing else replaces elsewhere (docs/ARCHITECTURE.md, differences).
     pub fn shown(&self) -> impl Iterator<Item = (&Version, &Value)> {
         let is_first = |at: usize| !self.versions[..at].iter().any(|earlier| are_twins(earlier, &self.versions[at]));
         let shown = self.versions.iter().enumerate().filter(move |(at, _)| is_first(*at));

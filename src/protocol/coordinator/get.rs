@@ -333,7 +333,7 @@ impl Shard {
         if let Then::Recall(mut minting, _) | Then::Mint(mut minting) = reading.then
             && !minting.is_strict()
         {
-            // Too few are left to read from; it stays writable. Were it done before, readers are shown one of the twins.
+            // Too few are left to read from; it stays writable. Were it done before, readers are shown one of both.
             minting.set_seen(joined);
             return self.mint_upon(now, Asker { whom, deadline }, *minting, effects);
         }

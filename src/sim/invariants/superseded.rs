@@ -96,8 +96,8 @@ fn durable(truth: &Truth, node: At, append: &Append) -> Verdict {
     }
 }
 
-/// Whether a version that went was replaced by what came in, or by anything else that the set has seen. A tombstone that
-/// another owner has forgotten already need not have been.
+/// Whether a version that went was replaced by what came in, or by anything else that the set has seen. A tombstone
+/// that another owner has forgotten already need not have been.
 fn is_replaced(of_key: &KeyTruth, append: &Append, gone: &Version, after: &Siblings) -> bool {
     let replaced_by = |dot: &Dot| of_key.minted.get(dot).is_some_and(|minted| replaces(&minted.update, gone.dot));
     let by_what_came = match &append.change {

@@ -274,8 +274,8 @@ impl Node {
         }
     }
 
-    /// Its process ends at once. Where it `loses_power` everything that no disk had said to be durable is as chance will
-    /// have it.
+    /// Its process ends at once. Where it `loses_power` everything that no disk had said to be durable is as chance
+    /// will have it.
     pub(crate) fn end(&mut self, loses_power: bool, stage: &mut Stage) {
         let Some(process) = self.process.take() else { return };
         self.minted = process.cores.iter().map(|core| core.minted).collect();

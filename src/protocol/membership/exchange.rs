@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::io::{Answer, Effect, ExchangeId, Knowledge, Letter, Note, Unanswered};
 use super::past::{self, Refusal};
-use super::row::{Row, RowState};
+use super::row::Row;
 use super::{LayoutStamp, Membership};
 use crate::protocol::types::{Instant, NodeId};
 
@@ -90,8 +90,7 @@ impl Membership {
         // Of two that claim the same, one goes on: the one that all rows join to.
         let is_behind = (mine.life(), start) < (row.life(), (row.start.count, row.start.stamp));
         // One that has left knows it first, and ends when it has been heard.
-        let has_left = mine.state == RowState::Removed;
-        let is_removed = !has_left && mine.life() == row.life() && row.state == RowState::Removed;
+        let is_removed = !mine.is_removed() && mine.life() == row.life() && row.is_removed();
         if !is_behind && !is_removed {
             return None;
         }
@@ -105,7 +104,7 @@ impl Membership {
 
     /// Other members that answer.
     fn others(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> {
-        let others = self.rows.iter().filter(|row| row.node != self.me && row.state != RowState::Removed);
+        let others = self.rows.iter().filter(|row| row.node != self.me && !row.is_removed());
         others.filter(|row| self.answers(row.node)).map(|row| (row.node, row.start.address))
     }
 
@@ -119,7 +118,7 @@ impl Membership {
 
     /// A node that has left says so until a member that stays has heard it.
     pub(super) fn part(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.own().state == RowState::Removed {
+        if self.own().is_removed() {
             let staying = self.others().filter(|(node, _)| self.layouts.has_place(*node));
             let told: Vec<_> = staying.take(ASKED_MAX).collect();
             for (node, address) in told {
@@ -144,7 +143,7 @@ impl Membership {
         effects.push(Effect::Exchange { id, to, address, says });
         // Another one that leaves may take the word with it.
         let stays = to.is_some_and(|node| self.layouts.has_place(node));
-        let is_last = stays && self.own().state == RowState::Removed && !self.is_dirty && self.writing.is_none();
+        let is_last = stays && self.own().is_removed() && !self.is_dirty && self.writing.is_none();
         self.exchanges.insert(id, Sent { to, address, is_last });
     }
 }

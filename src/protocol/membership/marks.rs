@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::io::{Durable, Effect, Note};
 use super::order::OrderId;
-use super::row::{Mark, Progress, RowState};
+use super::row::{Mark, Progress, Row, RowState};
 use super::time::Alarm;
 use super::{Layout, LayoutStamp, Membership, Step};
 use crate::protocol::planted::Bug;
@@ -151,7 +151,7 @@ impl Membership {
     }
 
     pub(super) fn is_removed(&self, node: NodeId) -> bool {
-        self.rows.get(node).is_some_and(|row| row.state == RowState::Removed)
+        self.rows.get(node).is_some_and(Row::is_removed)
     }
 
     /// These are to be in force.

@@ -81,14 +81,22 @@ fn joins_are_committed_by_themselves_where_that_is_wanted() {
     world.until("it has its share", 10, |world| world.agree(4));
 }
 
+/// So many nodes, of which all but the first three have lost their place, and still hold something.
+fn with_leavers(seed: u64, nodes: usize) -> World {
+    let mut world = cluster(seed, nodes);
+    for at in 3..nodes {
+        world.order(1, Order::Leave(world.id(at))).unwrap();
+    }
+    world.order(1, Order::Commit).unwrap();
+    world.until("the change ends", 10, |world| world.rest(3));
+    world
+}
+
 #[test]
 fn a_node_that_leaves_ends_when_it_holds_nothing_any_more() {
     for seed in SEEDS {
-        let mut world = cluster(seed, 4);
+        let mut world = with_leavers(seed, 4);
         let leaver = world.id(3);
-        world.order(1, Order::Leave(leaver)).unwrap();
-        world.order(1, Order::Commit).unwrap();
-        world.until("the change ends", 10, |world| world.rest(3));
         world.run(seconds(5));
         assert!(world.nodes[3].refused.is_none(), "it still holds something");
         assert_eq!(world.knowledge(0).rows.get(leaver).unwrap().state, RowState::Leaving);
@@ -105,12 +113,7 @@ fn a_node_that_leaves_ends_when_it_holds_nothing_any_more() {
 #[test]
 fn nodes_that_leave_together_end_only_when_one_that_stays_knows_it() {
     for seed in SEEDS {
-        let mut world = cluster(seed, 6);
-        for at in 3..6 {
-            world.order(1, Order::Leave(world.id(at))).unwrap();
-        }
-        world.order(1, Order::Commit).unwrap();
-        world.until("the change ends", 10, |world| world.rest(3));
+        let mut world = with_leavers(seed, 6);
         for at in 3..6 {
             world.nodes[at].holds_data = false;
         }
@@ -129,11 +132,8 @@ fn nodes_that_leave_together_end_only_when_one_that_stays_knows_it() {
 #[test]
 fn a_node_that_has_left_ends_when_a_crash_cannot_make_the_others_forget_it() {
     for seed in SEEDS {
-        let mut world = cluster(seed, 4);
+        let mut world = with_leavers(seed, 4);
         let leaver = world.id(3);
-        world.order(1, Order::Leave(leaver)).unwrap();
-        world.order(1, Order::Commit).unwrap();
-        world.until("the change ends", 10, |world| world.rest(3));
         world.nodes[3].holds_data = false;
         world.until("it ends", 10, |world| world.nodes[3].refused.is_some());
         (0..3).for_each(|at| world.kill(at));

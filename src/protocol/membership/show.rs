@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::io::{Effect, Note};
-use super::row::{Row, RowState};
+use super::row::Row;
 use super::{Layout, Liveness, Membership, Step, View};
 use crate::protocol::ring::{Change, Member};
 
@@ -14,7 +14,7 @@ impl Membership {
             return;
         }
         // A removed one is seen until it stands in no layout any more.
-        let is_seen = |row: &&Row| row.state != RowState::Removed || self.layouts.has_place(row.node);
+        let is_seen = |row: &&Row| !row.is_removed() || self.layouts.has_place(row.node);
         let members: Vec<Member> = self.rows.iter().filter(is_seen).map(|row| self.member(row)).collect();
         if let Some(view) = &self.view {
             if self.is_shown(view) && view.members == members {
@@ -59,15 +59,18 @@ impl Membership {
     }
 
     fn member(&self, row: &Row) -> Member {
+        // One that only stood still may answer before it hears that it was removed, with what it never fetched.
+        let is_removed = row.is_removed();
+        let liveness = if is_removed { Liveness::Down } else { self.liveness(row.node) };
         Member {
             node: row.node,
             name: Arc::clone(&row.name),
             incarnation: row.incarnation,
-            is_removed: row.state == RowState::Removed,
+            is_removed,
             address: row.start.address,
             http: row.start.http,
             cores: row.start.cores,
-            liveness: self.liveness(row.node),
+            liveness,
         }
     }
 }

@@ -363,6 +363,27 @@ fn a_member_that_is_removed_during_a_change_is_waited_for_no_more() {
     }
 }
 
+/// The judge holds every view against it. In the change it may own what it has never fetched.
+#[test]
+fn a_removed_member_that_comes_back_is_down_to_all_others() {
+    for seed in SEEDS {
+        let mut world = cluster(seed, 5);
+        let (node, still) = (world.id(1), world.id(4));
+        world.nodes[4].stuck_at = Some(Step::Hold);
+        world.order(0, Order::Weight(node, 2)).unwrap();
+        world.order(0, Order::Commit).unwrap();
+        world.until("all have come so far", 5, |world| (0..5).all(|at| step(world, at) == Some(Step::Hold)));
+        world.silent.insert(4);
+        world.until("it is known to be down", 10, |world| (0..4).all(|at| world.sees(at, 4) == Some(Liveness::Down)));
+        world.order(2, Order::Remove(still)).unwrap();
+        world.order(2, Order::Commit).unwrap();
+        world.until("the others read by it", 10, |world| (0..4).all(|at| step(world, at) != Some(Step::Hold)));
+        world.silent.clear();
+        world.until("it hears that it was removed", 10, |world| world.nodes[4].refused.is_some());
+        world.until("the change ends", 10, |world| world.rest(5));
+    }
+}
+
 #[test]
 fn a_change_goes_on_where_it_was_when_everybody_was_restarted() {
     for seed in SEEDS {

@@ -404,6 +404,9 @@ impl World {
 
     /// What must be true whatever happens when a node goes by this view.
     fn judge(&mut self, at: usize, view: &View) {
+        for member in view.members.iter().filter(|member| member.is_removed && member.node != view.me) {
+            assert_eq!(member.liveness, Liveness::Down, "n{at} would ask {}, which was removed", member.name);
+        }
         let Some(change) = &view.change else {
             let stamp = view.layout.stamp();
             let hash = *self.stored.entry(stamp.number).or_insert(stamp.hash);

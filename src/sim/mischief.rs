@@ -191,12 +191,9 @@ impl World {
     fn trouble_a_disk(&mut self) {
         let Some(at) = self.some_node() else { return };
         match self.stage.chance.below(10) {
-            0..4 => {
-                self.trouble(at, Reach::SlowDisk);
-                let lag = self.stage.chance.time(Duration::from_millis(1), Duration::from_millis(400));
-                self.nodes[at].store.lag = lag;
-                self.mend_after(20, 2_000, Mend::Hurry(at));
-            }
+            0..3 => self.slow_disk(at),
+            // As one storage that is behind all of them.
+            3 => self.stage.alive().into_iter().for_each(|at| self.slow_disk(at)),
             4..7 => {
                 self.trouble(at, Reach::FullDisk);
                 self.nodes[at].store.is_full = true;
@@ -215,6 +212,12 @@ impl World {
                 self.mend_after(500, 3_000, Mend::Start(at));
             }
         }
+    }
+
+    fn slow_disk(&mut self, at: At) {
+        self.trouble(at, Reach::SlowDisk);
+        self.nodes[at].store.lag = self.stage.chance.time(Duration::from_millis(1), Duration::from_millis(400));
+        self.mend_after(20, 2_000, Mend::Hurry(at));
     }
 
     /// A disk is lost, or rots: only while nothing was lost since the cluster was last at rest.
@@ -291,6 +294,9 @@ impl World {
             }
             Mend::Resume(at) if self.nodes[at].is_gone && self.removed().any(|removed| removed == at) => {
                 // Nobody lets a node go on that still has its place and is to lose it.
+                if self.is_wild {
+                    return self.mend_after(10, 500, Mend::Resume(at));
+                }
                 self.end(at, false);
                 self.stage.watch.truth.lose_disk(at);
             }
@@ -328,7 +334,9 @@ impl World {
     pub(super) fn resume(&mut self, at: At) {
         self.trouble_too(at);
         self.stage.watch.truth.nodes[at].is_still = false;
-        for event in self.nodes[at].stalled.take().unwrap_or_default() {
+        let Some(waited) = self.nodes[at].stalled.take() else { return };
+        self.stage.note(|_| format!("-- n{at}: goes on"));
+        for event in waited {
             self.stage.after(Duration::ZERO, event);
         }
     }

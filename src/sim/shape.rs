@@ -176,6 +176,9 @@ impl Shape {
         let wanted = wanted(chance);
         let kib = 1_024;
         let nodes = usize::from(wanted.n) + chance.index(3);
+        // One chunk fills while another is ingested, as the daemon shares out its memory.
+        let chunk_bytes = chance.pick(&[6, 16, 64]) * kib;
+        let overlay_bytes_max = (chance.pick(&[64, 128, 512]) * kib).max(2 * chunk_bytes);
         let mut shape = Shape {
             cluster: ClusterId(u128::from(chance.bits())),
             secret: Secret::new(b"rehearsal"),
@@ -189,10 +192,10 @@ impl Shape {
             sync: Duration::from_micros(chance.between(100, 1_500)),
             read: Duration::from_micros(chance.between(20, 3_000)),
             store: StoreSizes {
-                overlay_bytes_max: chance.pick(&[64, 128, 512]) * kib,
+                overlay_bytes_max,
                 queue_bytes_max: chance.pick(&[32, 128]) * kib,
                 cache_bytes: chance.pick(&[4, 16, 64]) * kib,
-                chunk_bytes: chance.pick(&[6, 16, 64]) * kib,
+                chunk_bytes,
                 chunk_age: ms(chance.pick(&[40, 300, 2_000])),
                 log_bytes_max: chance.pick(&[48, 96, 256]) * kib,
                 write_bytes_max: 8 * 1_024,
@@ -231,6 +234,8 @@ impl Shape {
                 // Losses bind W, so many runs are without.
                 if self.wanted.w < 2 || chance.thousandth(500) {
                     self.mix.losses = 0;
+                } else if chance.thousandth(500) {
+                    self.mix.losses = 6;
                 }
                 // In some, owners change all the time.
                 if chance.thousandth(400) {

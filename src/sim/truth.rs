@@ -105,8 +105,7 @@ pub(super) struct NodeTruth {
     pub is_alive: bool,
     /// Whether it stands still.
     pub is_still: bool,
-    /// Whether it was removed. One that only stood still may answer its clients before it hears of that, as the
-    /// administrator was told: nobody is promised anything by it.
+    /// Whether it was removed.
     pub is_removed: bool,
     /// When something was last wrong with it.
     pub troubled_at: Instant,
@@ -148,6 +147,17 @@ impl Truth {
     /// A node by its id.
     pub(super) fn at(&self, id: NodeId) -> Option<At> {
         self.nodes.iter().position(|node| node.id == id)
+    }
+
+    /// Whether an answer promises anything. Who was removed and only stood still may answer its clients from what it
+    /// has before it hears of that, as the administrator was told; but not with what others have: they refuse it.
+    pub(super) fn stands(&self, call: &Call, outcome: &Outcome) -> bool {
+        let level = match outcome {
+            Ok(Reply::Found(found)) => Some(found.level),
+            Ok(Reply::Written(written)) => Some(written.level),
+            _ => None,
+        };
+        !self.nodes[call.node].is_removed || level.is_some_and(|level| 1 < level.quorum.min(level.owners))
     }
 
     /// A call that begins now.
@@ -204,13 +214,11 @@ impl Truth {
         }
     }
 
-    /// A node is about to drop a set. A former owner drops what the others have; an owner forgets what was deleted, and
+    /// A node whose core goes by this view is about to drop a set. A former owner drops what the others have; an owner forgets what was deleted, and
     /// from then on nobody may bring it back.
-    pub(super) fn drops(&mut self, node: At, key: &Key) {
-        let partition = self.ring.partition(key);
-        let of_node = &self.nodes[node];
-        let is_owner = of_node.view.as_ref().is_some_and(|view| view.is_written(of_node.id, partition));
-        let buried = of_node.sets.get(key).filter(|set| is_owner && set.live().next().is_none()).cloned();
+    pub(super) fn drops(&mut self, node: At, view: &View, key: &Key) {
+        let is_owner = view.is_written(view.me, self.ring.partition(key));
+        let buried = self.nodes[node].sets.get(key).filter(|set| is_owner && set.live().next().is_none()).cloned();
         if let Some(set) = buried {
             self.key(key).forgotten.join(set.vector());
         }
@@ -230,7 +238,7 @@ impl Truth {
     /// A node goes by another view.
     pub(super) fn view(&mut self, node: At, now: Instant, view: &Arc<View>) {
         let of_node = &mut self.nodes[node];
-        if of_node.view.as_ref().is_none_or(|before| layouts_of(before) != layouts_of(view)) {
+        if of_node.view.as_ref().is_none_or(|before| !are_same_layouts(before, view)) {
             of_node.viewed_at = now;
             self.changed_at = now;
         }
@@ -320,6 +328,11 @@ impl Replaced {
     pub(super) fn has(&self, dot: Dot) -> bool {
         self.vector.covers(dot) || self.apart.contains(&dot)
     }
+}
+
+/// Whether two views go by the same layouts, and are as far in a change.
+pub(super) fn are_same_layouts(one: &View, other: &View) -> bool {
+    layouts_of(one) == layouts_of(other)
 }
 
 /// The layouts that a view goes by, and how far a change is.

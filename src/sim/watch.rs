@@ -192,22 +192,21 @@ impl Watch {
     /// A call is answered by the node that it went to.
     pub(super) fn answered(&mut self, now: Instant, caller: Caller, outcome: &Outcome) {
         let Some(call) = self.truth.calls.get(&caller).cloned() else { return };
-        if self.truth.nodes[call.node].is_removed {
-            return;
+        if self.truth.stands(&call, outcome) {
+            self.see(now, &Seen::Answered { call: &call, outcome });
         }
-        self.see(now, &Seen::Answered { call: &call, outcome });
     }
 
     /// A client hears how a call ended, or that it did.
     pub(super) fn heard(&mut self, now: Instant, caller: Caller, outcome: Option<&Outcome>) {
         let Some(call) = self.truth.calls.remove(&caller) else { return };
-        let outcome = outcome.filter(|_| !self.truth.nodes[call.node].is_removed);
+        let outcome = outcome.filter(|outcome| self.truth.stands(&call, outcome));
         self.see(now, &Seen::Heard { call: &call, outcome });
         self.truth.heard(now, &call, outcome);
     }
 
-    /// A node appends to its log.
-    pub(super) fn appended(&mut self, now: Instant, node: At, append: &Append) {
+    /// A node appends to its log, whose core goes by this view.
+    pub(super) fn appended(&mut self, now: Instant, node: At, view: &View, append: &Append) {
         let mut is_minted = false;
         if let Change::Version(arrived) = &append.change {
             let minted = self.truth.key(&append.key).minted.entry(arrived.dot);
@@ -215,7 +214,7 @@ impl Watch {
             minted.or_insert_with(|| Minted { update: arrived.update().cloned() });
         }
         if let Change::Drop { .. } = &append.change {
-            self.truth.drops(node, &append.key);
+            self.truth.drops(node, view, &append.key);
         }
         self.see(now, &Seen::Appended { node, append, is_minted });
     }

@@ -1,12 +1,14 @@
 //! Who reads from R owners sees every write that W owners had acknowledged before, where R + W > N: also while owners
-//! change.
+//! change. What a read has seen shows it; and whenever a write is acknowledged, or a node goes by another layout, so do
+//! the copies: those that lack a write must be fewer than R, or the next read may meet no others.
 
 use super::Invariant;
 use crate::protocol::causality::{Context, VersionVector};
-use crate::protocol::message::{Found, Outcome, Reply};
-use crate::protocol::types::{ClusterId, Dot, Instant, Key};
+use crate::protocol::message::{Found, Outcome, Reply, Written};
+use crate::protocol::ring::View;
+use crate::protocol::types::{ClusterId, Dot, Instant, Key, NodeId};
 use crate::sim::shape::Shape;
-use crate::sim::truth::{Call, Truth};
+use crate::sim::truth::{Call, NodeTruth, Truth, are_same_layouts};
 use crate::sim::watch::{Seen, Verdict, about};
 
 /// See the module.
@@ -32,9 +34,77 @@ impl Invariant for Reading {
     fn see(&mut self, truth: &Truth, _now: Instant, seen: &Seen<'_>) -> Verdict {
         match seen {
             Seen::Answered { call, outcome: Outcome::Ok(Reply::Found(found)), .. } => self.found(truth, call, found),
+            Seen::Heard { call, outcome: Some(Outcome::Ok(Reply::Written(written))) } => {
+                written_well(truth, call, written)
+            }
+            Seen::Viewed { node, view } => viewed(truth, &truth.nodes[*node], view),
             _ => Ok(()),
         }
     }
+}
+
+/// What was just acknowledged is met by every read from now on, whoever is asked.
+fn written_well(truth: &Truth, call: &Call, written: &Written) -> Verdict {
+    let level = written.level;
+    if level.owners < level.quorum {
+        return Ok(());
+    }
+    let key = call.request.key().expect("a write has a key");
+    for view in truth.nodes.iter().filter_map(reads_by) {
+        is_met(truth, view, key, written.dot, level.quorum)?;
+    }
+    Ok(())
+}
+
+/// A node that reads from others than before meets all that was acknowledged.
+fn viewed(truth: &Truth, node: &NodeTruth, view: &View) -> Verdict {
+    let is_same = node.view.as_ref().is_some_and(|before| are_same_layouts(before, view));
+    if node.is_removed || is_same || !coordinates(view) {
+        return Ok(());
+    }
+    for (key, of_key) in &truth.keys {
+        for (w, known) in &*of_key.known {
+            known.dots.dots().try_for_each(|dot| is_met(truth, view, key, dot, *w))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a node reads by for clients that may trust it.
+fn reads_by(node: &NodeTruth) -> Option<&View> {
+    node.view.as_deref().filter(|view| node.is_alive && !node.is_removed && coordinates(view))
+}
+
+/// Whether a node with this view reads by itself: one that has no place hands it on.
+fn coordinates(view: &View) -> bool {
+    view.written().any(|layout| layout.has(view.me))
+}
+
+/// Whether a read by this view from R owners, as few as suffice where W have acknowledged the write, must meet it.
+fn is_met(truth: &Truth, view: &View, key: &Key, dot: Dot, w: u8) -> Verdict {
+    if truth.keys[key].forgotten.covers(dot) {
+        return Ok(());
+    }
+    let partition = truth.ring.partition(key);
+    let answers = |node: &&NodeTruth| {
+        let own = if node.id == view.me { Some(view) } else { node.view.as_deref() };
+        // One that knows a newer layout does not answer those that go by an older one.
+        node.is_alive && own.is_some_and(|own| !own.stamp().is_newer_than(view.stamp()) && own.is_read_from(partition))
+    };
+    let lacks = |node: &&NodeTruth| node.sets.get(key).is_none_or(|set| !set.vector().covers(dot));
+    let layout = &view.layout;
+    let is_asked =
+        |owner: &NodeId| view.is_whole(layout, *owner) && view.member(*owner).is_some_and(|member| !member.is_removed);
+    let owners = layout.owners(partition).filter(is_asked);
+    let lacks = |at: &usize| Some(&truth.nodes[*at]).filter(answers).filter(lacks).is_some();
+    let lacking: Vec<usize> = owners.filter_map(|owner| truth.at(owner)).filter(lacks).collect();
+    let r = (layout.copies() + 1).saturating_sub(usize::from(w));
+    if r <= lacking.len() && 0 < r {
+        let reader = truth.at(view.me).unwrap_or_default();
+        let what = format!("a read of R {r} by n{reader} may miss {dot}, which {w} owners have acknowledged");
+        return about(key, format!("{what}: the nodes {lacking:?} lack it"));
+    }
+    Ok(())
 }
 
 impl Reading {

@@ -302,7 +302,7 @@ impl Core {
                 self.tell_members(told, stage);
             }
             Effect::Append(append) => {
-                stage.watch.appended(stage.now, self.place.node, &append);
+                stage.watch.appended(stage.now, self.place.node, self.shard.view(), &append);
                 stage.coverage.appended(&append);
                 self.unsynced.push_back(append.clone());
                 self.engine.append(append);

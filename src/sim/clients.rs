@@ -102,7 +102,12 @@ impl Clients {
             return stage.after(Duration::from_millis(20), Event::Client(client, ClientEvent::Go));
         }
         self.left -= 1;
-        let node = alive[stage.chance.index(alive.len())];
+        let mut node = alive[stage.chance.index(alive.len())];
+        // Some clients know one node only, which may have no place any more.
+        let nodes = &stage.watch.truth.nodes;
+        if let Some(removed) = alive.iter().find(|at| nodes[**at].is_removed).filter(|_| client.is_multiple_of(2)) {
+            node = *removed;
+        }
         let request = self.request(client, stage);
         self.send(client, node, request, stage);
     }

@@ -55,6 +55,8 @@ reaches! {
         Crash "process killed",
         PowerLoss "power lost",
         Stall "process stalled",
+        ControlStall "membership stalled",
+        CoreStall "core stalled",
         Restart "process restarted cleanly",
         CutOneWay "way cut in one direction",
         CutTwoWays "ways cut in both directions",

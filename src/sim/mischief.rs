@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::coverage::Reach;
-use super::world::{At, Event, Mend, World, WorldEvent};
+use super::world::{At, Event, Mend, Part, Stalled, World, WorldEvent};
+use crate::protocol::types::CoreId;
 
 /// So many nodes at most are down or stand still at once, beside one more for a moment.
 const AWAY_MAX: usize = 2;
@@ -93,7 +94,12 @@ impl World {
                 self.end(at, true);
             }
             6..9 => {
-                self.stall(at);
+                let part = match self.stage.chance.below(4) {
+                    0 => Part::Control,
+                    1 => Part::Core(self.some_core(at)),
+                    _ => Part::All,
+                };
+                self.stall(at, part);
                 return self.mend_after(5, 4_000, Mend::Resume(at));
             }
             _ => {
@@ -105,10 +111,19 @@ impl World {
         self.mend_after(5, 4_000, Mend::Start(at));
     }
 
-    /// A node stands still: what comes waits.
-    pub(super) fn stall(&mut self, at: At) {
-        self.trouble(at, Reach::Stall);
-        self.nodes[at].stalled = Some(Vec::new());
+    fn some_core(&mut self, at: At) -> CoreId {
+        CoreId(u16::try_from(self.stage.chance.index(self.nodes[at].cores())).expect("as many as a node has"))
+    }
+
+    /// A node, or a part of it, stands still: what comes there waits.
+    pub(super) fn stall(&mut self, at: At, part: Part) {
+        let fault = match part {
+            Part::All => Reach::Stall,
+            Part::Control => Reach::ControlStall,
+            Part::Core(_) => Reach::CoreStall,
+        };
+        self.trouble(at, fault);
+        self.nodes[at].stalled = Some(Stalled { part, waiting: Vec::new() });
         self.stage.watch.truth.nodes[at].is_still = true;
     }
 
@@ -191,9 +206,8 @@ impl World {
     fn trouble_a_disk(&mut self) {
         let Some(at) = self.some_node() else { return };
         match self.stage.chance.below(10) {
-            0..3 => self.slow_disk(at),
-            // As one storage that is behind all of them.
-            3 => self.stage.alive().into_iter().for_each(|at| self.slow_disk(at)),
+            0 | 1 => self.slow_disk(at, Duration::from_millis(400)),
+            2 | 3 => self.slow_all_disks(),
             4..7 => {
                 self.trouble(at, Reach::FullDisk);
                 self.nodes[at].store.is_full = true;
@@ -206,7 +220,7 @@ impl World {
             }
             _ => {
                 self.trouble(at, Reach::BrokenLog);
-                let core = self.stage.chance.index(self.nodes[at].cores());
+                let core = self.some_core(at);
                 self.nodes[at].break_log(core);
                 // Whoever runs it starts it again when it says that it writes no more.
                 self.mend_after(500, 3_000, Mend::Start(at));
@@ -214,10 +228,18 @@ impl World {
         }
     }
 
-    fn slow_disk(&mut self, at: At) {
+    fn slow_disk(&mut self, at: At, most: Duration) {
         self.trouble(at, Reach::SlowDisk);
-        self.nodes[at].store.lag = self.stage.chance.time(Duration::from_millis(1), Duration::from_millis(400));
+        self.nodes[at].store.lag = self.stage.chance.time(Duration::from_millis(1), most);
         self.mend_after(20, 2_000, Mend::Hurry(at));
+    }
+
+    /// As with one storage that is behind all of them. Whoever runs them may change something meanwhile.
+    fn slow_all_disks(&mut self) {
+        self.stage.alive().into_iter().for_each(|at| self.slow_disk(at, Duration::from_secs(1)));
+        if 0 < self.stage.shape.mix.members {
+            self.stage_something();
+        }
     }
 
     /// A disk is lost, or rots: only while nothing was lost since the cluster was last at rest.
@@ -229,7 +251,7 @@ impl World {
         if self.stage.alive().len() < 3 {
             return;
         }
-        match self.stage.chance.below(3) {
+        match self.stage.chance.below(4) {
             0 if self.nodes[at].rot(&mut self.stage) => {
                 self.trouble(at, Reach::BitFlip);
                 self.stage.watch.truth.losses += 1;
@@ -243,12 +265,14 @@ impl World {
                 self.lose_disk(at);
             }
             _ => {
-                // It may only stand still, and know nothing when it goes on.
-                if self.stage.chance.thousandth(500) {
-                    self.stall(at);
-                } else {
-                    self.trouble(at, Reach::Crash);
-                    self.end(at, false);
+                // It may only stand still, and know nothing when it goes on; or go on, and hear nothing.
+                match self.stage.chance.below(4) {
+                    0 => {
+                        self.trouble(at, Reach::Crash);
+                        self.end(at, false);
+                    }
+                    1 => self.stall(at, Part::All),
+                    _ => self.stall(at, Part::Control),
                 }
                 self.stage.watch.truth.losses += 1;
                 self.operator.remove(at);
@@ -334,9 +358,10 @@ impl World {
     pub(super) fn resume(&mut self, at: At) {
         self.trouble_too(at);
         self.stage.watch.truth.nodes[at].is_still = false;
-        let Some(waited) = self.nodes[at].stalled.take() else { return };
-        self.stage.note(|_| format!("-- n{at}: goes on"));
-        for event in waited {
+        let Some(stalled) = self.nodes[at].stalled.take() else { return };
+        let was_removed = if self.nodes[at].is_gone { ", and was removed" } else { "" };
+        self.stage.note(|_| format!("-- n{at}: goes on{was_removed}"));
+        for event in stalled.waiting {
             self.stage.after(Duration::ZERO, event);
         }
     }

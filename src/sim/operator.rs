@@ -228,11 +228,12 @@ impl World {
         (0..self.nodes.len()).filter(|at| self.nodes[*at].is_gone && (self.is_placed(*at) || self.is_known(*at)))
     }
 
-    /// Whether somebody takes a node for a member.
+    /// Whether somebody else takes a node for a member.
     fn is_known(&self, at: At) -> bool {
-        let views = self.nodes.iter().filter(|node| node.is_alive()).filter_map(|node| node.view());
-        let member = |view: &Arc<View>| view.member(self.stage.posts[at].id).is_some_and(|member| !member.is_removed);
-        views.into_iter().any(member)
+        let id = self.stage.posts[at].id;
+        let mut views = self.nodes.iter().filter(|node| node.is_alive()).filter_map(|node| node.view());
+        let has_it = |view: &Arc<View>| view.member(id).is_some_and(|member| !member.is_removed);
+        views.any(|view| view.me != id && has_it(view))
     }
 
     /// Whether a node has a place, comes to one, or is about to leave it.

@@ -10,7 +10,7 @@ use super::coverage::{Coverage, Reach};
 use super::shape::{Scenario, Shape};
 use super::trace::Trace;
 use super::watch::{Broken, Rest};
-use super::world::{At, World};
+use super::world::{At, Part, World};
 use crate::protocol::message::{Get, Request, Terms};
 use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Liveness, Partition};
@@ -127,7 +127,7 @@ fn play(world: &mut World) -> Result<(), Stuck> {
 fn sleep(world: &mut World) -> Result<(), Stuck> {
     let members = world.members();
     let at = members[world.stage.chance.index(members.len())];
-    world.stall(at);
+    world.stall(at, Part::All);
     world.clients.go(CALLS_BESIDE, &mut world.stage);
     let _all = world.wait(SLEEP, |world| world.clients.are_done());
     world.clients.stop();

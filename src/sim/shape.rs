@@ -232,7 +232,7 @@ impl Shape {
         match scenario {
             Scenario::Default => {
                 // Losses bind W, so many runs are without.
-                if self.wanted.w < 2 || chance.thousandth(500) {
+                if self.wanted.w < 2 || chance.thousandth(300) {
                     self.mix.losses = 0;
                 } else if chance.thousandth(500) {
                     self.mix.losses = 6;

@@ -103,7 +103,7 @@ pub(super) struct NodeTruth {
     pub id: NodeId,
     /// Whether it runs.
     pub is_alive: bool,
-    /// Whether it stands still.
+    /// Whether it, or a thread of it, stands still.
     pub is_still: bool,
     /// Whether it was removed.
     pub is_removed: bool,

@@ -18,7 +18,7 @@ mod members;
 mod node;
 
 pub(super) use self::core::BEAT;
-pub(super) use self::node::{Node, NotStarted};
+pub(super) use self::node::{Node, NotStarted, Part, Stalled};
 pub(super) use self::stage::{At, Caller, ClientEvent, CoreEvent, Event, MembersEvent, Mend, Place, Stage, WorldEvent};
 
 use std::time::Duration;
@@ -132,8 +132,8 @@ impl World {
         };
         let node = &mut self.nodes[at];
         match &mut node.stalled {
-            Some(stalled) => stalled.push(event),
-            None => node.happen(event, &mut self.stage),
+            Some(stalled) if stalled.holds_up(&event) => stalled.waiting.push(event),
+            _ => node.happen(event, &mut self.stage),
         }
     }
 }

@@ -40,8 +40,8 @@ pub(crate) struct Node {
     pub(super) known: Option<Durable>,
     pub(super) process: Option<Process>,
     life: Life,
-    /// It stands still: what comes waits.
-    pub stalled: Option<Vec<Event>>,
+    /// It, or a thread of it, stands still: what comes waits.
+    pub stalled: Option<Stalled>,
     /// It never comes back.
     pub is_gone: bool,
     /// A bit of its log was flipped.
@@ -329,6 +329,38 @@ impl Node {
     }
 }
 
+/// What of a process stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it.
+    All,
+    /// The thread of its membership: its cores go on by what they know.
+    Control,
+    /// One core's.
+    Core(CoreId),
+}
+
+/// Where a process stands still.
+#[derive(Debug)]
+pub(crate) struct Stalled {
+    /// What of it.
+    pub part: Part,
+    /// What has come there since.
+    pub waiting: Vec<Event>,
+}
+
+impl Stalled {
+    /// Whether an event has to wait.
+    pub(crate) fn holds_up(&self, event: &Event) -> bool {
+        match (self.part, event) {
+            (Part::All, _) => true,
+            (Part::Control, event) => matches!(event, Event::Members(..)),
+            (Part::Core(core), Event::Core(place, _)) => place.core == core,
+            (Part::Core(_), _) => false,
+        }
+    }
+}
+
 /// Where a node is reached.
 pub(super) fn address(at: At) -> SocketAddr {
     let last = u8::try_from(at + 1).expect("fewer nodes than addresses");
@@ -341,7 +373,7 @@ impl Node {
         usize::from(self.cores.count)
     }
 
-    /// Whether it runs and does not stand still.
+    /// Whether it runs and nothing of it stands still.
     pub(crate) fn is_well(&self) -> bool {
         self.process.is_some() && self.stalled.is_none()
     }
@@ -352,9 +384,9 @@ impl Node {
     }
 
     /// The log of a core fails with its next write.
-    pub(crate) fn break_log(&mut self, core: usize) {
+    pub(crate) fn break_log(&mut self, core: CoreId) {
         if let Some(process) = &mut self.process {
-            process.cores[core].breaks = true;
+            process.cores[core.index()].breaks = true;
         }
     }
 

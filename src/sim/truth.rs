@@ -214,8 +214,8 @@ impl Truth {
         }
     }
 
-    /// A node whose core goes by this view is about to drop a set. A former owner drops what the others have; an owner forgets what was deleted, and
-    /// from then on nobody may bring it back.
+    /// A node whose core goes by this view is about to drop a set. A former owner drops what the others have; an owner
+    /// forgets what was deleted, and from then on nobody may bring it back.
     pub(super) fn drops(&mut self, node: At, view: &View, key: &Key) {
         let is_owner = view.is_written(view.me, self.ring.partition(key));
         let buried = self.nodes[node].sets.get(key).filter(|set| is_owner && set.live().next().is_none()).cloned();

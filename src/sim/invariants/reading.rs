@@ -94,7 +94,7 @@ fn is_met(truth: &Truth, view: &View, key: &Key, dot: Dot, w: u8) -> Verdict {
     let lacks = |node: &&NodeTruth| node.sets.get(key).is_none_or(|set| !set.vector().covers(dot));
     let layout = &view.layout;
     let is_asked =
-        |owner: &NodeId| view.is_whole(layout, *owner) && view.member(*owner).is_some_and(|member| !member.is_removed);
+        |owner: &NodeId| view.is_whole(layout, *owner) && view.member(*owner).is_none_or(|member| !member.is_removed);
     let owners = layout.owners(partition).filter(is_asked);
     let lacks = |at: &usize| Some(&truth.nodes[*at]).filter(answers).filter(lacks).is_some();
     let lacking: Vec<usize> = owners.filter_map(|owner| truth.at(owner)).filter(lacks).collect();
@@ -163,6 +163,21 @@ mod tests {
         assert_eq!(reads(&made, &[], 1), Ok(()), "one of three need not have met it");
         assert_eq!(reads(&made, &[(dot(1, 1), "a")], 2), Ok(()));
         assert_eq!(reads(&made, &[(dot(1, 2), "b")], 2), Ok(()), "its context covers what came before");
+    }
+
+    #[test]
+    fn no_two_owners_that_a_read_may_ask_lack_what_two_of_three_have_acknowledged() {
+        let mut made = MadeUp::new(3);
+        let version = made.mint(dot(1, 1), &[], Some("a"));
+        made.acknowledge(dot(1, 1), 2);
+        made.hold(0, &set(&[(1, 1)], &[&version]));
+        let judge = |made: &MadeUp| is_met(&made.truth, reads_by(&made.truth.nodes[0]).unwrap(), &key(), dot(1, 1), 2);
+        assert!(judge(&made).is_err());
+        made.truth.nodes[2].is_alive = false;
+        assert_eq!(judge(&made), Ok(()), "who is dead answers nobody");
+        made.truth.nodes[2].is_alive = true;
+        made.hold(1, &set(&[(1, 1)], &[&version]));
+        assert_eq!(judge(&made), Ok(()), "one of any two has it");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Clients {
         }
         self.left -= 1;
         let mut node = alive[stage.chance.index(alive.len())];
-        // Some clients know one node only, which may have no place any more.
+        // Half of them keep to a node that was removed for as long as it runs: nobody has told them.
         let nodes = &stage.watch.truth.nodes;
         if let Some(removed) = alive.iter().find(|at| nodes[**at].is_removed).filter(|_| client.is_multiple_of(2)) {
             node = *removed;

@@ -14,7 +14,7 @@ pub enum Liveness {
     Up,
     /// It did not answer, and has not said yet that it does.
     Suspect,
-    /// It was silent for too long, or has left.
+    /// It was silent for too long, has left, or was removed.
     Down,
 }
 

@@ -86,18 +86,18 @@ fn is_met(truth: &Truth, view: &View, key: &Key, dot: Dot, w: u8) -> Verdict {
         return Ok(());
     }
     let partition = truth.ring.partition(key);
-    let answers = |node: &&NodeTruth| {
+    let answers = |node: &NodeTruth| {
         let own = if node.id == view.me { Some(view) } else { node.view.as_deref() };
         // One that knows a newer layout does not answer those that go by an older one.
         node.is_alive && own.is_some_and(|own| !own.stamp().is_newer_than(view.stamp()) && own.is_read_from(partition))
     };
-    let lacks = |node: &&NodeTruth| node.sets.get(key).is_none_or(|set| !set.vector().covers(dot));
+    let lacks = |node: &NodeTruth| node.sets.get(key).is_none_or(|set| !set.vector().covers(dot));
+    let is_trap = |at: &usize| answers(&truth.nodes[*at]) && lacks(&truth.nodes[*at]);
     let layout = &view.layout;
     let is_asked =
         |owner: &NodeId| view.is_whole(layout, *owner) && view.member(*owner).is_none_or(|member| !member.is_removed);
     let owners = layout.owners(partition).filter(is_asked);
-    let lacks = |at: &usize| Some(&truth.nodes[*at]).filter(answers).filter(lacks).is_some();
-    let lacking: Vec<usize> = owners.filter_map(|owner| truth.at(owner)).filter(lacks).collect();
+    let lacking: Vec<usize> = owners.filter_map(|owner| truth.at(owner)).filter(is_trap).collect();
     let r = (layout.copies() + 1).saturating_sub(usize::from(w));
     if r <= lacking.len() && 0 < r {
         let reader = truth.at(view.me).unwrap_or_default();

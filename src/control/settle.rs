@@ -22,7 +22,7 @@ use crate::wire::proof::Secret;
 /// How long a node that has a cluster asks its members before it starts without an answer.
 const CHECK_MAX: Duration = Duration::from_secs(2);
 
-/// How long it waits for a member to see that the node is not up elsewhere any more.
+/// How long it waits for members to see that the node is not up elsewhere any more, or that its name is free.
 const RUNNING_MAX: Duration = Duration::from_secs(4);
 
 /// Members that are asked at once.
@@ -167,10 +167,22 @@ async fn join(wants: &Wants) -> Result<Settled, SettleError> {
     let fresh = founding();
     // Looked at before the wait, which may be long.
     drop(Home::open(&wants.data_dir, fresh)?);
-    let known = find(wants).await?;
     let cores = Cores { count: wants.cores, salt: fresh.salt };
     let start = RowStart { count: 0, stamp: 0, address: wants.address, http: wants.http, cores };
-    let durable = may_join(&wants.name, fresh.incarnation, start, known)?;
+    let mut known = find(wants).await?;
+    let asked = Instant::now();
+    let durable = loop {
+        match may_join(&wants.name, fresh.incarnation, start.clone(), known.clone()) {
+            // Others may know more, or be about to: that the name's node is down, and is to be replaced.
+            Err(Refusal::NameTaken { .. }) if asked.elapsed() < RUNNING_MAX => {
+                sleep(CHECK_MAX / 4).await;
+                let rows = known.rows.iter().filter(|row| !row.is_removed() && row.start.address != wants.address);
+                let members: Vec<SocketAddr> = rows.map(|row| row.start.address).take(ASKED_MAX).collect();
+                known = what_all_know(&party(wants, known.cluster), &members).await.unwrap_or(known);
+            }
+            outcome => break outcome?,
+        }
+    };
     tracing::info!(cluster = %durable.cluster, nodes = durable.rows.len() - 1, "joining");
     cluster::write(&wants.data_dir, &durable)?;
     Ok(Settled { founding: begun(&durable), seeds: seeds(wants).await, known: Some(durable) })
@@ -280,4 +292,26 @@ async fn first_answer(
         }
     }
     Ok(None)
+}
+
+/// What the members that answer soon know together; `None` when none does.
+async fn what_all_know(party: &Party, members: &[SocketAddr]) -> Option<Knowledge> {
+    let mut asked = JoinSet::new();
+    for address in members.iter().copied() {
+        let party = party.clone();
+        asked.spawn(async move { members::ask(&party, address).await });
+    }
+    let mut all: Option<Knowledge> = None;
+    let gather = async {
+        while let Some(answered) = asked.join_next().await {
+            match (answered.expect("a panic has ended the process already"), &mut all) {
+                (Ok(known), Some(all)) => all.join(known),
+                (Ok(known), None) => all = Some(known),
+                (Err(_), _) => {}
+            }
+        }
+    };
+    // Whoever is silent is left out.
+    let _all = timeout(CHECK_MAX, gather).await;
+    all
 }

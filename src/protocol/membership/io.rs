@@ -1,6 +1,7 @@
 //! What comes into a membership and what goes out of it; and what members say to each other.
 
 use core::net::SocketAddr;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,24 @@ impl Knowledge {
     /// What one knows that belongs to no cluster yet.
     pub fn nothing() -> Knowledge {
         Knowledge { cluster: None, partitions: 0, rows: Rows::default(), up: Vec::new(), layout: None, pending: None }
+    }
+
+    /// Joins what another member of the same cluster knows: the newest of each row, everybody who answers one of them,
+    /// the newest layouts. What one of another cluster knows changes nothing.
+    pub fn join(&mut self, other: Knowledge) {
+        if (self.cluster, self.partitions) != (other.cluster, other.partitions) {
+            return;
+        }
+        self.rows.join(&other.rows);
+        self.up.extend(other.up);
+        self.up.sort_unstable();
+        self.up.dedup();
+        let number = |layout: &Option<Arc<Layout>>| layout.as_ref().map(|layout| layout.stamp().number);
+        match number(&other.layout).cmp(&number(&self.layout)) {
+            Ordering::Greater => (self.layout, self.pending) = (other.layout, other.pending),
+            Ordering::Equal => self.pending = self.pending.take().or(other.pending),
+            Ordering::Less => {}
+        }
     }
 }
 

@@ -136,14 +136,18 @@ impl Past {
         let Some(row) = known.rows.get(self.node) else {
             return Ok(());
         };
-        let is_up = known.up.contains(&self.node);
         judge(row, self.incarnation, (self.starts, self.stamp))?;
-        // A node whose address this one has taken cannot answer there any more.
-        if is_up && row.start.address != self.address {
+        if answers_elsewhere(known, row, self.address) {
             return Err(Refusal::Running { name: row.name.to_string(), address: row.start.address });
         }
         Ok(())
     }
+}
+
+/// Whether a node answers, as a member sees it. One whose address another has taken cannot answer there any more, though
+/// not everybody may have noticed.
+fn answers_elsewhere(known: &Knowledge, row: &Row, taken: SocketAddr) -> bool {
+    known.up.contains(&row.node) && row.start.address != taken
 }
 
 /// Whether a data directory that was started so often may serve, by the row that others have of it.
@@ -163,7 +167,7 @@ pub(super) fn judge(row: &Row, incarnation: u128, (starts, stamp): (u64, u64)) -
     }
 }
 
-/// What a new node of this name begins with, in a cluster of which a member has told what it knows. `start` says where
+/// What a new node of this name begins with, in a cluster of which members have told what they know. `start` says where
 /// the node will be reached; it has not started yet.
 ///
 /// # Errors
@@ -173,7 +177,7 @@ pub fn may_join(name: &str, incarnation: u128, start: RowStart, known: Knowledge
     let me = NodeId::of(name);
     let layouts = [&known.layout, &known.pending].into_iter().flatten();
     let has_place = layouts.flat_map(|layout| layout.rows()).any(|row| row.node == me);
-    let is_up = known.up.contains(&me);
+    let is_up = known.rows.get(me).is_some_and(|row| answers_elsewhere(&known, row, start.address));
     let (generation, zone, weight) = match known.rows.get(me) {
         None => (0, Register::first(me, Arc::from("")), Register::first(me, 1)),
         // A join that broke off, and goes on.

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use rustix::process::Signal;
+
 use super::crowd::{Record, runtime, still_key};
 use super::fleet::{Fleet, Kind, Meter};
 use super::join::copy;
@@ -66,6 +68,21 @@ fn a_node_that_lost_its_disk_is_refilled_under_its_name() {
     assert!(meter.sum() < due * RATIO_MAX, "seed {}: {:.0} bytes to refill {due:.0}", seed(), meter.sum());
     holds_all(&fleet, victim, keys);
     record.check("a lost disk", &addresses(&fleet, &[0, 1, 2]));
+}
+
+#[test]
+fn a_lost_node_gets_its_name_back_from_a_member_that_stood_still_meanwhile() {
+    let mut fleet = Fleet::of_three(Kind::Plain, &[]);
+    fleet.signal(0, Signal::STOP);
+    fleet.kill(2);
+    fleet.wipe(2);
+    // The one that stands still is the first that the new one asks.
+    fleet.order(1, &["replace", fleet.name(2), "--yes"]);
+    fleet.signal(0, Signal::CONT);
+    fleet.start(2);
+
+    fleet.order(1, &["commit", "--yes"]);
+    fleet.settle(&[0, 1, 2], &mut Meter::of_transfers(&fleet));
 }
 
 #[test]

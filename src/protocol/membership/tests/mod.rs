@@ -3,11 +3,12 @@
 mod changes;
 mod world;
 
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use self::world::{CLUSTER, World};
-use super::{Input, Knowledge, Letter, Note, Past, Refusal, RowState};
-use crate::protocol::ring::Liveness;
+use super::{Durable, Input, Knowledge, Letter, Note, Order, Past, Refusal, RowStart, RowState, may_join};
+use crate::protocol::ring::{Cores, Liveness};
 use crate::protocol::types::{ClusterId, NodeId};
 
 const SEEDS: std::ops::Range<u64> = 0..20;
@@ -275,6 +276,49 @@ fn a_name_belongs_to_one_node() {
     let refused = world.join("n1", 0).unwrap_err();
     assert!(matches!(refused, Refusal::NameTaken { is_up: false, has_place: true, .. }), "{refused}");
     assert!(refused.to_string().contains("sloop cluster replace n1"), "{refused}");
+}
+
+/// What a new directory of a name is told where it would be reached at this address, by what members know.
+fn joins(name: &str, at: SocketAddr, known: Knowledge) -> Result<Durable, Refusal> {
+    let cores = Cores { count: 1, salt: 1 };
+    may_join(name, 99, RowStart { count: 0, stamp: 0, address: at, http: at, cores }, known)
+}
+
+#[test]
+fn a_node_whose_address_was_taken_keeps_nobody_from_its_name() {
+    let mut world = World::cluster(6, 3);
+    let lost = NodeId::of("n2");
+    world.kill(2);
+    world.run(seconds(3));
+    world.order(0, Order::Replace { node: lost, by: None }).unwrap();
+    // A member that stood still until now has not noticed that the node is down.
+    let late = Knowledge { up: vec![NodeId::of("n0"), lost], ..world.knowledge(0) };
+    let elsewhere = joins("n2", ([127, 0, 0, 1], 9_999).into(), late.clone()).unwrap_err();
+    assert!(matches!(elsewhere, Refusal::NameTaken { is_up: true, .. }), "{elsewhere}");
+    joins("n2", world.nodes[2].address, late).unwrap();
+}
+
+#[test]
+fn what_members_know_together_is_the_newest_of_each() {
+    let mut world = World::cluster(6, 3);
+    let (old, lost) = (world.knowledge(1), NodeId::of("n2"));
+    world.kill(2);
+    world.run(seconds(3));
+    world.order(0, Order::Replace { node: lost, by: None }).unwrap();
+    let new = world.knowledge(0);
+    assert!(joins("n2", world.nodes[2].address, old.clone()).is_err(), "it has not heard of the order");
+
+    let (mut one, mut other) = (old.clone(), new.clone());
+    one.join(new.clone());
+    other.join(old.clone());
+    assert_eq!(one, other, "whoever answered first");
+    assert_eq!((&one.rows, &one.layout), (&new.rows, &new.layout));
+    assert!(one.up.contains(&lost) && !new.up.contains(&lost), "one still sees it up");
+    joins("n2", world.nodes[2].address, one).unwrap();
+
+    let mut same = old.clone();
+    same.join(Knowledge { cluster: Some(ClusterId(CLUSTER.0 + 1)), ..new });
+    assert_eq!(same, old, "another cluster's");
 }
 
 #[test]

@@ -10,39 +10,30 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::connection::{Connection, Said};
-use super::door::GRACE;
 use super::entropy;
-use super::gather::{self, Gather};
+use super::gather::Gather;
 use super::holdings::{Holding, Holdings};
 use super::link::Question;
 use super::links::Links;
-use super::mail::{Errand, Finished, Job, Knock, Notice, Wish};
-use super::metrics::{CoreMetrics, OperationKind};
+use super::mail::{Errand, Job, Knock, Notice, Wish};
+use super::metrics::CoreMetrics;
 use super::pages;
-use super::pending::{Origin, Pending, Requests, Tickets};
+use super::pending::{Origin, Requests, Tickets};
 use super::signal::Signal;
-use crate::protocol::causality::Siblings;
 use crate::protocol::config::DEADLINE_DEFAULT;
-use crate::protocol::io::{Effect, Effects, Held, Input, Unreadable};
-use crate::protocol::message::{Answer, Call, Failure, NodeInfo, Outcome, Reply, Request};
+use crate::protocol::io::{Effect, Effects, Input};
+use crate::protocol::message::{Failure, NodeInfo, Request};
 use crate::protocol::ring::{Cores, LayoutStamp, Ring};
 use crate::protocol::shard::Shard;
-use crate::protocol::types::{ActorId, AppendId, CoreId, Instant, Key, LoadId, Now, RequestId};
+use crate::protocol::types::{AppendId, CoreId, Instant, Key, LoadId, Now};
 use crate::store::home::Left;
 use crate::store::scan::newer_than_tree;
-use crate::store::wal::{Life, LogWrite, SegmentWish, SpareSegment};
-use crate::store::{Engine, FORESEEN_MAX, Lookup, Refusal};
-use crate::wire::frame::CallId;
-
-/// Values of at most so many bytes are sent also where unread replies fill their memory, unless they would add to what
-/// their own client leaves unread.
-const VALUES_BYTES_SMALL: usize = 64 * 1024;
+use crate::store::{Engine, FORESEEN_MAX};
 
 /// A core serves, then finishes what is under way, then ends together with all others: until then it still tells
 /// the others that it takes no more.
@@ -165,56 +156,6 @@ impl Core {
         self.parts.engine.foresee(said.flat_map(Said::keys).take(FORESEEN_MAX));
     }
 
-    /// What a connection brings.
-    pub fn on_said(&mut self, connection: &Rc<Connection>, id: CallId, said: Said) {
-        match said {
-            Said::Call(call) => self.on_call(connection, id, call),
-            Said::Ask(question) => self.on_ask(connection, id, question),
-        }
-    }
-
-    /// A client calls on a connection.
-    pub fn on_call(&mut self, connection: &Rc<Connection>, id: CallId, call: Call) {
-        match call {
-            Call::Ping => self.send(connection, id, &Answer::Pong),
-            Call::Info => {
-                let info = self.info();
-                self.send(connection, id, &Answer::Info(info));
-            }
-            Call::Ring { known } => {
-                let map = self.parts.shard.view().map(known);
-                self.send(connection, id, &Answer::Ring(map));
-            }
-            Call::One(Request::Keys(keys)) => {
-                let gather = Gather::pages(Rc::clone(connection), id, self.parts.ring, &keys, self.parts.mesh.len());
-                let every_core = (0..self.parts.cores.count).map(|core| (CoreId(core), Request::Keys(keys.clone())));
-                self.begin_gather(gather, every_core.collect());
-            }
-            Call::One(request) => {
-                let owner = self.owner(&request);
-                self.ask(Origin::Connection(Rc::clone(connection), id), owner, request);
-            }
-            Call::Many(requests) => {
-                let gather = Gather::batch(Rc::clone(connection), id, requests.len());
-                let parts = requests.into_iter().map(|request| (self.owner(&request), request)).collect();
-                self.begin_gather(gather, parts);
-            }
-        }
-    }
-
-    /// A frame came in that is no call. The stream is sound, so only this call fails.
-    pub fn on_malformed(&mut self, connection: &Rc<Connection>, id: CallId, failure: &Failure) {
-        self.parts.metrics.frames_refused.increment(1);
-        self.replies_bytes += connection.refuse(id, failure);
-        self.becomes_dirty(connection);
-    }
-
-    /// The stream can be read no further: says why, under the id of no call.
-    pub fn farewell(&mut self, connection: &Rc<Connection>, failure: &Failure) {
-        self.on_malformed(connection, CallId::NONE, failure);
-        self.flush();
-    }
-
     /// The control thread asks.
     pub fn on_knock(&mut self, knock: Knock) {
         match knock {
@@ -251,51 +192,6 @@ impl Core {
         }
     }
 
-    /// How long the next group commit had better wait, because the disk is behind.
-    pub fn strain(&self) -> Duration {
-        self.parts.engine.strain()
-    }
-
-    /// The log's task asks for the next group commit, if there is one.
-    pub fn next_write(&mut self, life: impl FnOnce() -> Life) -> Option<LogWrite> {
-        self.parts.engine.next_write(life)
-    }
-
-    /// The group commit is durable.
-    pub fn on_written(&mut self, write: LogWrite, took: Duration) {
-        let metrics = &self.parts.metrics;
-        metrics.wal_syncs.increment(1);
-        metrics.wal_sync_seconds.record(took);
-        metrics.wal_records.increment(write.records as u64);
-        metrics.wal_batch_records.record(write.records as f64);
-        metrics.wal_bytes.increment(write.bytes.len() as u64);
-        let through = self.parts.engine.on_written(write);
-        self.feed(Input::Appended { through });
-        self.begin_chunk();
-        self.segments.raise();
-    }
-
-    /// The group commit failed: this core writes no more.
-    pub fn on_write_failed(&mut self, fresh: ActorId) {
-        self.parts.metrics.wal_failures.increment(1);
-        self.parts.engine.on_write_failed();
-        self.feed(Input::AppendsFailed { actor: fresh });
-    }
-
-    /// A spare segment that should be prepared now, if one should.
-    pub fn next_segment(&mut self) -> Option<SegmentWish> {
-        self.parts.engine.next_segment(self.now.instant)
-    }
-
-    /// A spare segment is ready, or could not be made.
-    pub fn on_segment(&mut self, made: Result<SpareSegment, bool>) {
-        match made {
-            Ok(spare) => self.parts.engine.on_segment_ready(spare),
-            Err(full) => self.parts.engine.on_segment_failed(self.now.instant, full),
-        }
-        self.log.raise();
-    }
-
     /// Time goes by: deadlines, old operations, an overlay that has become old.
     pub fn on_tick(&mut self) {
         self.begin_turn();
@@ -305,11 +201,6 @@ impl Core {
         self.begin_chunk();
         self.segments.raise();
         self.show();
-    }
-
-    /// Whether writes are refused because the disk is full.
-    pub fn is_out_of_room(&self) -> bool {
-        self.parts.engine.admit() == Err(Refusal::DiskFull)
     }
 
     /// Whether anything is under way.
@@ -377,79 +268,6 @@ impl Core {
         &self.parts.metrics
     }
 
-    /// A core that says nothing may have done it all the same: that is what an unmet quorum says.
-    fn give_up(&mut self) {
-        let now = self.now.instant;
-        while let Some(ticket) = self.pending.overdue(now) {
-            self.on_outcome(ticket, Err(Failure::QuorumNotMet { needed: 1, got: 0 }));
-        }
-    }
-
-    fn owner(&self, request: &Request) -> CoreId {
-        let key = request.key().expect("all but a listing have a key");
-        self.parts.cores.of(self.parts.ring.partition(key))
-    }
-
-    fn info(&self) -> NodeInfo {
-        let uptime_ms = self.now.instant.0 / 1_000;
-        NodeInfo { uptime_ms, ..self.parts.info.clone() }
-    }
-
-    fn begin_gather(&mut self, gather: Gather, parts: Vec<(CoreId, Request)>) {
-        self.gathers_begun += 1;
-        let number = self.gathers_begun;
-        let empty = parts.is_empty();
-        self.gathers.insert(number, gather);
-        if empty {
-            self.end_gather(number);
-        }
-        for (at, (core, request)) in parts.into_iter().enumerate() {
-            self.ask(Origin::Gather(number, at), core, request);
-        }
-    }
-
-    fn end_gather(&mut self, number: u64) {
-        let gather = self.gathers.remove(&number).expect("a gather ends once");
-        let (connection, id, answer) = gather.end();
-        self.send(&connection, id, &answer);
-    }
-
-    fn ask(&mut self, origin: Origin, core: CoreId, request: Request) {
-        let deadline = self.now.instant + request.patience();
-        if core == self.parts.id {
-            return self.ask_here(origin, request, deadline);
-        }
-        let ticket = self.enter(origin, &request, Some(deadline + GRACE));
-        let errand = Errand::Forward { from: self.parts.id, ticket, request, deadline };
-        if self.parts.mesh[core.index()].send(errand).is_err() {
-            self.on_outcome(ticket, Err(Failure::Stopping));
-        }
-    }
-
-    fn ask_here(&mut self, origin: Origin, request: Request, deadline: Instant) {
-        let id = self.enter(origin, &request, None);
-        if self.phase != Phase::Serving {
-            return self.on_outcome(id, Err(Failure::Stopping));
-        }
-        if request.is_write()
-            && let Err(refusal) = self.parts.engine.admit()
-        {
-            let failure = refusal.failure(self.parts.id);
-            return match refusal {
-                Refusal::Overloaded { .. } => self.on_outcome(id, Err(failure)),
-                // Another owner's disk may take it.
-                Refusal::DiskFull | Refusal::Stopped => self.feed(Input::Elsewhere { id, request, failure, deadline }),
-            };
-        }
-        let held = request.key().map_or(Held::Unknown, |key| self.parts.engine.held(key));
-        self.feed(Input::Request { id, request, held, deadline });
-    }
-
-    fn enter(&mut self, origin: Origin, request: &Request, given_up: Option<Instant>) -> RequestId {
-        let kind = OperationKind::of(request);
-        self.pending.begin(Pending { origin, kind, begun: self.now.instant, given_up })
-    }
-
     /// Hands inputs to the shard and carries its effects out until nothing more follows.
     fn feed(&mut self, input: Input) {
         self.inputs.push_back(input);
@@ -499,125 +317,6 @@ impl Core {
         }
     }
 
-    fn load(&mut self, load: LoadId, key: Key) {
-        match self.parts.engine.lookup(&key) {
-            Lookup::Found(set) => self.inputs.push_back(Input::Loaded { load, found: Ok(Some(set)) }),
-            Lookup::Absent => self.inputs.push_back(Input::Loaded { load, found: Ok(None) }),
-            Lookup::Fetching => self.fetching.entry(key).or_default().push(load),
-            Lookup::Fetch => {
-                self.fetching.entry(key.clone()).or_default().push(load);
-                self.fetches.push(key);
-            }
-        }
-    }
-
-    fn on_finished(&mut self, finished: Finished) {
-        match finished {
-            Finished::Fetched { fetched, took } => {
-                self.parts.metrics.cold_reads.increment(fetched.len() as u64);
-                self.parts.metrics.cold_read_seconds.record(took);
-                for (key, found) in fetched {
-                    self.on_fetched(key, found);
-                }
-            }
-            Finished::Scanned { scan, page } => self.feed(Input::Scanned { scan, page }),
-            Finished::Listed { id, page } => self.feed(Input::Listed { id, page }),
-            Finished::Ingested { outcome, took } => self.on_ingested(outcome, took),
-        }
-    }
-
-    fn on_fetched(&mut self, key: Key, found: Result<Option<Arc<Siblings>>, Unreadable>) {
-        let found = match found {
-            Ok(found) => match self.parts.engine.on_fetched(key.clone(), found) {
-                Lookup::Found(set) => Ok(Some(set)),
-                Lookup::Absent => Ok(None),
-                Lookup::Fetch | Lookup::Fetching => return self.fetches.push(key),
-            },
-            Err(unreadable) => {
-                self.parts.engine.on_fetch_failed(&key);
-                Err(unreadable)
-            }
-        };
-        for load in self.fetching.remove(&key).unwrap_or_default() {
-            self.feed(Input::Loaded { load, found: found.clone() });
-        }
-    }
-
-    fn begin_chunk(&mut self) {
-        if let Some(chunk) = self.parts.engine.next_chunk(self.now.instant) {
-            self.hand_over(Job::Ingest(chunk));
-        }
-        let position = self.parts.engine.position();
-        for (_, done) in self.checkpoints.extract_if(.., |(goal, _)| *goal <= position) {
-            // Whoever asked may have given up.
-            let _ = done.send(Ok(()));
-        }
-    }
-
-    fn on_ingested(&mut self, outcome: Result<(), bool>, took: Duration) {
-        match outcome {
-            Ok(()) => {
-                self.parts.metrics.ingestions.increment(1);
-                self.parts.metrics.ingestion_seconds.record(took);
-                self.parts.engine.on_ingested();
-                self.begin_chunk();
-            }
-            Err(full) => {
-                self.parts.metrics.ingestion_failures.increment(1);
-                self.parts.engine.on_ingest_failed(self.now.instant, full);
-                for (_, done) in self.checkpoints.drain(..) {
-                    let failure = if full { Failure::DiskFull } else { unreadable_store() };
-                    // Whoever asked may have given up.
-                    let _ = done.send(Err(failure));
-                }
-            }
-        }
-        self.segments.raise();
-        self.log.raise();
-    }
-
-    fn hand_over(&mut self, job: Job) {
-        self.parts.store.send(job).expect("the store thread lives as long as its core");
-    }
-
-    /// A request has ended, here or where it was forwarded to.
-    fn on_outcome(&mut self, id: RequestId, outcome: Outcome) {
-        let Pending { origin, kind, begun, .. } = self.pending.end(id);
-        if !matches!(origin, Origin::Core(..)) {
-            self.parts.metrics.operation(kind, &outcome, self.now.instant.since(begun));
-        }
-        match origin {
-            Origin::Connection(connection, call) => self.send(&connection, call, &Answer::One(outcome)),
-            Origin::Gather(number, at) => {
-                let gather = self.gathers.get_mut(&number).expect("a gather lasts until its last part");
-                if gather.on_outcome(at, outcome) {
-                    self.end_gather(number);
-                }
-            }
-            Origin::Core(from, ticket) => {
-                // A core that is gone has stopped the node: there is nobody left to tell.
-                let _ = self.parts.mesh[from.index()].send(Errand::Answered { ticket, outcome });
-            }
-            Origin::Door(answer) => {
-                // Whoever asked may have gone away.
-                let _ = answer.send(outcome);
-            }
-        }
-    }
-
-    fn send(&mut self, connection: &Rc<Connection>, id: CallId, answer: &Answer) {
-        let cramped = self.replies_are_full() && (connection.is_behind() || VALUES_BYTES_SMALL < value_bytes(answer));
-        self.replies_bytes +=
-            if cramped { connection.answer(id, &refused_values(answer)) } else { connection.answer(id, answer) };
-        self.becomes_dirty(connection);
-    }
-
-    fn becomes_dirty(&mut self, connection: &Rc<Connection>) {
-        if connection.becomes_dirty() {
-            self.dirty.push(Rc::clone(connection));
-        }
-    }
-
     /// Brings the gauges up to date.
     fn show(&self) {
         let (metrics, stats) = (&self.parts.metrics, self.parts.engine.stats());
@@ -639,32 +338,8 @@ impl Core {
     }
 }
 
-/// Bytes of the values that an answer brings.
-fn value_bytes(answer: &Answer) -> usize {
-    match answer {
-        Answer::One(outcome) => gather::value_bytes(outcome),
-        Answer::Many(outcomes) => outcomes.iter().map(gather::value_bytes).sum(),
-        Answer::Pong | Answer::Info(_) | Answer::Ring(_) => 0,
-    }
-}
-
-/// The answer when its values find no room. They can be read again, and what was written is told in any case.
-fn refused_values(answer: &Answer) -> Answer {
-    let refused = |outcome: &Outcome| match outcome {
-        Ok(Reply::Found(_) | Reply::Siblings(_)) => Err(Failure::overloaded()),
-        other => other.clone(),
-    };
-    match answer {
-        Answer::One(outcome) => Answer::One(refused(outcome)),
-        Answer::Many(outcomes) => Answer::Many(outcomes.iter().map(refused).collect()),
-        other => other.clone(),
-    }
-}
-
-fn unreadable_store() -> Failure {
-    Failure::Unreadable { reason: "the chunk could not be ingested: see the log of the node".to_owned() }
-}
-
+mod calls;
+mod disk;
 mod peers;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Phase, VALUES_BYTES_SMALL};
+use super::calls::VALUES_BYTES_SMALL;
+use super::{Core, Phase};
 use crate::protocol::config::DEADLINE_MAX;
 use crate::protocol::io::{Held, Input};
 use crate::protocol::message::Failure;

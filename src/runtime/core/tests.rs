@@ -5,9 +5,9 @@ use std::task::{Context, Waker};
 use super::*;
 use crate::protocol::causality::Siblings;
 use crate::protocol::coordinator::quorum::Copies;
-use crate::protocol::message::{Found, Get, Terms};
+use crate::protocol::message::{Found, Get, Outcome, Reply, Terms};
 use crate::protocol::ring::View;
-use crate::protocol::types::ClusterId;
+use crate::protocol::types::{ClusterId, RequestId};
 use crate::runtime::samples::{World, key_of};
 
 impl World {

@@ -2,15 +2,15 @@
 
 mod changes;
 mod disk;
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::disk::Disk;
-use crate::protocol::Stats;
-use crate::protocol::causality::{Siblings, Update};
-use crate::protocol::config::{self, ASK_PATIENCE, DEADLINE_DEFAULT};
+use crate::protocol::causality::Siblings;
+use crate::protocol::config::{self, DEADLINE_DEFAULT};
 use crate::protocol::io::{Append, Change, Effect, Effects, Held, Hint, Input, Standing};
 use crate::protocol::message::{Directory, Failure, Outcome, Reply, Request};
 use crate::protocol::peer::{Ask, Refused, Told, Unheard};
@@ -18,7 +18,7 @@ use crate::protocol::planted::Planted;
 use crate::protocol::ring::{Cores, Layout, LayoutRow, LayoutStamp, Liveness, Member, Ring, Step, View, Wanted};
 use crate::protocol::shard::{Birth, Shard};
 use crate::protocol::types::{
-    ActorId, AppendId, AskId, ClusterId, CoreId, Dot, Instant, Key, NodeId, Now, RequestId, TicketId, WallTime,
+    ActorId, AppendId, AskId, ClusterId, CoreId, Instant, Key, NodeId, Now, RequestId, TicketId, WallTime,
 };
 use crate::sim::shards::known::Known;
 
@@ -61,10 +61,6 @@ pub(super) struct World {
     clogged: BTreeSet<(usize, usize)>,
     /// Directions in which messages take longer.
     slowed: BTreeMap<(usize, usize), Duration>,
-    /// Of a thousand messages, so many are lost, so many late, so many come twice.
-    lost: u64,
-    late: u64,
-    doubled: u64,
     outcomes: BTreeMap<RequestId, Outcome>,
     requests: u64,
     /// Keys and deadlines of all requests.
@@ -72,8 +68,6 @@ pub(super) struct World {
     tickets: u64,
     /// Who asked under a ticket, in which of his lives, and his name for the question.
     asked: BTreeMap<TicketId, (usize, u64, AskId)>,
-    /// Every version that was ever minted, whether it was kept or not.
-    minted: BTreeMap<Dot, (Key, Update)>,
 }
 
 struct Node {
@@ -129,15 +123,11 @@ impl World {
             cut: BTreeSet::new(),
             clogged: BTreeSet::new(),
             slowed: BTreeMap::new(),
-            lost: 0,
-            late: 0,
-            doubled: 0,
             outcomes: BTreeMap::new(),
             requests: 0,
             requested: BTreeMap::new(),
             tickets: 0,
             asked: BTreeMap::new(),
-            minted: BTreeMap::new(),
         };
         for node in 0..nodes {
             world.nodes.push(Node {
@@ -171,46 +161,6 @@ impl World {
     pub(super) fn owners(&self, key: &Key) -> Vec<usize> {
         let partition = RING.partition(key);
         self.layout.owners(partition).map(|owner| self.index(owner)).collect()
-    }
-
-    /// Virtual time since the world began.
-    pub(super) fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// Of a thousand messages, so many are lost, so many come late, so many come twice.
-    pub(super) fn trouble(&mut self, lost: u64, late: u64, doubled: u64) {
-        (self.lost, self.late, self.doubled) = (lost, late, doubled);
-    }
-
-    /// Nothing goes from one node to the other any more; nobody is told.
-    pub(super) fn cut(&mut self, from: usize, to: usize) {
-        self.cut.insert((from, to));
-    }
-
-    /// There is a connection from one node to the other, and no room on it any more; or there is again.
-    pub(super) fn clog(&mut self, from: usize, to: usize, is_clogged: bool) {
-        if is_clogged {
-            self.clogged.insert((from, to))
-        } else {
-            self.clogged.remove(&(from, to))
-        };
-    }
-
-    /// Messages that set out from one node to the other from now on take so much longer.
-    pub(super) fn slow(&mut self, from: usize, to: usize, by: Duration) {
-        self.slowed.insert((from, to), by);
-    }
-
-    /// All cuts are mended, and every connection is made anew.
-    pub(super) fn heal(&mut self) {
-        self.cut.clear();
-        let all = self.nodes.len();
-        for (one, other) in (0..all).flat_map(|one| (0..all).map(move |other| (one, other))) {
-            if one != other && self.nodes[other].shard.is_some() {
-                self.feed(one, Input::Linked(id(other)));
-            }
-        }
     }
 
     /// kill -9: what was not durable is gone, and every connection of the node ends.
@@ -373,11 +323,6 @@ impl World {
         self.nodes[node].disk.sets.get(key)
     }
 
-    /// All versions that were ever minted, by any node, whether they were kept or not.
-    pub(super) fn minted(&self) -> &BTreeMap<Dot, (Key, Update)> {
-        &self.minted
-    }
-
     /// What a node still has to do, as a count of whatever is in its tables.
     #[cfg(test)]
     pub(super) fn under_way(&self, node: usize) -> usize {
@@ -397,16 +342,6 @@ impl World {
     /// Whether a node is alive.
     pub(super) fn is_alive(&self, node: usize) -> bool {
         self.nodes[node].shard.is_some()
-    }
-
-    /// Whether the log of a node has failed.
-    pub(super) fn is_broken(&self, node: usize) -> bool {
-        self.nodes[node].broken
-    }
-
-    /// What a node counts.
-    pub(super) fn stats(&self, node: usize) -> Stats {
-        self.nodes[node].shard.as_ref().map_or_else(Stats::default, Shard::stats)
     }
 
     /// A number below `bound`, from the seed.
@@ -516,10 +451,6 @@ impl World {
                     }
                     Effect::Append(append) => {
                         assert!(!self.nodes[node].broken, "nothing is appended to a log that has failed");
-                        if let Change::Version(arrived) = &append.change {
-                            let minted = || (append.key.clone(), arrived.update().cloned());
-                            self.minted.entry(arrived.dot).or_insert_with(minted);
-                        }
                         self.nodes[node].log.push(append);
                     }
                     Effect::Reply { id, outcome } => {
@@ -561,59 +492,6 @@ impl World {
             let copies = self.nodes.iter().filter(has).count();
             assert!(usize::from(written.level.quorum) <= copies, "{copies} copies of {key} are durable: {written:?}");
         }
-    }
-
-    /// A question sets out; one to a dead node ends at once, as its connection did.
-    fn send_ask(
-        &mut self,
-        from: usize,
-        to: NodeId,
-        ask_id: AskId,
-        stand: Standing,
-        ask: Ask,
-        deadline: Instant,
-    ) -> Option<Input> {
-        let to = self.index(to);
-        if self.nodes[to].shard.is_none() {
-            return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotSent) });
-        }
-        if self.clogged.contains(&(from, to)) {
-            return Some(Input::Told { ask: ask_id, told: Err(Unheard::NotTaken) });
-        }
-        self.tickets += 1;
-        let ticket = TicketId(self.tickets);
-        self.asked.insert(ticket, (from, self.nodes[from].lives, ask_id));
-        let patience = deadline.since(self.now).min(ASK_PATIENCE);
-        let life = self.nodes[to].lives;
-        self.send(from, to, life, Message::Ask { ticket, stand, ask, patience });
-        None
-    }
-
-    fn send_told(&mut self, from: usize, ticket: TicketId, told: Told) {
-        if let Some(&(to, life, ask)) = self.asked.get(&ticket) {
-            self.send(from, to, life, Message::Told { ask, told: Ok(told) });
-        }
-    }
-
-    fn send(&mut self, from: usize, to: usize, life: u64, message: Message) {
-        if self.cut.contains(&(from, to)) || self.draw(1_000) < self.lost {
-            return;
-        }
-        let mut way = self.about(HOP) + self.slowed.get(&(from, to)).copied().unwrap_or_default();
-        if self.draw(1_000) < self.late {
-            way += Duration::from_millis(self.draw(500));
-        }
-        // What comes twice comes under a ticket of its own, whose answer goes nowhere.
-        if let Message::Ask { stand, ask, patience, .. } = &message
-            && self.draw(1_000) < self.doubled
-        {
-            self.tickets += 1;
-            let (ask, stand, patience) = (ask.clone(), *stand, *patience);
-            let again = Message::Ask { ticket: TicketId(self.tickets), stand, ask, patience };
-            let later = way + Duration::from_millis(self.draw(200));
-            self.schedule(later, Event::Deliver { to, life, message: again });
-        }
-        self.schedule(way, Event::Deliver { to, life, message });
     }
 
     fn about(&mut self, time: Duration) -> Duration {

@@ -1,8 +1,7 @@
-//! The main stories of a cluster, and random ones.
+//! The main stories of a cluster.
 
 mod repairs;
 mod shards;
-mod storms;
 mod stories;
 mod changes;
 mod tombstones;

@@ -1,7 +1,5 @@
 //! How tombstones are forgotten, and that nothing that was deleted returns.
 
-mod storms;
-
 use std::time::Duration;
 
 use crate::protocol::message::{Causality, Delete, Put, Request, Terms};

@@ -1,7 +1,6 @@
 //! How the nodes of a world change the owners of partitions, while they crash, lose their disks and leave.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Event, HOP, SYNC, World, id, lose};
 use crate::protocol::ring::{LayoutRow, LayoutStamp, Step};
@@ -30,21 +29,9 @@ impl World {
         true
     }
 
-    /// Whether every node that is alive knows the newest layout, and no change is under way on it.
-    pub(crate) fn is_settled(&self) -> bool {
-        let newest = self.layout.stamp();
-        let mut alive = self.nodes.iter().filter(|node| node.shard.is_some());
-        alive.all(|node| node.known.pending.is_none() && node.known.layout.stamp() == newest)
-    }
-
     /// What a node does about the change that it knows.
     pub(crate) fn step_of(&self, node: usize) -> Option<Step> {
         self.nodes[node].known.step()
-    }
-
-    /// Whether a node has a row in the newest layout.
-    pub(crate) fn is_member(&self, node: usize) -> bool {
-        self.layout.has(id(node))
     }
 
     /// A node is dead for good, and another one is told so: nobody waits for it any more.
@@ -56,11 +43,6 @@ impl World {
         self.nodes[told].known.removed.insert(id(node));
         self.show_view(told);
         self.gossip(told);
-    }
-
-    /// Whether a node was removed.
-    pub(crate) fn is_gone(&self, node: usize) -> bool {
-        self.nodes[node].is_gone
     }
 
     /// A node loses its disk, and starts again on an empty one; what the cluster is it learns from another.
@@ -87,13 +69,10 @@ impl World {
     }
 
     pub(super) fn gossip_to(&mut self, from: usize, to: usize) {
-        if from == to || self.cut.contains(&(from, to)) || self.draw(1_000) < self.lost {
+        if from == to || self.cut.contains(&(from, to)) {
             return;
         }
-        let mut way = self.about(HOP);
-        if self.draw(1_000) < 10 * self.late {
-            way += Duration::from_millis(self.draw(500));
-        }
+        let way = self.about(HOP);
         let (life, known) = (self.nodes[to].lives, self.nodes[from].known.clone());
         self.schedule(way, Event::Gossip { to, life, known: Box::new(known) });
     }

@@ -12,6 +12,8 @@ use crate::wire::proof::Secret;
 pub enum Scenario {
     /// Everything at once, as the seed will have it.
     Default,
+    /// As the default, in clusters of five nodes with three copies.
+    Five,
     /// No faults at all.
     Calm,
     /// The network alone.
@@ -32,6 +34,7 @@ impl Scenario {
     /// All of them.
     pub const ALL: &[Scenario] = &[
         Scenario::Default,
+        Scenario::Five,
         Scenario::Calm,
         Scenario::Network,
         Scenario::Disks,
@@ -45,6 +48,7 @@ impl Scenario {
     pub fn name(self) -> &'static str {
         match self {
             Scenario::Default => "default",
+            Scenario::Five => "five",
             Scenario::Calm => "calm",
             Scenario::Network => "network",
             Scenario::Disks => "disks",
@@ -59,6 +63,7 @@ impl Scenario {
     pub fn about(self) -> &'static str {
         match self {
             Scenario::Default => "everything at once, as the seed will have it",
+            Scenario::Five => "as the default, in clusters of five nodes with three copies",
             Scenario::Calm => "no faults at all",
             Scenario::Network => "the network alone",
             Scenario::Disks => "disks alone",
@@ -230,17 +235,10 @@ impl Shape {
         let none = Mix::default();
         let all = self.mix;
         match scenario {
-            Scenario::Default => {
-                // Losses bind W, so many runs are without.
-                if self.wanted.w < 2 || chance.thousandth(300) {
-                    self.mix.losses = 0;
-                } else if chance.thousandth(500) {
-                    self.mix.losses = 6;
-                }
-                // In some, owners change all the time.
-                if chance.thousandth(400) {
-                    (self.mix.members, self.spares) = (12, 3);
-                }
+            Scenario::Default => self.be_stormy(chance),
+            Scenario::Five => {
+                (self.wanted, self.nodes) = (Wanted { n: 3, r: 2, w: 2 }, 5);
+                self.be_stormy(chance);
             }
             Scenario::Calm => (self.mix, self.weather, self.mischief) = (none, (0, 0, 0), Duration::ZERO),
             Scenario::Network => self.mix = Mix { network: all.network, ..none },
@@ -258,6 +256,19 @@ impl Shape {
                 self.tombstone_age = Duration::from_secs(3);
             }
             Scenario::Small => self.be_small(chance),
+        }
+    }
+
+    fn be_stormy(&mut self, chance: &mut Chance) {
+        // Losses bind W, so many runs are without.
+        if self.wanted.w < 2 || chance.thousandth(300) {
+            self.mix.losses = 0;
+        } else if chance.thousandth(500) {
+            self.mix.losses = 6;
+        }
+        // In some, owners change all the time.
+        if chance.thousandth(400) {
+            (self.mix.members, self.spares) = (12, 3);
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Sim {
     /// as many seeds as there is time for, instead of --seeds
     #[argh(option)]
     minutes: Option<f64>,
-    /// default, calm, network, disks, processes, changes, deletes or small (default)
+    /// default, five, calm, network, disks, processes, changes, deletes or small (default)
     #[argh(option)]
     scenario: Option<String>,
     /// plant this fault, which is to be found; list shows all of them, all tries each and prints a table

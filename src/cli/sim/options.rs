@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_wrong_use() {
         let cases: [(&[&str], &str); 8] = [
-            (&["--scenario", "storm"], "--scenario storm: there are default, calm, network"),
+            (&["--scenario", "storm"], "--scenario storm: there are default, five, calm, network"),
             (&["--mutant", "bug"], "--mutant bug: there are list, all, ack-before-sync"),
             (&["--seed", "1", "--seeds", "2"], "--seed and --seeds: choose one"),
             (&["--seeds", "1", "--minutes", "2"], "--seeds and --minutes: choose one"),

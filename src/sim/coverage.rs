@@ -71,6 +71,7 @@ reaches! {
         BitFlip "bit flipped in a log",
         DiskLost "disk lost",
         ClockJump "clock jumped",
+        ClockDrift "clock drifts",
         Join "node joins",
         Leave "node leaves",
         Remove "node removed",

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use super::coverage::Reach;
-use super::world::{At, Event, Mend, Part, Stalled, World, WorldEvent};
+use super::world::{At, DRIFT_PPM_MAX, Event, Mend, Part, Stalled, World, WorldEvent};
 use crate::protocol::types::CoreId;
 
 /// So many nodes at most are down or stand still at once, beside one more for a moment.
 const AWAY_MAX: usize = 2;
+
+/// A wall clock is off by so much at most.
+const HOUR_MS: i64 = 3_600_000;
 
 impl World {
     /// Faults begin now.
@@ -300,10 +303,17 @@ impl World {
 
     fn trouble_a_clock(&mut self) {
         let Some(at) = self.some_node() else { return };
-        self.trouble(at, Reach::ClockJump);
-        let hour = 3_600_000;
-        let off = i64::try_from(self.stage.chance.below(2 * hour)).expect("hours") - hour as i64;
-        self.nodes[at].set_clock(off);
+        let now = self.stage.now;
+        let mut drawn = |most: i64| self.stage.chance.below(2 * most.unsigned_abs()).cast_signed() - most;
+        let (off_ms, drift_ppm) = (drawn(HOUR_MS), drawn(DRIFT_PPM_MAX));
+        let clock = &mut self.stage.posts[at].clock;
+        if self.stage.chance.thousandth(500) {
+            clock.jump(off_ms);
+            self.trouble(at, Reach::ClockJump);
+        } else {
+            clock.drift(now, drift_ppm);
+            self.trouble(at, Reach::ClockDrift);
+        }
     }
 
     fn mend(&mut self, mend: Mend) {

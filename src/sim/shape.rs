@@ -109,7 +109,7 @@ pub struct Mix {
     pub disks: u64,
     /// Disks that are lost or rot.
     pub losses: u64,
-    /// Clocks that jump.
+    /// Clocks that jump or drift.
     pub clocks: u64,
     /// What operators do.
     pub members: u64,

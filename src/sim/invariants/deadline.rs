@@ -6,10 +6,12 @@ use super::Invariant;
 use crate::protocol::types::Instant;
 use crate::sim::truth::{Call, Truth};
 use crate::sim::watch::{Seen, Verdict, about};
-use crate::sim::world::BEAT;
+use crate::sim::world::{BEAT, DRIFT_PPM_MAX};
 
-/// Behind a deadline: whoever has something to do looks at the clock once a beat.
+/// Behind a deadline: whoever has something to do looks at the clock once a beat, and that may go slow by as many
+/// millionth parts as clocks drift.
 const LATE: Duration = Duration::from_millis(2 * BEAT.as_millis() as u64);
+const SLOWER: u32 = 1_000_000 / DRIFT_PPM_MAX as u32;
 
 /// See the module.
 pub(super) struct Deadline;
@@ -44,7 +46,8 @@ fn late(now: Instant, call: &Call) -> Duration {
 
 /// Whether its time was over a while ago, on a node that has worked all the while.
 fn is_late(truth: &Truth, now: Instant, call: &Call) -> bool {
-    LATE < late(now, call) && truth.nodes[call.node].is_well_since(call.begun, Duration::ZERO)
+    LATE + now.since(call.begun) / SLOWER < late(now, call)
+        && truth.nodes[call.node].is_well_since(call.begun, Duration::ZERO)
 }
 
 #[cfg(test)]
@@ -63,7 +66,7 @@ mod tests {
             let heard = Seen::Heard { call: &call, outcome: None };
             [answered, heard].map(|seen| Deadline.see(&made.truth, at, &seen).is_ok())
         };
-        let (in_time, late) = (Instant(2_000) + LATE, Instant(2_001) + LATE);
+        let (in_time, late) = (Instant(2_000) + LATE, Instant(2_500) + LATE);
         assert_eq!((is_fine(&made, in_time), is_fine(&made, late)), ([true; 2], [false; 2]));
         made.truth.trouble(Instant(1_500), 0);
         assert_eq!(is_fine(&made, late), [true; 2]);

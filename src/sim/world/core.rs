@@ -32,7 +32,6 @@ const COMPARED_AGAIN: Duration = Duration::from_millis(100);
 /// One core of one process.
 pub(super) struct Core {
     place: Place,
-    off_ms: i64,
     pub(super) shard: Shard,
     pub(super) engine: Engine,
     inputs: VecDeque<Input>,
@@ -60,12 +59,11 @@ pub(super) struct Core {
 
 impl Core {
     /// A core that begins.
-    pub(super) fn new(place: Place, off_ms: i64, shard: Shard, engine: Engine, stage: &mut Stage) -> Core {
+    pub(super) fn new(place: Place, shard: Shard, engine: Engine, stage: &mut Stage) -> Core {
         let minted = shard.actor();
-        stage.after(BEAT, Event::Core(place, CoreEvent::Tick(0)));
+        stage.after_by_its_clock(place.node, BEAT, Event::Core(place, CoreEvent::Tick(0)));
         Core {
             place,
-            off_ms,
             shard,
             engine,
             inputs: VecDeque::new(),
@@ -85,11 +83,6 @@ impl Core {
             breaks: false,
             minted,
         }
-    }
-
-    /// Another wall clock from now on.
-    pub(super) fn set_clock(&mut self, off_ms: i64) {
-        self.off_ms = off_ms;
     }
 
     /// Something comes.
@@ -138,15 +131,24 @@ impl Core {
         self.tick += 1;
         self.is_idle = !self.is_busy();
         let wait = if self.is_idle { BEAT_IDLE } else { BEAT };
-        stage.after(wait, Event::Core(self.place, CoreEvent::Tick(self.tick)));
+        self.tick_after(wait, stage);
         stage.watch.look_at_core(stage.now, (self.place.node, self.place.core), &self.shard, &self.engine);
+    }
+
+    fn tick_after(&self, wait: Duration, stage: &mut Stage) {
+        stage.after_by_its_clock(self.place.node, wait, Event::Core(self.place, CoreEvent::Tick(self.tick)));
+    }
+
+    /// What the node's own clock shows.
+    fn instant(&self, stage: &Stage) -> Instant {
+        stage.clocks(self.place.node).instant
     }
 
     /// Whoever has something to do looks at the clock more often.
     fn wake(&mut self, stage: &mut Stage) {
         if std::mem::take(&mut self.is_idle) {
             self.tick += 1;
-            stage.after(BEAT, Event::Core(self.place, CoreEvent::Tick(self.tick)));
+            self.tick_after(BEAT, stage);
         }
     }
 
@@ -157,8 +159,8 @@ impl Core {
         self.requests += 1;
         let id = RequestId(self.requests);
         self.calls.insert(id, caller);
-        let deadline = stage.now + request.patience();
-        stage.watch.arrived(caller, self.place.node, deadline);
+        stage.watch.arrived(caller, self.place.node, stage.now + request.patience());
+        let deadline = self.instant(stage) + request.patience();
         if request.is_write()
             && let Err(refusal) = self.engine.admit()
         {
@@ -190,7 +192,7 @@ impl Core {
             return self.tell(asker.ticket, &Told::Refused(Refused::from(refusal)), stage);
         }
         let held = ask.key().map_or(Held::Unknown, |key| self.engine.held(key));
-        let deadline = stage.now + Duration::from_millis(deadline_ms.into()).min(DEADLINE_MAX);
+        let deadline = self.instant(stage) + Duration::from_millis(deadline_ms.into()).min(DEADLINE_MAX);
         let ticket = asker.ticket;
         self.feed(Input::Asked { ticket, stand, ask, held, deadline }, stage);
     }
@@ -236,7 +238,7 @@ impl Core {
     fn on_ingested(&mut self, store: &mut Store, stage: &mut Stage) {
         self.ingesting = false;
         if store.is_full {
-            self.engine.on_ingest_failed(stage.now, true);
+            self.engine.on_ingest_failed(self.instant(stage), true);
         } else {
             store.tree.ingest();
             self.engine.on_ingested();
@@ -269,7 +271,7 @@ impl Core {
     pub(super) fn feed(&mut self, input: Input, stage: &mut Stage) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
-            let now = stage.clocks(self.off_ms);
+            let now = stage.clocks(self.place.node);
             let mut effects = std::mem::take(&mut self.effects);
             self.shard.handle(now, input, &mut effects);
             for effect in effects.drain(..) {
@@ -321,7 +323,7 @@ impl Core {
         stage: &mut Stage,
     ) {
         stage.watch.asks(stage.now, self.place.node, ask);
-        let left = u32::try_from(deadline.since(stage.now).as_millis()).unwrap_or(u32::MAX).max(1);
+        let left = u32::try_from(deadline.since(self.instant(stage)).as_millis()).unwrap_or(u32::MAX).max(1);
         let mut frame = BytesMut::new();
         let spelled = spelt::encode_ask(&mut frame, CallId(id.0 + 1), stand, left, ask);
         let unheard = match (spelled, stage.at(to)) {
@@ -365,9 +367,9 @@ impl Core {
     }
 
     fn compare(&mut self, stamp: LayoutStamp, stage: &mut Stage) {
-        let (last, at) = self.compared;
-        if last != stamp || COMPARED_AGAIN <= stage.now.since(at) {
-            self.compared = (stamp, stage.now);
+        let ((last, at), now) = (self.compared, self.instant(stage));
+        if last != stamp || COMPARED_AGAIN <= now.since(at) {
+            self.compared = (stamp, now);
             self.tell_members(MembersEvent::Differs(stamp), stage);
         }
     }
@@ -407,7 +409,7 @@ impl Core {
             self.writing = Some(write);
         }
         if !self.ingesting
-            && let Some(chunk) = self.engine.next_chunk(stage.now)
+            && let Some(chunk) = self.engine.next_chunk(self.instant(stage))
         {
             store.tree.hand(chunk);
             self.ingesting = true;
@@ -415,7 +417,7 @@ impl Core {
             stage.after(took, Event::Core(self.place, CoreEvent::Ingested));
         }
         if !self.preparing
-            && let Some(wish) = self.engine.next_segment(stage.now)
+            && let Some(wish) = self.engine.next_segment(self.instant(stage))
         {
             match store.prepare(wish.bytes) {
                 Some(spare) => {
@@ -423,7 +425,7 @@ impl Core {
                     let took = store.sync_time(stage);
                     stage.after(took, Event::Core(self.place, CoreEvent::Prepared(spare)));
                 }
-                None => self.engine.on_segment_failed(stage.now, true),
+                None => self.engine.on_segment_failed(self.instant(stage), true),
             }
         }
     }

@@ -42,7 +42,7 @@ impl Members {
     pub(super) fn begin(node: &Node, stage: &mut Stage) -> Members {
         let birth = node.member_birth(stage);
         let mut effects = Vec::new();
-        let membership = Membership::begin(stage.now, birth, &mut effects);
+        let membership = Membership::begin(stage.clocks(node.at).instant, birth, &mut effects);
         let life = stage.posts[node.at].life.expect("it has just begun");
         let mut members = Members {
             at: node.at,
@@ -143,7 +143,7 @@ impl Members {
 
     fn handle(&mut self, input: Input, stage: &mut Stage) -> bool {
         let mut effects = Vec::new();
-        self.membership.handle(stage.now, input, &mut effects);
+        self.membership.handle(stage.clocks(self.at).instant, input, &mut effects);
         self.perform(effects, stage)
     }
 
@@ -151,7 +151,8 @@ impl Members {
         let Some(wakes) = self.membership.wakes_at() else { return };
         if self.wakes.is_none_or(|set| wakes < set) {
             self.wakes = Some(wakes);
-            stage.after(wakes.since(stage.now), Event::Members(self.at, self.life, MembersEvent::Wake));
+            let wait = wakes.since(stage.clocks(self.at).instant);
+            stage.after_by_its_clock(self.at, wait, Event::Members(self.at, self.life, MembersEvent::Wake));
         }
     }
 

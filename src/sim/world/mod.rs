@@ -3,6 +3,7 @@
 //! ```text
 //!   stage     time, chance, what is due when, who watches          ┐
 //!   network   ways between nodes: lost, late, doubled, cut, slow   │  shared by all nodes
+//!   clock     the clocks of a node, which drift and jump          │
 //!   node      a disk, and now and then a process on it             ┘
 //!     core      shard and engine of one core: `runtime`, done with events
 //!     members   the membership: `control`, done with events
@@ -10,6 +11,7 @@
 //! ```
 //! Every byte that goes between nodes, to a log or into a tree is spelled and read back by the daemon's own code.
 
+mod clock;
 mod stage;
 mod network;
 mod disk;
@@ -17,6 +19,7 @@ mod core;
 mod members;
 mod node;
 
+pub(super) use self::clock::DRIFT_PPM_MAX;
 pub(super) use self::core::BEAT;
 pub(super) use self::node::{Node, NotStarted, Part, Stalled};
 pub(super) use self::stage::{At, Caller, ClientEvent, CoreEvent, Event, MembersEvent, Mend, Place, Stage, WorldEvent};
@@ -32,6 +35,7 @@ use super::truth::NodeTruth;
 use crate::protocol::planted::Planted;
 use crate::protocol::ring::Cores;
 use crate::protocol::types::Instant;
+use clock::Clock;
 use stage::Post;
 
 /// A cluster at work, its clients, its operator, and whoever makes trouble for it.
@@ -66,7 +70,14 @@ impl World {
         let count = u16::try_from(self.stage.chance.between(1, most.into())).expect("a few cores");
         let cores = Cores { count, salt: self.stage.chance.bits() };
         let node = Node::new(at, &name, cores, &mut self.stage);
-        self.stage.posts.push(Post { id: node.id(), life: None, open: 0, cores, lag: Duration::ZERO });
+        self.stage.posts.push(Post {
+            id: node.id(),
+            life: None,
+            open: 0,
+            cores,
+            lag: Duration::ZERO,
+            clock: Clock::default(),
+        });
         self.stage.watch.truth.nodes.push(NodeTruth::new(node.id(), cores));
         self.nodes.push(node);
         at

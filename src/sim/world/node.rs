@@ -46,8 +46,6 @@ pub(crate) struct Node {
     pub is_gone: bool,
     /// A bit of its log was flipped.
     pub is_rotten: bool,
-    /// How far its wall clock is off.
-    pub off_ms: i64,
     /// What its cores were before: their actors, and the last dots of these that are durable.
     minted: Vec<(ActorId, u64)>,
 }
@@ -85,7 +83,6 @@ impl Node {
             stalled: None,
             is_gone: false,
             is_rotten: false,
-            off_ms: 0,
             minted: Vec::new(),
         }
     }
@@ -179,7 +176,7 @@ impl Node {
             let part = forest.part(|partition| self.cores.of(partition) == id);
             let shard = self.shard(id, of_mine, stage);
             let engine = Engine::new(self.engine_config(id, stage), spares, part);
-            cores.push(Core::new(Place { node: at, life, core: id }, self.off_ms, shard, engine, stage));
+            cores.push(Core::new(Place { node: at, life, core: id }, shard, engine, stage));
         }
         self.minted = cores.iter().map(|core| core.minted).collect();
         let members = Members::begin(self, stage);
@@ -206,7 +203,7 @@ impl Node {
             tombstone_age: stage.shape.tombstone_age,
             planted: stage.planted,
         };
-        Shard::new(stage.now, birth)
+        Shard::new(stage.clocks(self.at).instant, birth)
     }
 
     fn engine_config(&self, core: CoreId, stage: &mut Stage) -> EngineConfig {
@@ -404,14 +401,6 @@ impl Node {
     pub(crate) fn leave(&mut self, stage: &mut Stage) {
         if let Some(process) = &mut self.process {
             process.members.leave(stage);
-        }
-    }
-
-    /// Another wall clock.
-    pub(crate) fn set_clock(&mut self, off_ms: i64) {
-        self.off_ms = off_ms;
-        if let Some(process) = &mut self.process {
-            process.cores.iter_mut().for_each(|core| core.set_clock(off_ms));
         }
     }
 

@@ -11,13 +11,14 @@ use super::super::coverage::{Coverage, Reach};
 use super::super::shape::Shape;
 use super::super::trace::Trace;
 use super::super::watch::Watch;
+use super::clock::Clock;
 use super::network::Network;
 use crate::protocol::io::Scan;
 use crate::protocol::membership::{ExchangeId, Order, OrderId, OrderRefused};
 use crate::protocol::peer::Unheard;
 use crate::protocol::planted::Planted;
 use crate::protocol::ring::{LayoutStamp, Ring, Step, View};
-use crate::protocol::types::{AskId, CoreId, Instant, Key, NodeId, Now, ScanId, TicketId, WallTime};
+use crate::protocol::types::{AskId, CoreId, Instant, Key, NodeId, Now, ScanId, TicketId};
 use crate::store::KeySet;
 use crate::store::wal::SpareSegment;
 use std::sync::Arc;
@@ -203,6 +204,8 @@ pub(crate) struct Post {
     pub cores: crate::protocol::ring::Cores,
     /// Everything of it takes so much longer.
     pub lag: Duration,
+    /// Its clocks.
+    pub clock: Clock,
 }
 
 /// What all nodes share.
@@ -309,10 +312,14 @@ impl Stage {
         TicketId(self.tickets)
     }
 
-    /// Both clocks of a node, whose wall clock is that much off.
-    pub(crate) fn clocks(&self, off_ms: i64) -> Now {
-        let wall = (WALL_MS + self.now.0 / 1_000).saturating_add_signed(off_ms);
-        Now { instant: self.now, wall: WallTime(wall) }
+    /// Both clocks of a node.
+    pub(crate) fn clocks(&self, at: At) -> Now {
+        self.posts[at].clock.now(self.now)
+    }
+
+    /// Something comes to a node when its own clock has gone on by so much.
+    pub(crate) fn after_by_its_clock(&mut self, at: At, wait: Duration, event: Event) {
+        self.after(self.posts[at].clock.takes(wait), event);
     }
 
     /// A node by its id.
@@ -349,9 +356,6 @@ impl Stage {
         (0..self.posts.len()).filter(|at| self.posts[*at].life.is_some()).collect()
     }
 }
-
-/// The wall clock when a world begins: 2026.
-const WALL_MS: u64 = 1_767_225_600_000;
 
 impl Stage {
     /// The connection of a call has ended.

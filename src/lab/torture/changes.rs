@@ -209,10 +209,13 @@ impl Trial<'_> {
             Ok(plan) => plan,
             Err(why) => return Ok(Some(Unfinished::Else(why))),
         };
-        if !plan["pending"].is_null() {
+        let staged = plan["staged"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_changing = !plan["pending"].is_null();
+        // A change that began before all had heard of a removal waits for who is removed, until that is committed too.
+        if is_changing && !staged.iter().any(|staged| staged["change"] == "remove") {
             return Ok(Some(Unfinished::Else("a change is under way".to_owned())));
         }
-        if plan["staged"].as_array().is_none_or(|staged| !staged.is_empty()) {
+        if !staged.is_empty() {
             return Ok(Some(Unfinished::Staged(format!("staged: {}", plan["staged"]))));
         }
         let cluster = match self.cluster(via).await? {

@@ -58,6 +58,7 @@ reaches! {
         ControlStall "membership stalled",
         CoreStall "core stalled",
         Restart "process restarted cleanly",
+        Rolling "rolling restart",
         CutOneWay "way cut in one direction",
         CutTwoWays "ways cut in both directions",
         Isolated "node cut off",

@@ -87,16 +87,16 @@ impl World {
         if AWAY_MAX <= self.away() && !self.stage.chance.thousandth(100) {
             return;
         }
-        match self.stage.chance.below(10) {
-            0..3 => {
+        match self.stage.chance.below(21) {
+            0..6 => {
                 self.trouble(at, Reach::Crash);
                 self.end(at, false);
             }
-            3..6 => {
+            6..12 => {
                 self.trouble(at, Reach::PowerLoss);
                 self.end(at, true);
             }
-            6..9 => {
+            12..18 => {
                 let part = match self.stage.chance.below(4) {
                     0 => Part::Control,
                     1 => Part::Core(self.some_core(at)),
@@ -105,13 +105,26 @@ impl World {
                 self.stall(at, part);
                 return self.mend_after(5, 4_000, Mend::Resume(at));
             }
-            _ => {
+            18..20 => {
                 self.trouble(at, Reach::Restart);
                 self.leave(at);
                 self.end(at, false);
             }
+            _ => return self.roll(0),
         }
         self.mend_after(5, 4_000, Mend::Start(at));
+    }
+
+    /// The next node that runs is restarted, and then the ones behind it.
+    fn roll(&mut self, from: At) {
+        let Some(at) = self.stage.alive().into_iter().find(|at| from <= *at && self.nodes[*at].stalled.is_none())
+        else {
+            return;
+        };
+        self.trouble(at, Reach::Rolling);
+        self.leave(at);
+        self.end(at, false);
+        self.mend_after(5, 1_000, Mend::Roll(at));
     }
 
     fn some_core(&mut self, at: At) -> CoreId {
@@ -324,6 +337,12 @@ impl World {
                 }
                 if self.nodes[at].has_joined() && !self.operator.keeps_down(at) {
                     self.start(at);
+                }
+            }
+            Mend::Roll(at) => {
+                self.mend(Mend::Start(at));
+                if self.is_wild {
+                    self.roll(at + 1);
                 }
             }
             Mend::Resume(at) if self.nodes[at].is_gone && self.removed().any(|removed| removed == at) => {

@@ -143,8 +143,9 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.operator.is_busy = false;
         self.hear_of_order();
-        // Whoever is gone for good must have no place any more.
-        self.operator.owes_commit |= !self.is_wild && self.has_removed();
+        // Whoever is gone for good must have no place any more, and who lost its disk must have it anew: it may have been
+        // staged beside a change that began without it.
+        self.operator.owes_commit |= !self.is_wild && (self.has_removed() || self.has_hollow());
         if self.operator.sent.is_none() {
             self.go_on();
         }
@@ -185,7 +186,8 @@ impl World {
             // Or whoever was told has not heard of it yet.
             (Want::Commit, Err(OrderRefused::NothingStaged)) => {
                 self.operator.tries += 1;
-                let is_sure = !self.is_wild && HEARD_AFTER < self.operator.tries && !self.has_removed();
+                let is_left = self.has_removed() || self.has_hollow();
+                let is_sure = !self.is_wild && HEARD_AFTER < self.operator.tries && !is_left;
                 self.operator.owes_commit = !is_sure;
             }
             // Whoever is gone for good must be made up for first.
@@ -221,6 +223,16 @@ impl World {
     /// Whether a node that was removed has a place still.
     fn has_removed(&self) -> bool {
         self.removed().next().is_some()
+    }
+
+    /// Whether a node that came back on an empty disk has the place of the one before it.
+    fn has_hollow(&self) -> bool {
+        let Some(layout) = self.newest().and_then(|view| view.written().last()) else { return false };
+        let comes_back = |at: &At| !self.nodes[*at].is_gone && self.nodes[*at].has_joined();
+        (0..self.nodes.len()).filter(comes_back).any(|at| {
+            let (id, incarnation) = (self.stage.posts[at].id, self.nodes[at].incarnation);
+            layout.rows().iter().any(|row| row.node == id && row.incarnation != incarnation)
+        })
     }
 
     /// Nodes that are gone for good and have a place still, in a change that is under way too, or wait for one.

@@ -32,7 +32,8 @@ pub(crate) struct Node {
     /// Its name.
     pub name: String,
     pub(super) cores: Cores,
-    pub(super) incarnation: u128,
+    /// Its data directory.
+    pub incarnation: u128,
     starts: u64,
     stamp: u64,
     /// What outlives its process.

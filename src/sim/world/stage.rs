@@ -159,6 +159,8 @@ pub(crate) enum WorldEvent {
 pub(crate) enum Mend {
     /// The node starts again.
     Start(At),
+    /// It does, and the next one is restarted, and so on.
+    Roll(At),
     /// It goes on.
     Resume(At),
     /// Messages pass again in these directions.

@@ -88,11 +88,12 @@ impl Shard {
             }
         };
         self.asks.insert(id, Asking { to, partition, since: now.instant, about });
+        let (layout, reads) = (self.view.stamp(), self.view.reads_newest());
         effects.push(Effect::Ask {
             to,
             partition,
             id,
-            stand: Standing { layout: self.view.stamp(), round: self.tombstones.round(partition) },
+            stand: Standing { layout, reads, round: self.tombstones.round(partition) },
             ask,
             deadline,
         });

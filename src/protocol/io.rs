@@ -261,6 +261,8 @@ pub struct Arrived {
 pub struct Standing {
     /// The newest layout that it goes by.
     pub layout: LayoutStamp,
+    /// Whether its reads go by that one too: not before the last step of the change to it.
+    pub reads: bool,
     /// The last round of the partition's tombstones that it has drained for, from 1; 0 for none.
     pub round: u32,
 }

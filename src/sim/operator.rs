@@ -176,10 +176,11 @@ impl World {
     fn on_ordered(&mut self, want: Want, outcome: Result<(), OrderRefused>) {
         match (want, outcome) {
             (Want::Commit, Ok(())) => self.operator.owes_commit = false,
-            // That was staged with somebody who has lost it since.
-            (Want::Commit, Err(OrderRefused::Silent { .. } | OrderRefused::NothingStaged))
-                if !self.is_wild && self.has_removed() =>
-            {
+            // That was staged with somebody who has lost it since, or beside another wish, which has won.
+            (
+                Want::Commit,
+                Err(OrderRefused::Silent { .. } | OrderRefused::NothingStaged | OrderRefused::UnderWay { .. }),
+            ) if !self.is_wild && self.has_removed() => {
                 let removed: Vec<At> = self.removed().collect();
                 self.operator.wants.extend(removed.into_iter().map(Want::Again));
             }

@@ -1,7 +1,8 @@
 //! Asks and what is told: what the cores of two nodes say to each other.
 //!
 //! ```text
-//! kind  ask      body, behind: number u64, hash u64 (the asker's layout), round u32, deadline_ms u32 (left)
+//! kind  ask      body, behind: number u64, hash u64 (the asker's layout), flags u8 (1 reads by it), round u32,
+//!                deadline_ms u32 (left)
 //! 0x20  store    key, flags u8 (1 stands for, 2 remember), [node u64], update, [remember]
 //! 0x21  merge    key, flags u8 (1 stands for), [node u64], set, count u32, as often: remember
 //! 0x22  fetch    key, flags u8 (1 known), [digest u64]
@@ -87,7 +88,7 @@ pub(super) const SOME: u8 = 1;
 const REMEMBERED_BYTES_MIN: usize = 2 + 1 + 8 + 16 + 8 + 4 + 4 + 4;
 
 /// What stands in front of every ask.
-const HEAD_BYTES: usize = 8 + 8 + 4 + 4;
+const HEAD_BYTES: usize = 8 + 8 + 1 + 4 + 4;
 
 /// Largest frame that a peer sends or takes: a set of the largest size, merged with some more.
 pub const PEER_BYTES_MAX: usize = ANSWER_BYTES_MAX;
@@ -163,6 +164,7 @@ pub fn encode_ask(
     put_frame(out, id, ask_kind(ask), |out| {
         out.put_u64_le(stand.layout.number);
         out.put_u64_le(stand.layout.hash);
+        out.put_u8(stand.reads.into());
         out.put_u32_le(stand.round);
         out.put_u32_le(deadline_ms);
         put_ask(out, ask);
@@ -239,7 +241,7 @@ pub fn decode_ask(mut frame: Frame<'_>) -> Result<Question> {
     if !(STORE..=COLLECT).contains(&frame.kind) {
         return Err(WireError::Unknown { what: "kind of ask", tag: frame.kind.into() });
     }
-    let stand = Standing { layout: get_stamp(body)?, round: body.u32("round")? };
+    let stand = Standing { layout: get_stamp(body)?, reads: get_some(body)?, round: body.u32("round")? };
     let deadline_ms = body.u32("deadline")?;
     let ask = match frame.kind {
         STORE => Ask::Store(Arc::new(get_store(body)?)),

@@ -277,6 +277,10 @@ impl Shard {
         }
         if let Ok(Told::Refused(Refused::Layout(newer))) = told {
             reading.under_way.retain(|node| *node != from);
+            if newer == self.view.stamp() && !self.view.reads_newest() {
+                // It reads by that layout already. So will this node in a moment, and then begin anew.
+                return self.ask_next_owner(now, whom, effects);
+            }
             return self.go_on_once_known(now, whom, newer, effects);
         }
         if !reading.take_in(from, told) {

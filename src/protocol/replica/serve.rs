@@ -44,7 +44,8 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let (mine, stamp) = (self.view.stamp(), stand.layout);
-        if mine.is_newer_than(stamp) && !self.planted.is(Bug::StaleLayout) {
+        let is_outdated = mine.is_newer_than(stamp) || self.has_read_on(stand, &ask);
+        if is_outdated && !self.planted.is(Bug::StaleLayout) {
             return self.tell(asker.whom, Told::Refused(Refused::Layout(mine)), effects);
         }
         if stamp.is_newer_than(mine) {
@@ -81,6 +82,13 @@ impl Shard {
                 self.serve_upon(now, asker, key, serving, held, effects);
             }
         }
+    }
+
+    /// Whether the asker reads by a layout that this node reads by no more. Nobody who is in the change lags so far that
+    /// writes go by the new owners alone; but who stood still, and was removed meanwhile, may.
+    fn has_read_on(&self, stand: Standing, ask: &Ask) -> bool {
+        let is_behind = stand.layout == self.view.stamp() && !stand.reads && self.view.reads_newest();
+        is_behind && matches!(ask, Ask::Fetch { .. } | Ask::Recall { .. })
     }
 
     fn on_fetch(&mut self, asker: Asker, key: Key, known: Option<u64>, held: Held, effects: &mut Effects) {

@@ -93,6 +93,11 @@ impl View {
         self.written().any(|layout| layout.is_owner(node, partition))
     }
 
+    /// Whether reads go by the newest layout already.
+    pub fn reads_newest(&self) -> bool {
+        self.layout.stamp() == self.stamp()
+    }
+
     /// Whether peers may read this node's copies of a partition. The first layout in which it owns it decides: it has
     /// what it held for that one. Whoever reads may be a step ahead.
     pub fn is_read_from(&self, partition: Partition) -> bool {

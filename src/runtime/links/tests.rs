@@ -23,7 +23,7 @@ use crate::wire::{CallId, Frame, next_frame};
 const LIMIT: Duration = Duration::from_secs(20);
 const ONE_CORE: Cores = Cores { count: 1, salt: 5 };
 const STAMP: LayoutStamp = LayoutStamp { number: 3, hash: 4 };
-const STAND: Standing = Standing { layout: STAMP, round: 5 };
+const STAND: Standing = Standing { layout: STAMP, reads: true, round: 5 };
 
 /// How asks ended, by their ids.
 type Ends = Vec<(u64, Result<Told, Unheard>)>;

@@ -14,6 +14,8 @@
 //! change a b c -> begun          a begins a change to a layout of these; "cluster 5 members=3" begins with a b c only
 //! step at a -> write             what a node does about it: write, hold, read, or none
 //! remove a at b                  a is dead for good, which b is told
+//! expel a at b                   b is told so though a is alive
+//! deafen a                       the membership of a stands still, and its shard goes on by what it knows
 //! wipe a at b                    a loses its disk and starts on an empty one, and learns from b what the cluster is
 //! notice a down, notice a up     what membership says, on every other node
 //! clock a 3600s                  the wall clock of a is that much ahead
@@ -107,6 +109,7 @@ impl Story {
             ["copy", key, "at", node] => self.copy(key, node),
             ["hints", "at", node] => self.world.hints(self.node("", node)).to_string(),
             ["keys", "at", node] => self.world.keys(self.node("", node)).to_string(),
+            ["deafen", node, rest @ ..] => self.each(node, rest, World::deafen),
             ["crash", node, rest @ ..] => self.each(node, rest, World::crash),
             ["restart", node, rest @ ..] => self.each(node, rest, World::start),
             ["lose", node, rest @ ..] => self.each(node, rest, World::lose_hints),
@@ -146,10 +149,11 @@ impl Story {
                 .world
                 .step_of(self.node("", node))
                 .map_or("none".to_owned(), |step| format!("{step:?}").to_lowercase()),
-            [how @ ("remove" | "wipe"), node, "at", told] => {
+            [how @ ("remove" | "expel" | "wipe"), node, "at", told] => {
                 let (node, told) = (self.node("", node), self.node("", told));
                 match *how {
                     "wipe" => self.world.wipe(node, told),
+                    "expel" => self.world.expel(node, told),
                     _ => self.world.remove(node, told),
                 }
                 String::new()

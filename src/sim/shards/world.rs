@@ -86,6 +86,8 @@ struct Node {
     down: BTreeSet<usize>,
     epoch: u64,
     known: Known,
+    /// Its membership stands still: it neither hears of others nor tells them.
+    is_deaf: bool,
     is_gone: bool,
     /// How far its wall clock is ahead.
     ahead: Duration,
@@ -143,6 +145,7 @@ impl World {
                 down: BTreeSet::new(),
                 epoch: 0,
                 known: Known::new(id(node), 1, Arc::clone(&world.layout)),
+                is_deaf: false,
                 is_gone: false,
                 ahead: Duration::ZERO,
                 lost: BTreeMap::new(),
@@ -389,7 +392,9 @@ impl World {
                 }
             }
             Event::Mark(node, life, stamp, step) if self.nodes[node].lives == life => self.on_mark(node, stamp, step),
-            Event::Gossip { to, life, known } if self.nodes[to].lives == life => self.learn(to, &known),
+            Event::Gossip { to, life, known } if self.nodes[to].lives == life && !self.nodes[to].is_deaf => {
+                self.learn(to, &known);
+            }
             Event::Sync(node, life, through) if self.nodes[node].lives == life => self.on_synced(node, through),
             Event::Deliver { to, life, message } if self.nodes[to].lives == life => match message {
                 Message::Ask { ticket, ask, .. } if self.nodes[to].full && ask.is_write() => {

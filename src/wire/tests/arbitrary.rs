@@ -396,8 +396,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 }
 
 pub(super) fn question() -> impl Strategy<Value = Question> {
-    (stamp(), any::<(u32, u32)>(), ask()).prop_map(|(layout, (round, deadline_ms), ask)| Question {
-        stand: Standing { layout, round },
+    (stamp(), any::<(bool, u32, u32)>(), ask()).prop_map(|(layout, (reads, round, deadline_ms), ask)| Question {
+        stand: Standing { layout, reads, round },
         deadline_ms,
         ask,
     })

@@ -24,7 +24,7 @@ use crate::protocol::types::{ClusterId, CoreId, LengthError, NodeId, OperationId
 use crate::wire::hello::{Features, Greeting, Kind, Limits, Token, VERSIONS, Welcome};
 use crate::wire::peer::{PEER_BYTES_MAX, Question, decode_ask, decode_told, encode_misunderstood, encode_told};
 
-const STAND: Standing = Standing { layout: LayoutStamp { number: 3, hash: 0x5eed }, round: 2 };
+const STAND: Standing = Standing { layout: LayoutStamp { number: 3, hash: 0x5eed }, reads: true, round: 2 };
 
 /// What became of some bytes.
 #[derive(Debug, PartialEq)]

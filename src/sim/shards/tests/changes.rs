@@ -73,6 +73,30 @@ fn a_member_that_is_removed_is_waited_for_no_more() {
 }
 
 #[test]
+fn who_stood_still_and_was_removed_reads_by_no_layout_that_others_have_left() {
+    // It belongs to a b c first, and then to a b d.
+    tell(
+        "cluster 4 members=3
+         put k3 old at a -> ok
+         wait 1s
+         change c a b d -> begun
+         wait 1ms
+         deafen c
+         expel c at a
+         wait 3s
+         step at a -> none
+         step at c -> hold
+         cut a > b
+         cut d > b
+         put k3 new at a -> ok
+         copy k3 at b -> old
+         copy k3 at c -> old
+         cut a c
+         get k3 at c -> refused 1 of 2",
+    );
+}
+
+#[test]
 fn a_write_needs_its_owners_in_both_layouts() {
     // Two of the union are there, and only one of the pending owners.
     tell(

@@ -40,9 +40,19 @@ impl World {
             self.crash(node);
         }
         self.nodes[node].is_gone = true;
+        self.expel(node, told);
+    }
+
+    /// The same of a node that is alive, and has not heard of it.
+    pub(crate) fn expel(&mut self, node: usize, told: usize) {
         self.nodes[told].known.removed.insert(id(node));
         self.show_view(told);
         self.gossip(told);
+    }
+
+    /// The membership of a node stands still from now on, and its shard goes on by what it knows.
+    pub(crate) fn deafen(&mut self, node: usize) {
+        self.nodes[node].is_deaf = true;
     }
 
     /// A node loses its disk, and starts again on an empty one; what the cluster is it learns from another.
@@ -69,7 +79,8 @@ impl World {
     }
 
     pub(super) fn gossip_to(&mut self, from: usize, to: usize) {
-        if from == to || self.cut.contains(&(from, to)) {
+        let is_deaf = self.nodes[from].is_deaf || self.nodes[to].is_deaf;
+        if from == to || is_deaf || self.cut.contains(&(from, to)) {
             return;
         }
         let way = self.about(HOP);
@@ -84,6 +95,7 @@ impl World {
             other.shard.is_some() && !stamp.is_newer_than(other.known.stamp())
         };
         if let Some(other) = (0..self.nodes.len()).find(knows)
+            && !self.nodes[node].is_deaf
             && stamp.is_newer_than(self.nodes[node].known.stamp())
         {
             let (life, known) = (self.nodes[node].lives, self.nodes[other].known.clone());

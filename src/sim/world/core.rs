@@ -39,8 +39,9 @@ pub(super) struct Core {
     /// What was appended and is not durable yet, in order.
     unsynced: VecDeque<Append>,
     writing: Option<LogWrite>,
-    /// The segment that was written last.
-    pub(super) segment: Option<SegmentId>,
+    /// The segments of the last write that began, and of the last one that is durable.
+    begun: Option<SegmentId>,
+    durable: Option<SegmentId>,
     preparing: bool,
     ingesting: bool,
     fetching: BTreeMap<Key, Vec<LoadId>>,
@@ -70,7 +71,8 @@ impl Core {
             effects: Effects::new(),
             unsynced: VecDeque::new(),
             writing: None,
-            segment: None,
+            begun: None,
+            durable: None,
             preparing: false,
             ingesting: false,
             fetching: BTreeMap::new(),
@@ -116,6 +118,11 @@ impl Core {
     /// Whether anything is under way.
     pub(super) fn is_busy(&self) -> bool {
         !self.calls.is_empty() || !self.tickets.is_empty() || !self.unsynced.is_empty()
+    }
+
+    /// Where the writes went that no later one states as durable: a damage there is a torn tail.
+    pub(super) fn last_segments(&self) -> impl Iterator<Item = SegmentId> {
+        self.begun.into_iter().chain(self.durable)
     }
 
     /// Clients whose calls it has not answered.
@@ -216,6 +223,7 @@ impl Core {
             return self.feed(Input::AppendsFailed { actor }, stage);
         }
         store.disk.end(write.segment);
+        self.durable = Some(write.segment);
         let through = self.engine.on_written(write);
         while self.unsynced.front().is_some_and(|append| append.id <= through) {
             let append = self.unsynced.pop_front().expect("it was there a line ago");
@@ -402,7 +410,7 @@ impl Core {
             && let Some(write) = self.engine.next_write(|| LogLife(stage.chance.bits()))
         {
             store.disk.write(&write);
-            self.segment = Some(write.segment);
+            self.begun = Some(write.segment);
             let is_durable = !std::mem::take(&mut self.breaks);
             let took = store.sync_time(stage);
             stage.after(took, Event::Core(self.place, CoreEvent::Written { is_durable }));

@@ -409,7 +409,7 @@ impl Node {
     /// later write states it, so that it could not be told from a torn one.
     pub(crate) fn rot(&mut self, stage: &mut Stage) -> bool {
         let Some(process) = &self.process else { return false };
-        let newest: Vec<_> = process.cores.iter().filter_map(|core| core.segment).collect();
+        let newest: Vec<_> = process.cores.iter().flat_map(Core::last_segments).collect();
         let mut files = self.store.disk.files();
         files.retain(|file| !newest.contains(&file.id));
         for _ in 0..32 {

@@ -250,6 +250,10 @@ pub(super) fn unrest(world: &World) -> Option<String> {
         if 0 < hints {
             return Some(format!("n{at} owes {hints} hints"));
         }
+        // A write that began while the disk was slow may be under way long after.
+        if 0 < node.unsynced() {
+            return Some(format!("n{at} has {} appends that are not durable", node.unsynced()));
+        }
     }
     let view = world.nodes[*members.first()?].view()?.clone();
     for partition in (0..world.stage.shape.partitions).map(Partition) {

@@ -120,6 +120,11 @@ impl Core {
         !self.calls.is_empty() || !self.tickets.is_empty() || !self.unsynced.is_empty()
     }
 
+    /// Appends that are not durable.
+    pub(super) fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
     /// Where the writes went that no later one states as durable: a damage there is a torn tail.
     pub(super) fn last_segments(&self) -> impl Iterator<Item = SegmentId> {
         self.begun.into_iter().chain(self.durable)

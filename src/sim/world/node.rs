@@ -435,6 +435,11 @@ impl Node {
         self.process.as_ref().map_or(0, |process| process.cores.iter().map(|core| core.shard.under_way()).sum())
     }
 
+    /// Appends that are not durable.
+    pub(crate) fn unsynced(&self) -> usize {
+        self.process.as_ref().map_or(0, |process| process.cores.iter().map(Core::unsynced).sum())
+    }
+
     /// What its cores count, one after the other.
     pub(crate) fn stats(&self) -> impl Iterator<Item = crate::protocol::Stats> {
         self.process.iter().flat_map(|process| process.cores.iter().map(|core| core.shard.stats()))

@@ -48,7 +48,11 @@ impl Shard {
             }
         }
         for (whom, newer) in std::mem::take(&mut self.outdated) {
-            self.go_on_once_known(now, whom, newer, effects);
+            if newer.is_newer_than(self.view.stamp()) {
+                self.outdated.insert(whom, newer);
+            } else {
+                self.go_on(now, whom, effects);
+            }
         }
         self.deliver_hints(now, effects);
         self.share_out(now);
@@ -56,12 +60,18 @@ impl Shard {
         self.tell_reached(now.instant, effects);
     }
 
-    /// A peer knows a newer layout: a request goes on once this node knows it too, unless its time is over before.
+    /// A peer knows a newer layout, or one that has won against this node's: a request goes on once this node knows it
+    /// too, unless its time is over before.
     pub(super) fn go_on_once_known(&mut self, now: Now, whom: Whom, newer: LayoutStamp, effects: &mut Effects) {
-        if newer.is_newer_than(self.view.stamp()) {
+        let mine = self.view.stamp();
+        if mine.number <= newer.number && mine != newer {
             self.outdated.insert(whom, newer);
-            return;
+        } else {
+            self.go_on(now, whom, effects);
         }
+    }
+
+    fn go_on(&mut self, now: Now, whom: Whom, effects: &mut Effects) {
         match self.waiting_mut(whom) {
             Some(Waiting::Write(_)) => self.spread_on(now, whom, effects),
             Some(Waiting::Read(_)) => self.read_anew(now, whom, effects),

@@ -44,7 +44,7 @@ impl Shard {
         effects: &mut Effects,
     ) {
         let (mine, stamp) = (self.view.stamp(), stand.layout);
-        let is_outdated = mine.is_newer_than(stamp) || self.has_read_on(stand, &ask);
+        let is_outdated = self.view.is_past(stamp) || self.has_read_on(stand, &ask);
         if is_outdated && !self.planted.is(Bug::StaleLayout) {
             return self.tell(asker.whom, Told::Refused(Refused::Layout(mine)), effects);
         }

@@ -98,6 +98,13 @@ impl View {
         self.layout.stamp() == self.stamp()
     }
 
+    /// Whether whoever goes by this layout is behind: it has a lower number, or is the rival of one that wins. Once
+    /// reads go by a layout, no other one of its number can win any more, whatever its hash.
+    pub fn is_past(&self, stamp: LayoutStamp) -> bool {
+        let mine = self.stamp();
+        mine.is_newer_than(stamp) || (self.reads_newest() && mine.number == stamp.number && mine != stamp)
+    }
+
     /// Whether peers may read this node's copies of a partition. The first layout in which it owns it decides: it has
     /// what it held for that one. Whoever reads may be a step ahead.
     pub fn is_read_from(&self, partition: Partition) -> bool {
@@ -188,6 +195,25 @@ mod tests {
         let members = vec![Member { node: ME, incarnation: mine, ..members[0].clone() }];
         let change = Some(Arc::new(Change { stored, pending, step }));
         View { me: ME, epoch: 1, layout: reads, change, members }.is_read_from(Partition(0))
+    }
+
+    #[test]
+    fn no_rival_of_a_layout_that_reads_go_by_is_waited_for() {
+        let [stored, pending] = [layout(1, 1, true), layout(2, 1, true)];
+        let LayoutStamp { number, hash } = pending.stamp();
+        let [lower, higher] = [hash - 1, hash + 1].map(|hash| LayoutStamp { number, hash });
+        let past = |change: Option<Step>| {
+            let reads = Arc::clone(if change.is_none_or(|step| step == Step::Read) { &pending } else { &stored });
+            let both = (Arc::clone(&stored), Arc::clone(&pending));
+            let change = change.map(|step| Arc::new(Change { stored: both.0, pending: both.1, step }));
+            let View { members, .. } = View::alone("", Cores { count: 1, salt: 0 }, 1);
+            let view = View { me: ME, epoch: 1, layout: reads, change, members };
+            [stored.stamp(), lower, pending.stamp(), higher].map(|stamp| view.is_past(stamp))
+        };
+        assert_eq!(past(Some(Step::Write)), [true, false, false, true], "the lower hash may win yet");
+        assert_eq!(past(Some(Step::Hold)), [true, false, false, true]);
+        assert_eq!(past(Some(Step::Read)), [true, true, false, true]);
+        assert_eq!(past(None), [true, true, false, true]);
     }
 
     #[test]

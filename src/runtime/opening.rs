@@ -94,6 +94,7 @@ pub enum Torn {
 /// Opens the data directory and brings what its logs hold into the tree.
 pub fn open(config: &NodeConfig, blocks_bytes: u64) -> Result<Opened, StartError> {
     let mut home = Home::open(&config.data_dir, config.founding)?;
+    home.begin_founding()?;
     let lsm = with_nice_workers(|| Lsm::open(&home.lsm(), blocks_bytes)).map_err(StartError::Thread)??;
     let ring = Ring::new(home.identity.partitions);
     let known = lsm.known()?;

@@ -143,8 +143,8 @@ impl World {
     pub(super) fn operate(&mut self) {
         self.operator.is_busy = false;
         self.hear_of_order();
-        // Whoever is gone for good must have no place any more, and who lost its disk must have it anew: it may have been
-        // staged beside a change that began without it.
+        // Whoever is gone for good must have no place any more, and who lost its disk must have it anew: it may have
+        // been staged beside a change that began without it.
         self.operator.owes_commit |= !self.is_wild && (self.has_removed() || self.has_hollow());
         if self.operator.sent.is_none() {
             self.go_on();

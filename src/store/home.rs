@@ -144,6 +144,13 @@ pub struct Home {
     _lock: File,
 }
 
+/// Is there while a first start is not counted.
+const FOUNDING: &str = "founding";
+
+/// What may be in a directory that is no node's yet.
+const OURS: &[&str] =
+    &["lock", "wal", "lsm", "node.tmp", FOUNDING, "founding.tmp", "cluster", "cluster.tmp", "lost+found"];
+
 /// How a directory is founded.
 #[derive(Clone, Copy, Debug)]
 pub struct Founding {
@@ -189,6 +196,7 @@ impl Home {
         identity.stamp = start.stamp;
         identity.place = place;
         self.write()?;
+        remove(&self.path.join(FOUNDING))?;
         Ok(actors)
     }
 
@@ -219,6 +227,9 @@ impl Home {
             access(&folder, all).map_err(|errno| io_error("cannot write in", &folder, errno.into()))?;
         }
         let file = path.join("node");
+        if !file.exists() && path.join(FOUNDING).exists() {
+            clear(path)?;
+        }
         let identity = match fs::read(&file) {
             Ok(bytes) => decode(&file, &bytes)?,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound && is_unused(path)? => founded(founding),
@@ -229,6 +240,18 @@ impl Home {
             Err(cause) => return Err(io_error("cannot read", &file, cause)),
         };
         Ok(Home { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// What is in the directory from now on is of a first start, until that is counted: a start after it that finds it
+    /// uncounted begins anew. Does nothing where the directory is a node's already.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub fn begin_founding(&self) -> Result<(), HomeError> {
+        if self.path.join("node").exists() {
+            return Ok(());
+        }
+        replace(&self.path.join(FOUNDING), b"")
     }
 
     /// Who a directory is, without opening it; `None` when it is no node's yet.
@@ -330,12 +353,28 @@ fn is_empty(path: &Path) -> Result<bool, HomeError> {
     for entry in entries {
         let entry = entry.map_err(|cause| io_error("cannot list", path, cause))?;
         let name = entry.file_name();
-        if !["lock", "wal", "lsm", "node.tmp", "cluster", "cluster.tmp", "lost+found"].iter().any(|ours| name == *ours)
-        {
+        if !OURS.iter().any(|ours| name == *ours) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Takes away what a first start left behind that ended before it was counted: nothing was acknowledged then.
+fn clear(path: &Path) -> Result<(), HomeError> {
+    for folder in ["wal", "lsm"] {
+        let folder = path.join(folder);
+        fs::remove_dir_all(&folder).map_err(|cause| io_error("cannot remove", &folder, cause))?;
+        fs::create_dir(&folder).map_err(|cause| io_error("cannot create", &folder, cause))?;
+    }
+    remove(&path.join(FOUNDING))
+}
+
+fn remove(file: &Path) -> Result<(), HomeError> {
+    match fs::remove_file(file) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(io_error("cannot remove", file, cause)),
+        _ => Ok(()),
+    }
 }
 
 /// A crash while the directory was founded may leave folders behind, but nothing in them.
@@ -472,6 +511,29 @@ mod tests {
         let (home, actors) = start(dir.path(), &[7, 8]);
         assert_eq!(actors[0], (ActorId(7), 0), "the mark was taken away by the start that used it");
         assert_eq!(home.identity.actors, [1, 2, 3, 4, 7, 8].map(ActorId));
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path(), founding()).unwrap();
+        home.begin_founding().unwrap();
+        fs::create_dir(home.lsm().join("keyspaces")).unwrap();
+        fs::write(home.wal().join("1.seg"), [0; 9]).unwrap();
+        drop(home);
+
+        let (home, actors) = start(dir.path(), &[3]);
+        assert_eq!((actors, home.identity.starts), (vec![(ActorId(3), 0)], 1));
+        assert!(is_unused(dir.path()).unwrap() && !dir.path().join(FOUNDING).exists());
+        fs::write(home.lsm().join("data"), "of a node").unwrap();
+        home.begin_founding().unwrap();
+        drop(home);
+        drop(start(dir.path(), &[4]));
+        assert!(dir.path().join("lsm/data").exists(), "what a node has is never taken away");
+
+        fs::remove_file(dir.path().join("node")).unwrap();
+        let damaged = Home::open(dir.path(), founding()).unwrap_err();
+        assert!(matches!(damaged, HomeError::Damaged { .. }), "{damaged}");
     }
 
     #[test]

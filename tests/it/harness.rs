@@ -96,6 +96,15 @@ impl Home {
         }
     }
 
+    /// A start that is killed when it has gone on for so long.
+    pub(crate) fn kill_start(&self, after: Duration) {
+        let mut child = self.command(&["--cores", "1"]).stdout(Stdio::null()).spawn().expect("the binary starts");
+        #[expect(clippy::disallowed_methods, reason = "the moment of the kill is what is tried")]
+        std::thread::sleep(after);
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+
     /// A start that may fail: then it gives what the node says.
     pub(crate) fn try_start(&self, flags: &[&str]) -> Result<Node, Ended> {
         let mut child = self.command(flags).stdout(Stdio::piped()).spawn().expect("the binary starts");

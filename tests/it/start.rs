@@ -39,6 +39,18 @@ fn a_kill_draws_a_new_actor() {
 }
 
 #[test]
+fn a_first_start_that_is_killed_at_any_moment_can_be_made_again() {
+    // A first start takes some tens of milliseconds; each is killed at another one of them.
+    for moment in 0..24 {
+        let home = Home::new();
+        home.kill_start(std::time::Duration::from_millis(4 * moment));
+        let node = home.start_with(&["--cores", "1"]);
+        node.put("k", "v");
+        assert_eq!(node.values("k"), ["v"]);
+    }
+}
+
+#[test]
 fn ctrl_c_is_a_clean_stop_too() {
     let home = Home::new();
     let mut node = home.start();

@@ -29,8 +29,8 @@ pub(super) struct Sent {
 }
 
 impl Membership {
-    /// Whose layout differs is not told: a few members are asked, and the others hear of it by gossip. So are they where
-    /// somebody has come further in one change.
+    /// Whose layout differs is not told: a few members are asked, and the others hear of it by gossip. So are they
+    /// where somebody has come further in one change.
     pub(super) fn on_differs(&mut self, now: Instant, stamp: LayoutStamp, effects: &mut Vec<Effect>) {
         if stamp == self.layouts.stamp() && self.layouts.pending.is_none() {
             return;

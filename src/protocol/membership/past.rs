@@ -144,8 +144,8 @@ impl Past {
     }
 }
 
-/// Whether a node answers, as a member sees it. One whose address another has taken cannot answer there any more, though
-/// not everybody may have noticed.
+/// Whether a node answers, as a member sees it. One whose address another has taken cannot answer there any more,
+/// though not everybody may have noticed.
 fn answers_elsewhere(known: &Knowledge, row: &Row, taken: SocketAddr) -> bool {
     known.up.contains(&row.node) && row.start.address != taken
 }

@@ -84,8 +84,8 @@ impl Shard {
         }
     }
 
-    /// Whether the asker reads by a layout that this node reads by no more. Nobody who is in the change lags so far that
-    /// writes go by the new owners alone; but who stood still, and was removed meanwhile, may.
+    /// Whether the asker reads by a layout that this node reads by no more. Nobody who is in the change lags so far
+    /// that writes go by the new owners alone; but who stood still, and was removed meanwhile, may.
     fn has_read_on(&self, stand: Standing, ask: &Ask) -> bool {
         let is_behind = stand.layout == self.view.stamp() && !stand.reads && self.view.reads_newest();
         is_behind && matches!(ask, Ask::Fetch { .. } | Ask::Recall { .. })

@@ -386,7 +386,8 @@ impl World {
     /// It goes on.
     pub(super) fn resume(&mut self, at: At) {
         self.trouble_too(at);
-        self.stage.watch.truth.nodes[at].is_still = false;
+        let of_node = &mut self.stage.watch.truth.nodes[at];
+        (of_node.is_still, of_node.went_on_at) = (false, self.stage.now);
         let Some(stalled) = self.nodes[at].stalled.take() else { return };
         let was_removed = if self.nodes[at].is_gone { ", and was removed" } else { "" };
         self.stage.note(|_| format!("-- n{at}: goes on{was_removed}"));

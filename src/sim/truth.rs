@@ -119,6 +119,8 @@ pub(super) struct NodeTruth {
     pub view: Option<Arc<View>>,
     /// When it last went by another layout, or went on in a change.
     pub viewed_at: Instant,
+    /// When it, or a thread of it, last went on after it had stood still.
+    pub went_on_at: Instant,
     /// How it spreads partitions.
     pub cores: Cores,
 }
@@ -289,6 +291,7 @@ impl NodeTruth {
             hints: BTreeMap::new(),
             view: None,
             viewed_at: Instant(0),
+            went_on_at: Instant(0),
             cores,
         }
     }

@@ -107,7 +107,9 @@ fn delivered(truth: &Truth, now: Instant, (node, key, target): (At, &Key, NodeId
     let Some(view) = &truth.nodes[node].view else { return Ok(()) };
     let lacks = |at: At| owed.dots().find(|dot| !truth.nodes[at].has_seen(key, *dot));
     let partition = truth.ring.partition(key);
-    if now.since(truth.nodes[node].viewed_at) < SETTLED {
+    // A core that stood still goes by its views one after the other when it goes on.
+    let holder = &truth.nodes[node];
+    if holder.is_still || now.since(holder.viewed_at.max(holder.went_on_at)) < SETTLED {
         return Ok(());
     }
     let Some(lacked) = truth.at(target).and_then(lacks) else { return Ok(()) };
